@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Allocation, with a place where a test can make it fail.
+ *
+ * Everything comes from malloc and its kin, aligned memory too, so that one
+ * talos_free() fits all and the sanitizers see every block. A request for 0
+ * bytes gives a pointer to free, never NULL: NULL always means failure. The
+ * fault hook is asked before each allocation, in every thread; it is set and
+ * removed only while one thread runs, so it needs no lock of its own.
+ */
+#include "talos/alloc.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+static bool (*fault)(void *ctx);
+static void *fault_ctx;
+
+void talos_alloc_set_fault(bool (*fails)(void *ctx), void *ctx)
+{
+	fault = fails;
+	fault_ctx = ctx;
+}
+
+static bool fails_now(void)
+{
+	return fault && fault(fault_ctx);
+}
+
+void *talos_malloc(size_t bytes)
+{
+	return fails_now() ? NULL : malloc(bytes ? bytes : 1);
+}
+
+void *talos_calloc(size_t count, size_t bytes)
+{
+	if (!count || !bytes)
+		count = bytes = 1;
+	return fails_now() ? NULL : calloc(count, bytes);
+}
+
+void *talos_realloc(void *p, size_t bytes)
+{
+	return fails_now() ? NULL : realloc(p, bytes ? bytes : 1);
+}
+
+void *talos_alloc_aligned(size_t align, size_t bytes)
+{
+	void *p;
+
+	assert(align && !(align & (align - 1)));
+	if (align < sizeof(void *)) /* the least that posix_memalign() takes */
+		align = sizeof(void *);
+	if (fails_now() || posix_memalign(&p, align, bytes ? bytes : 1))
+		return NULL;
+	return p;
+}
+
+void talos_free(void *p)
+{
+	free(p);
+}

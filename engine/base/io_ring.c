@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Requests through io_uring: one system call for many, all in flight at once,
+ * with the file and the log's buffers registered, so that the kernel neither
+ * looks up the file nor pins pages each time.
+ *
+ * Invariant: io_ring_pool_run() returns only when the kernel is done with every
+ * buffer that it was given. Closing a ring does not see to that, it cancels in
+ * the background; so even a ring that misbehaves is first reaped to the end.
+ *
+ * Failures: no ring to be had, a queue that refuses, an operation that this
+ * kernel does not know, a short transfer, EINTR, EAGAIN: the request is left
+ * to the caller whole. Doing a part of it twice is harmless, since until it has
+ * ended its sectors may hold either content. Errors of the device itself are
+ * final: a write that failed is never silently tried again.
+ *
+ * Rings wander between threads, one user at a time; that rules out
+ * IORING_SETUP_SINGLE_ISSUER and what builds on it.
+ */
+#include "io_ring.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <liburing.h>
+#include <stdatomic.h>
+
+#include "talos/alloc.h"
+#include "talos/status.h"
+
+#define RING_ENTRIES 64u
+#define REGION_BYTES_MAX (1u << 30) /* the kernel's limit for one registered buffer */
+
+struct io_ring {
+	struct io_uring uring;
+	bool file_registered;
+	bool region_registered[IO_REGIONS_MAX];
+	struct io_ring_regions regions; /* that this ring has tried to register */
+};
+
+int io_ring_status(int err)
+{
+	switch (err) {
+	case 0:
+		return TALOS_OK;
+	case ENOSPC:
+	case EDQUOT:
+	case EFBIG:
+		return TALOS_ERR_NO_SPACE;
+	}
+	return TALOS_ERR_IO;
+}
+
+/* --- one ring --------------------------------------------------------------- */
+
+static int ring_setup(struct io_uring *uring)
+{
+	unsigned flags = 0;
+	int err;
+
+	/* Fewer interrupts of a thread that waits anyway; and no end at the first bad entry. */
+#ifdef IORING_SETUP_COOP_TASKRUN
+	flags |= IORING_SETUP_COOP_TASKRUN;
+#endif
+#ifdef IORING_SETUP_SUBMIT_ALL
+	flags |= IORING_SETUP_SUBMIT_ALL;
+#endif
+	err = io_uring_queue_init(RING_ENTRIES, uring, flags);
+	if (err == -EINVAL && flags) /* an older kernel than the headers */
+		err = io_uring_queue_init(RING_ENTRIES, uring, 0);
+	return err;
+}
+
+/*
+ * A table of buffers with gaps, filled one by one: a region too large for the
+ * memlock limit then costs only its own gain. Where the kernel has no such
+ * tables, nothing is registered.
+ */
+static void ring_register_buffers(struct io_ring *r, const struct io_ring_regions *want)
+{
+	struct io_ring_regions *have = &r->regions;
+
+	if (!have->count && want->count &&
+	    io_uring_register_buffers_sparse(&r->uring, IO_REGIONS_MAX)) {
+		*have = *want;
+		return;
+	}
+	for (; have->count < want->count; have->count++) {
+		unsigned i = have->count;
+		__u64 tag = 0;
+
+		have->v[i] = want->v[i];
+		if (have->v[i].iov_len <= REGION_BYTES_MAX)
+			r->region_registered[i] = io_uring_register_buffers_update_tag(
+							  &r->uring, i, &have->v[i], &tag, 1) == 1;
+	}
+}
+
+static struct io_ring *ring_new(int fd, int *out_err)
+{
+	struct io_ring *r = talos_calloc(1, sizeof(*r));
+
+	*out_err = -ENOMEM;
+	if (!r)
+		return NULL;
+	*out_err = ring_setup(&r->uring);
+	if (*out_err) {
+		talos_free(r);
+		return NULL;
+	}
+	r->file_registered = io_uring_register_files(&r->uring, &fd, 1) == 0;
+	return r;
+}
+
+static void ring_free(struct io_ring *r)
+{
+	io_uring_queue_exit(&r->uring);
+	talos_free(r);
+}
+
+static int region_find(const struct io_ring_regions *regions, const struct talos_io_req *req)
+{
+	uintptr_t p = (uintptr_t)req->buf;
+
+	for (unsigned i = 0; i < regions->count; i++) {
+		uintptr_t base = (uintptr_t)regions->v[i].iov_base;
+		size_t n = regions->v[i].iov_len;
+
+		if (p >= base && req->bytes <= n && p - base <= n - req->bytes)
+			return (int)i;
+	}
+	return -1;
+}
+
+static void ring_prepare(struct io_ring *r, int fd, struct talos_io_req *req)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&r->uring);
+	int region = region_find(&r->regions, req);
+	bool fixed = region >= 0 && r->region_registered[region];
+	int file = r->file_registered ? 0 : fd;
+
+	assert(sqe); /* never more than RING_ENTRIES at a time, and the queue is empty */
+	if (req->op == TALOS_IO_READ && fixed)
+		io_uring_prep_read_fixed(sqe, file, req->buf, req->bytes, req->offset, region);
+	else if (req->op == TALOS_IO_READ)
+		io_uring_prep_read(sqe, file, req->buf, req->bytes, req->offset);
+	else if (fixed)
+		io_uring_prep_write_fixed(sqe, file, req->buf, req->bytes, req->offset, region);
+	else
+		io_uring_prep_write(sqe, file, req->buf, req->bytes, req->offset);
+	if (r->file_registered)
+		io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+	io_uring_sqe_set_data(sqe, req);
+}
+
+static int completion_status(const struct talos_io_req *req, int res)
+{
+	if (res >= 0)
+		return (uint32_t)res == req->bytes ? TALOS_OK : IO_RING_LEFT;
+	switch (-res) {
+	case EINTR:
+	case EAGAIN:
+	case ECANCELED:
+	case ENOMEM:
+	case EINVAL: /* the operation or the flags are not known here */
+	case EOPNOTSUPP:
+	case EFAULT: /* a registered buffer that is none any more */
+		return IO_RING_LEFT;
+	}
+	return io_ring_status(-res);
+}
+
+/* Take what has completed, in whatever order; returns how many. */
+static unsigned ring_reap(struct io_ring *r)
+{
+	struct io_uring_cqe *cqe;
+	unsigned head, n = 0;
+
+	io_uring_for_each_cqe(&r->uring, head, cqe)
+	{
+		struct talos_io_req *req = io_uring_cqe_get_data(cqe);
+
+		req->status = completion_status(req, cqe->res);
+		n++;
+	}
+	io_uring_cq_advance(&r->uring, n);
+	return n;
+}
+
+/*
+ * Submit @count requests (RING_ENTRIES at most) and wait for those that went
+ * in. False: some did not, because the kernel refuses entries; they are left
+ * in the ring's queue, so the ring must not be used again.
+ */
+static bool ring_run(struct io_ring *r, int fd, struct talos_io_req *reqs, unsigned count)
+{
+	unsigned submitted = 0, completed = 0;
+	bool refused = false;
+
+	for (unsigned i = 0; i < count; i++) {
+		reqs[i].status = IO_RING_LEFT;
+		ring_prepare(r, fd, &reqs[i]);
+	}
+	while (completed < submitted || (submitted < count && !refused)) {
+		struct io_uring_cqe *cqe;
+
+		if (submitted < count && !refused) {
+			int n = io_uring_submit_and_wait(&r->uring, count - completed);
+
+			if (n > 0)
+				submitted += (unsigned)n;
+			/* With some in flight it helps to let them end first (EAGAIN, EBUSY). */
+			else if (n != -EINTR && completed == submitted)
+				refused = true;
+		}
+		/* Fails only with EINTR and the like: what is in flight must come back. */
+		if (completed < submitted)
+			(void)io_uring_wait_cqe(&r->uring, &cqe);
+		completed += ring_reap(r);
+	}
+	return !refused;
+}
+
+/* --- the pool --------------------------------------------------------------- */
+
+void io_ring_pool_init(struct io_ring_pool *p, int fd, bool wanted)
+{
+	int err = 0;
+
+	*p = (struct io_ring_pool){ .fd = fd };
+	talos_mutex_init(&p->lock, TALOS_LOCK_IO);
+	if (wanted) {
+		p->idle[0] = ring_new(fd, &err);
+		p->idle_count = p->ring_count = p->idle[0] ? 1 : 0;
+	}
+	/* Too little memory now may be enough later; a refusal stays one. */
+	atomic_store(&p->works, wanted && (!err || err == -ENOMEM || err == -EAGAIN));
+}
+
+void io_ring_pool_fini(struct io_ring_pool *p)
+{
+	assert(p->idle_count == p->ring_count);
+	while (p->idle_count)
+		ring_free(p->idle[--p->idle_count]);
+	talos_mutex_fini(&p->lock);
+}
+
+void io_ring_pool_add_region(struct io_ring_pool *p, void *base, uint64_t bytes)
+{
+	talos_mutex_lock(&p->lock);
+	if (bytes && p->regions.count < IO_REGIONS_MAX)
+		p->regions.v[p->regions.count++] = (struct iovec){ base, bytes };
+	talos_mutex_unlock(&p->lock);
+}
+
+bool io_ring_pool_in_region(struct io_ring_pool *p, const struct talos_io_req *r)
+{
+	bool found;
+
+	talos_mutex_lock(&p->lock);
+	found = region_find(&p->regions, r) >= 0;
+	talos_mutex_unlock(&p->lock);
+	return found;
+}
+
+/* NULL: all are in use or none can be made; plain calls serve better than a queue here. */
+static struct io_ring *pool_get(struct io_ring_pool *p)
+{
+	struct io_ring_regions regions;
+	struct io_ring *r = NULL;
+	bool may_make = false;
+	int err;
+
+	if (!atomic_load_explicit(&p->works, memory_order_relaxed))
+		return NULL;
+	talos_mutex_lock(&p->lock);
+	regions = p->regions;
+	if (p->idle_count) {
+		r = p->idle[--p->idle_count];
+	} else if (p->ring_count < IO_RINGS_MAX) {
+		p->ring_count++;
+		may_make = true;
+	}
+	talos_mutex_unlock(&p->lock);
+	if (may_make) {
+		r = ring_new(p->fd, &err);
+		if (!r) {
+			talos_mutex_lock(&p->lock);
+			p->ring_count--;
+			talos_mutex_unlock(&p->lock);
+		}
+	}
+	if (r)
+		ring_register_buffers(r, &regions);
+	return r;
+}
+
+static void pool_put(struct io_ring_pool *p, struct io_ring *r, bool usable)
+{
+	talos_mutex_lock(&p->lock);
+	if (usable)
+		p->idle[p->idle_count++] = r;
+	else
+		p->ring_count--;
+	talos_mutex_unlock(&p->lock);
+	if (!usable)
+		ring_free(r);
+}
+
+void io_ring_pool_run(struct io_ring_pool *p, struct talos_io_req *reqs, unsigned count)
+{
+	struct io_ring *r = pool_get(p);
+	bool usable = r != NULL;
+
+	for (unsigned done = 0; done < count;) {
+		unsigned n = talos_min(count - done, RING_ENTRIES);
+
+		if (usable)
+			usable = ring_run(r, p->fd, reqs + done, n);
+		else
+			for (unsigned i = 0; i < n; i++)
+				reqs[done + i].status = IO_RING_LEFT;
+		done += n;
+	}
+	if (r)
+		pool_put(p, r, usable);
+}

@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Takes records of the log into the state: the one place that says what a
+ * record means, for a leader, a follower and recovery alike.
+ */
+#include "core.h"
+
+#include <assert.h>
+
+#include "talos/alloc.h"
+#include "talos/log.h"
+
+/* --- batches ------------------------------------------------------------------------ */
+
+static void put_op(struct memtable *m, const struct record_op *op)
+{
+	uint8_t key[ENTRY_KEY_BYTES_MAX];
+	bool span = op->type == TALOS_OP_SPAN_WRITE || op->type == TALOS_OP_SPAN_CLEAR;
+	struct entry entry = {
+		.key = op->key,
+		.key_bytes = op->key_bytes,
+		.length = span ? op->length : 0,
+	};
+
+	switch (op->type) {
+	case TALOS_OP_PUT:
+		entry.kind = ENTRY_VALUE;
+		entry.value = op->value;
+		entry.value_bytes = op->value_bytes;
+		break;
+	case TALOS_OP_DELETE:
+		entry.kind = ENTRY_TOMBSTONE;
+		break;
+	case TALOS_OP_SPAN_CLEAR:
+		entry.kind = ENTRY_HOLE;
+		break;
+	case TALOS_OP_PUT_LARGE:
+	case TALOS_OP_SPAN_WRITE:
+		entry.kind = span ? ENTRY_SPAN : ENTRY_LARGE;
+		entry.value_bytes = span ? 0 : op->value_bytes;
+		entry.ref = (struct data_ref){
+			.data_pos = op->value_pos,
+			.sums_back = (uint32_t)(op->value_pos - op->sums_pos),
+			.root_sum = data_root_sum(op->sums, op->sum_count),
+			.data_bytes = op->value_bytes,
+		};
+		break;
+	}
+	if (span) {
+		memcpy(key, op->key, op->key_bytes);
+		be64_put(key + op->key_bytes, op->offset);
+		entry.key = key;
+		entry.key_bytes = op->key_bytes + 8;
+	}
+	memtable_put(m, &entry);
+}
+
+void apply_batch(struct memtable *m, const struct record *r)
+{
+	struct record_op_iter it;
+	struct record_op op;
+
+	memtable_begin(m);
+	record_op_begin(&it, r);
+	while (record_op_next(&it, &op) > 0)
+		put_op(m, &op);
+	memtable_end(m);
+}
+
+void apply_batch_size(const struct record *r, uint32_t *out_entries, uint64_t *out_bytes)
+{
+	struct record_op_iter it;
+	struct record_op op;
+
+	*out_entries = 0;
+	*out_bytes = 0;
+	record_op_begin(&it, r);
+	while (record_op_next(&it, &op) > 0) {
+		++*out_entries;
+		*out_bytes += op.key_bytes + 8 + (op.sum_count ? 0 : op.value_bytes);
+	}
+}
+
+static int apply_batch_record(struct talos_engine *e, const struct record *r)
+{
+	struct view *v = view_get(e);
+	uint32_t entries;
+	uint64_t bytes;
+	int err;
+
+	apply_batch_size(r, &entries, &bytes);
+	err = memtable_reserve(v->active->memtable, entries, bytes);
+	if (!err)
+		apply_batch(v->active->memtable, r);
+	view_put(v);
+	return err;
+}
+
+static int apply_rotate(struct talos_engine *e, uint64_t end)
+{
+	struct l0 *fresh = l0_new(end);
+	int err;
+
+	if (!fresh)
+		return TALOS_ERR_NO_MEMORY;
+	err = view_rotate(e, fresh);
+	if (err)
+		l0_unref(fresh);
+	return err;
+}
+
+/* --- edits ------------------------------------------------------------------------------ */
+
+static bool drops_later(const struct pending_edit *p, struct talos_segment_id id)
+{
+	for (; p; p = p->next)
+		for (uint32_t i = 0; i < p->edit.dropped_count; i++)
+			if (p->edit.dropped[i].v == id.v)
+				return true;
+	return false;
+}
+
+/* Is the segment that @ref names here, with the content that it says? */
+static bool is_here(struct talos_engine *e, const struct index_ref *ref)
+{
+	uint64_t offset, sum;
+
+	if (slot_find(e->slots, TALOS_SLOT_INDEX, ref->id.v, &offset))
+		return false;
+	sum = slot_get_sum(e->slots, ref->id.v);
+	if (!sum || sum == ref->sum)
+		return true;
+	slot_drop(e->slots, TALOS_SLOT_INDEX, ref->id.v, 0);
+	return false;
+}
+
+uint32_t talos_apply_missing(struct talos_engine *e, struct talos_segment_id *ids,
+			     uint32_t capacity)
+{
+	uint32_t count = 0;
+
+	talos_mutex_lock(&e->apply_lock);
+	for (const struct pending_edit *p = e->pending; p; p = p->next) {
+		for (uint32_t i = 0; i < p->edit.added_count; i++) {
+			const struct index_ref *ref = &p->edit.added[i];
+
+			if (drops_later(p->next, ref->id) || is_here(e, ref))
+				continue;
+			if (count < capacity)
+				ids[count] = ref->id;
+			count++;
+		}
+	}
+	talos_mutex_unlock(&e->apply_lock);
+	return count;
+}
+
+static bool all_here(struct talos_engine *e)
+{
+	for (const struct pending_edit *p = e->pending; p; p = p->next)
+		for (uint32_t i = 0; i < p->edit.added_count; i++)
+			if (!drops_later(p->next, p->edit.added[i].id) &&
+			    !is_here(e, &p->edit.added[i]))
+				return false;
+	return true;
+}
+
+static struct index_ref *find_added(struct manifest_edit *e, struct talos_segment_id id)
+{
+	for (uint32_t i = 0; i < e->added_count; i++)
+		if (e->added[i].id.v == id.v)
+			return &e->added[i];
+	return NULL;
+}
+
+/* Fold @next into @sum: what comes and goes in between is not seen. */
+static int fold_edit(struct talos_engine *e, struct manifest_edit *sum,
+		     const struct manifest_edit *next, const struct manifest *base, uint64_t end)
+{
+	int err = TALOS_OK;
+
+	sum->replay_pos = talos_max(sum->replay_pos, next->replay_pos);
+	sum->next_id = talos_max(sum->next_id, next->next_id);
+	for (uint32_t i = 0; !err && i < next->dropped_count; i++) {
+		struct index_ref *added = find_added(sum, next->dropped[i]);
+
+		if (added)
+			*added = sum->added[--sum->added_count];
+		if (manifest_find(base, next->dropped[i]))
+			err = manifest_edit_drop(sum, next->dropped[i]);
+		else if (!find_added((struct manifest_edit *)next, next->dropped[i]))
+			slot_drop(e->slots, TALOS_SLOT_INDEX, next->dropped[i].v, end);
+	}
+	for (uint32_t i = 0; !err && i < next->added_count; i++) {
+		struct index_ref *added = find_added(sum, next->added[i].id);
+
+		if (added)
+			*added = next->added[i];
+		else
+			err = manifest_edit_add(sum, &next->added[i]);
+	}
+	return err;
+}
+
+int apply_pending(struct talos_engine *e)
+{
+	struct manifest_edit sum = { 0 };
+	struct manifest *m = NULL;
+	struct view *v;
+	uint64_t end = 0;
+	int err = TALOS_OK;
+
+	talos_mutex_assert_held(&e->apply_lock);
+	if (!e->pending || !all_here(e))
+		return TALOS_OK;
+	v = view_get(e);
+	for (const struct pending_edit *p = e->pending; !err && p; p = p->next) {
+		end = p->end;
+		err = fold_edit(e, &sum, &p->edit, v->manifest, end);
+	}
+	if (!err)
+		err = manifest_apply(v->manifest, &sum, &e->level_store, end, &m);
+	view_put(v);
+	manifest_edit_free(&sum);
+	if (err)
+		return err;
+	err = view_switch_manifest(e, m);
+	if (err)
+		manifest_unref(m);
+	else
+		apply_pending_free(e);
+	return err;
+}
+
+void apply_pending_free(struct talos_engine *e)
+{
+	while (e->pending) {
+		struct pending_edit *p = e->pending;
+
+		e->pending = p->next;
+		manifest_edit_free(&p->edit);
+		talos_free(p);
+	}
+	e->pending_tail = &e->pending;
+}
+
+static int apply_edit(struct talos_engine *e, const struct record *r, uint64_t end)
+{
+	struct pending_edit *p = talos_calloc(1, sizeof(*p));
+	int err = p ? manifest_edit_decode(r->meta, r->meta_bytes, &p->edit) : TALOS_ERR_NO_MEMORY;
+
+	if (err) {
+		talos_free(p);
+		return err;
+	}
+	p->end = end;
+	*e->pending_tail = p;
+	e->pending_tail = &p->next;
+	return apply_pending(e);
+}
+
+/* --- all of them -------------------------------------------------------------------------- */
+
+/* The last part of a checkpoint that this follower stands at: a root of its own. */
+static int apply_checkpoint(struct talos_engine *e, const struct record *r, uint64_t end)
+{
+	const struct talos_disk_checkpoint *d = (const void *)r->meta;
+
+	if (r->meta_bytes < sizeof(*d))
+		return TALOS_ERR_CORRUPT;
+	if (e->role != TALOS_ROLE_FOLLOWER || e->pending ||
+	    le32_get(d->part) + 1 != le32_get(d->part_count))
+		return TALOS_OK;
+	return checkpoint_adopt(e, le64_get(d->first_pos), end);
+}
+
+int apply_record(struct talos_engine *e, const struct record *r, uint64_t end)
+{
+	switch (r->type) {
+	case TALOS_RECORD_BATCH:
+		return apply_batch_record(e, r);
+	case TALOS_RECORD_ROTATE:
+		return apply_rotate(e, end);
+	case TALOS_RECORD_EDIT:
+		return r->pos >= e->edits_from ? apply_edit(e, r, end) : TALOS_OK;
+	case TALOS_RECORD_CHECKPOINT:
+		return apply_checkpoint(e, r, end);
+	case TALOS_RECORD_EPOCH:
+		e->epoch = talos_max((uint64_t)e->epoch, r->epoch);
+		return TALOS_OK;
+	case TALOS_RECORD_SEGMENT:
+	case TALOS_RECORD_PAD:
+		return TALOS_OK;
+	}
+	return TALOS_ERR_CORRUPT;
+}
+
+/* A stretch of log that was read from the device. */
+struct log_window {
+	uint8_t *bytes;
+	uint64_t from, to;
+};
+
+/* The record at @pos: from a tail buffer, or else from the device by way of @w. */
+static int fetch_record(struct talos_engine *e, uint64_t pos, uint64_t end, struct log_window *w,
+			struct record *r)
+{
+	uint64_t segment_end = (pos / e->segment_bytes + 1) * e->segment_bytes;
+	int err = vlog_record_in_memory(e->vlog, pos, r);
+
+	if (err != TALOS_ERR_NOT_FOUND)
+		return err;
+	/* Only after recovery: the rest of the segment comes along. */
+	if (pos < w->from || pos >= w->to) {
+		if (!w->bytes)
+			w->bytes = talos_malloc(e->segment_bytes);
+		if (!w->bytes)
+			return TALOS_ERR_NO_MEMORY;
+		w->from = pos;
+		w->to = talos_min(end, segment_end);
+		err = vlog_read(e->vlog, pos, w->bytes, (uint32_t)(w->to - pos));
+		if (err) {
+			w->to = w->from;
+			return err;
+		}
+	}
+	err = record_parse(w->bytes + (pos - w->from), w->to - pos, pos, e->volume_seed, r);
+	return err == TALOS_ERR_NOT_FOUND ? TALOS_ERR_CORRUPT : err;
+}
+
+static int apply_window(struct talos_engine *e, uint64_t upto, struct log_window *w)
+{
+	struct vlog_state s;
+
+	vlog_state(e->vlog, &s);
+	upto = talos_min(upto, s.end);
+	while (s.applied < upto) {
+		struct record r;
+		uint64_t end;
+		int err = fetch_record(e, s.applied, s.end, w, &r);
+
+		if (err)
+			return err;
+		end = vlog_normalize(e->vlog, s.applied + r.total_bytes);
+		if (end > upto)
+			break; /* half of a record is nothing */
+		err = apply_record(e, &r, end);
+		if (err)
+			return err;
+		e->applied_chain = record_next_chain(&r);
+		e->applied_wall_ns = r.wall_ns;
+		s.applied = end;
+		vlog_set_applied(e->vlog, end);
+	}
+	return TALOS_OK;
+}
+
+int apply_log_upto(struct talos_engine *e, uint64_t upto)
+{
+	struct log_window w = { 0 };
+	int err;
+
+	talos_mutex_assert_held(&e->apply_lock);
+	err = apply_window(e, upto, &w);
+	talos_free(w.bytes);
+	return err;
+}

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+#include "batch.h"
+
+#include "talos/alloc.h"
+
+#define SPAN_LIMIT ((uint64_t)1 << 63)
+
+struct talos_batch *talos_batch_new(void)
+{
+	struct talos_batch *b = talos_calloc(1, sizeof(*b));
+
+	if (b)
+		b->frees_only = true;
+	return b;
+}
+
+void talos_batch_free(struct talos_batch *b)
+{
+	if (!b)
+		return;
+	talos_free(b->meta);
+	talos_free(b->data);
+	talos_free(b);
+}
+
+void talos_batch_clear(struct talos_batch *b)
+{
+	b->meta_bytes = b->data_count = b->data_bytes = 0;
+	b->op_count = b->payload_bytes = 0;
+	b->frees_only = true;
+	b->error = TALOS_OK;
+}
+
+static int fail(struct talos_batch *b, int err)
+{
+	if (!b->error)
+		b->error = err;
+	return err;
+}
+
+/* @bytes more of meta, or NULL. */
+static uint8_t *extend_meta(struct talos_batch *b, uint64_t bytes)
+{
+	uint64_t need = b->meta_bytes + bytes, capacity = b->meta_capacity;
+	uint8_t *p;
+
+	if (need > TALOS_SEGMENT_BYTES_MAX)
+		return NULL;
+	if (need > capacity) {
+		capacity = talos_max(need, capacity * 2 + 512);
+		p = talos_realloc(b->meta, capacity);
+		if (!p)
+			return NULL;
+		b->meta = p;
+		b->meta_capacity = (uint32_t)capacity;
+	}
+	p = b->meta + b->meta_bytes;
+	b->meta_bytes = (uint32_t)need;
+	return p;
+}
+
+static int add_data(struct talos_batch *b, const void *bytes, uint32_t n)
+{
+	if (b->data_count == b->data_capacity) {
+		uint32_t capacity = b->data_capacity ? b->data_capacity * 2 : 4;
+		void *p = talos_realloc(b->data, capacity * sizeof(*b->data));
+
+		if (!p)
+			return TALOS_ERR_NO_MEMORY;
+		b->data = p;
+		b->data_capacity = capacity;
+	}
+	b->data[b->data_count++] = (struct vlog_piece){ bytes, n };
+	b->data_bytes += n;
+	return TALOS_OK;
+}
+
+/*
+ * Append one operation. @value is put behind the key, or, with @in_data, its
+ * sums are, and the value goes to the data part.
+ */
+static int add_op(struct talos_batch *b, const struct talos_disk_op *d, const void *key,
+		  const void *value, bool in_data)
+{
+	uint32_t key_bytes = le16_get(d->key_bytes), value_bytes = le32_get(d->value_bytes);
+	uint32_t sums = in_data ? data_sum_count(value_bytes) : 0;
+	uint64_t tail = in_data ? (uint64_t)sums * sizeof(le32) : value_bytes;
+	uint8_t *p;
+
+	if (b->error)
+		return b->error;
+	if (in_data && (uint64_t)b->data_bytes + value_bytes > TALOS_SEGMENT_BYTES_MAX)
+		return fail(b, TALOS_ERR_TOO_BIG);
+	p = extend_meta(b, sizeof(*d) + key_bytes + tail);
+	if (!p)
+		return fail(b, TALOS_ERR_NO_MEMORY);
+	memcpy(p, d, sizeof(*d));
+	memcpy(p + sizeof(*d), key, key_bytes);
+	p += sizeof(*d) + key_bytes;
+	for (uint32_t i = 0; i < sums; i++, p += sizeof(le32)) {
+		le32 sum = le32_from(data_block_sum(value, value_bytes, i));
+
+		memcpy(p, &sum, sizeof(sum));
+	}
+	if (!in_data && value_bytes)
+		memcpy(p, value, value_bytes);
+	b->op_count++;
+	b->payload_bytes += key_bytes + 8 + (in_data ? 0 : value_bytes);
+	if (in_data && add_data(b, value, value_bytes))
+		return fail(b, TALOS_ERR_NO_MEMORY);
+	return TALOS_OK;
+}
+
+static int check_key(uint32_t key_bytes)
+{
+	if (key_bytes == 0)
+		return TALOS_ERR_INVALID;
+	return key_bytes > TALOS_KEY_BYTES_MAX ? TALOS_ERR_TOO_BIG : TALOS_OK;
+}
+
+int talos_batch_put(struct talos_batch *b, const void *key, uint32_t key_bytes, const void *value,
+		    uint32_t value_bytes)
+{
+	bool large = value_bytes > TALOS_INLINE_BYTES_MAX;
+	struct talos_disk_op d = {
+		.type = le16_from(large ? TALOS_OP_PUT_LARGE : TALOS_OP_PUT),
+		.key_bytes = le16_from((uint16_t)key_bytes),
+		.value_bytes = le32_from(value_bytes),
+	};
+	int err = check_key(key_bytes);
+
+	b->frees_only = false;
+	return err ? fail(b, err) : add_op(b, &d, key, value, large);
+}
+
+int talos_batch_delete(struct talos_batch *b, const void *key, uint32_t key_bytes)
+{
+	struct talos_disk_op d = {
+		.type = le16_from(TALOS_OP_DELETE),
+		.key_bytes = le16_from((uint16_t)key_bytes),
+	};
+	int err = check_key(key_bytes);
+
+	return err ? fail(b, err) : add_op(b, &d, key, NULL, false);
+}
+
+int talos_batch_span_write(struct talos_batch *b, const void *key, uint32_t key_bytes,
+			   uint64_t offset, const void *data, uint32_t bytes)
+{
+	struct talos_disk_op d = {
+		.type = le16_from(TALOS_OP_SPAN_WRITE),
+		.key_bytes = le16_from((uint16_t)key_bytes),
+		.value_bytes = le32_from(bytes),
+		.offset = le64_from(offset),
+	};
+	int err = check_key(key_bytes);
+
+	if (!err && (!bytes || offset > SPAN_LIMIT - bytes))
+		err = TALOS_ERR_INVALID;
+	b->frees_only = false;
+	return err ? fail(b, err) : add_op(b, &d, key, data, true);
+}
+
+int talos_batch_span_clear(struct talos_batch *b, const void *key, uint32_t key_bytes,
+			   uint64_t offset, uint64_t length)
+{
+	struct talos_disk_op d = {
+		.type = le16_from(TALOS_OP_SPAN_CLEAR),
+		.key_bytes = le16_from((uint16_t)key_bytes),
+		.offset = le64_from(offset),
+	};
+	int err = check_key(key_bytes);
+
+	if (!err && (!length || offset >= SPAN_LIMIT))
+		err = TALOS_ERR_INVALID;
+	if (err)
+		return fail(b, err);
+	d.length = le64_from(talos_min(length, SPAN_LIMIT - offset));
+	return add_op(b, &d, key, NULL, false);
+}

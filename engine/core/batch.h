@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A batch as it is built: the meta part of its record, ready to be appended,
+ * and where its data lie. Sums are computed here, outside of any lock.
+ */
+#ifndef TALOS_BATCH_H
+#define TALOS_BATCH_H
+
+#include "talos/engine.h"
+#include "vlog.h"
+
+struct talos_batch {
+	uint8_t *meta;
+	uint32_t meta_bytes, meta_capacity;
+	struct vlog_piece *data;
+	uint32_t data_count, data_capacity;
+	uint32_t data_bytes;
+	uint32_t op_count;
+	uint32_t payload_bytes; /* keys and inline values, for memtable_reserve() */
+	bool frees_only; /* nothing but deletes and clears */
+	int error; /* first error of any call; the batch is not to be written */
+};
+
+#endif

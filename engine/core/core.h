@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine's own state, shared by the files of engine/core.
+ *
+ * What readers see is a view: the active memtable, the frozen ones and a
+ * manifest, replaced as a whole under view_lock and held by reference while a
+ * read is under way. Log order rules all: memtables change with tail_lock held
+ * (a leader) or apply_lock (a follower), in the order of the log.
+ *
+ *   leader:   write -> tail_lock: append record, put into active memtable
+ *             full  -> ROTATE record; active becomes frozen, a new one begins
+ *             background: oldest frozen -> level 1 segments -> EDIT record
+ *             background: compaction -> segments -> EDIT record
+ *             background: CHECKPOINT records, then the superblock
+ *   follower: the same records, read instead of made; nothing is built
+ *   recovery: the same records, read from the device
+ *
+ * Lock order: talos/lock.h. background_lock covers jobs, edits of a leader's
+ * manifest and checkpoints; apply_lock all that a follower takes in.
+ */
+#ifndef TALOS_CORE_H
+#define TALOS_CORE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "block_cache.h"
+#include "manifest.h"
+#include "memtable.h"
+#include "slot.h"
+#include "superblock.h"
+#include "talos/engine.h"
+#include "talos/lock.h"
+#include "talos/repl_apply.h"
+#include "talos/repl_hook.h"
+#include "vlog.h"
+
+#define L0_BYTES_DEFAULT (32ull << 20)
+#define L0_FROZEN_MAX 3u       /* a leader's writers wait beyond it */
+#define LEVEL1_RUNS_MAX 4u     /* flushes before level 1 is merged down */
+#define LEVEL_GROWTH 8u
+#define CACHE_BYTES_DEFAULT (64ull << 20)
+#define TAIL_BUFFERS_DEFAULT 8u
+#define COMMIT_INTERVAL_DEFAULT_NS TALOS_NS_PER_SEC
+
+/* A memtable and the log it indexes: records at and after start. */
+struct l0 {
+	_Atomic uint32_t refs;
+	struct memtable *memtable;
+	uint64_t start;
+};
+
+struct view {
+	_Atomic uint32_t refs;
+	struct l0 *active;
+	struct manifest *manifest;
+	uint32_t frozen_count;
+	struct l0 *frozen[]; /* newest first */
+};
+
+struct build_job; /* build.c: a flush or a compaction under way */
+
+/* Picking goes round a level by key: the last key that was compacted. */
+struct level_cursor {
+	uint32_t key_bytes;
+	uint8_t key[ENTRY_KEY_BYTES_MAX];
+};
+
+struct talos_engine {
+	struct talos_io *io;		 /* const after open */
+	const struct talos_clock *clock; /* const after open */
+	bool no_threads;		 /* const after open */
+	uint32_t tail_buffers;		 /* const after open */
+	uint64_t cache_budget;		 /* const after open */
+
+	/* Set when the device has a volume: at open, or by a first copy. */
+	struct talos_uuid volume;
+	uint64_t volume_seed;
+	uint32_t segment_bytes;
+	uint64_t edits_from; /* edits before it were in the checkpoint */
+	uint64_t l0_bytes, replay_bytes_max;
+	struct slot_table *slots;
+	struct block_cache *cache;
+	struct vlog *vlog;
+	struct level_store level_store;
+	uint32_t reserve_slots; /* kept for deletes, flushes and compaction */
+
+	_Atomic int role;	    /* enum talos_engine_role */
+	_Atomic uint64_t epoch;	    /* records are made in it */
+	_Atomic bool hooked;	    /* hook is set */
+	struct talos_repl_hook hook; /* changes only while nothing runs in it */
+
+	struct talos_mutex superblock_lock; /* TALOS_LOCK_SUPERBLOCK */
+	struct superblock sb;		    /* guarded by superblock_lock */
+
+	struct talos_mutex view_lock; /* TALOS_LOCK_VIEW */
+	struct talos_cond view_changed;
+	struct view *view; /* guarded by view_lock; NULL: empty replica */
+
+	struct talos_mutex background_lock; /* TALOS_LOCK_BACKGROUND; guards: */
+	struct build_job *flush_job, *compact_job;
+	uint64_t next_id;
+	struct level_cursor compact_cursor[TALOS_LEVELS_MAX + 1];
+	bool checkpoint_due;
+
+	struct talos_mutex apply_lock; /* TALOS_LOCK_APPLY; guards: */
+	struct pending_edit *pending;  /* edits that name segments not here yet, in log order */
+	struct pending_edit **pending_tail;
+	uint64_t applied_chain;
+	_Atomic uint64_t applied_wall_ns;
+	struct seed_in *seed_in;       /* first copy under way; follow.c */
+	struct seed_out *seeds_out;    /* guarded by view_lock: copies that others make of us; ship.c */
+
+	/* Threads: the log writer, and flush/compaction. */
+	struct talos_mutex wake_lock; /* TALOS_LOCK_WAKE */
+	struct talos_cond wake_log, wake_background;
+	bool stopping, log_work, background_work; /* guarded by wake_lock */
+	_Atomic uint64_t commit_interval_ns;
+	uint64_t last_commit_ns; /* the log writer's */
+	pthread_t log_thread, background_thread;
+	bool threads_started;
+
+	_Atomic uint64_t user_bytes, index_bytes_written, flushes, compactions, corruptions;
+};
+
+/* A manifest change that waits for its segments. */
+struct pending_edit {
+	struct pending_edit *next;
+	struct manifest_edit edit;
+	uint64_t end; /* of its record */
+};
+
+/* --- view.c -------------------------------------------------------------------- */
+
+struct l0 *l0_new(uint64_t start); /* NULL: no memory */
+void l0_unref(struct l0 *l);
+
+struct view *view_get(struct talos_engine *e); /* NULL: empty replica */
+void view_put(struct view *v);
+/* The first view, with an empty active memtable from @start on. Takes over @m. */
+int view_install_first(struct talos_engine *e, struct manifest *m, uint64_t start);
+/* Freeze the active memtable; @fresh (from l0_new) becomes active. Takes over @fresh on success. */
+int view_rotate(struct talos_engine *e, struct l0 *fresh);
+/* Switch to @m (taken over on success), dropping frozen memtables over log before m->replay_pos. */
+int view_switch_manifest(struct talos_engine *e, struct manifest *m);
+
+/* --- apply.c: one record into the state -------------------------------------------- */
+
+/* Put a batch's operations into a memtable that has room for them (memtable_reserve()). */
+void apply_batch(struct memtable *m, const struct record *r);
+/* What memtable_reserve() needs for it. */
+void apply_batch_size(const struct record *r, uint32_t *out_entries, uint64_t *out_bytes);
+/*
+ * Apply a record of the log that ends at @end (a follower, or recovery).
+ */
+int apply_record(struct talos_engine *e, const struct record *r, uint64_t end);
+/* Try to install pending edits whose segments are here now. */
+int apply_pending(struct talos_engine *e);
+void apply_pending_free(struct talos_engine *e);
+/* Apply the log from the applied position to @upto, from memory or the device. apply_lock held. */
+int apply_log_upto(struct talos_engine *e, uint64_t upto);
+
+/* --- build.c: flush and compaction ------------------------------------------------ */
+
+/* One piece of work: 1 more to do, 0 nothing to do, or a status. background_lock held. */
+int build_step(struct talos_engine *e);
+/* Forget jobs under way; their segments are freed. background_lock held. */
+void build_abort(struct talos_engine *e);
+bool build_pending(struct talos_engine *e);
+/* Merge everything into one deepest level. background_lock held. */
+int build_compact_all(struct talos_engine *e);
+
+/* --- checkpoint.c ------------------------------------------------------------------ */
+
+/* Append a checkpoint, make it durable, point the superblock at it. background_lock held. */
+int checkpoint_write(struct talos_engine *e, struct talos_pos *out_first,
+		     struct talos_pos *out_end);
+/* A follower met a complete checkpoint at @first that ends at @end: make it its own root. */
+int checkpoint_adopt(struct talos_engine *e, uint64_t first, uint64_t end);
+
+/* --- ship.c: the first copy's pinned manifests ------------------------------------- */
+
+/* As manifest_find(), among manifests pinned for copying. Referenced; NULL if none. */
+struct level_segment *ship_find_pinned(struct talos_engine *e, struct talos_segment_id id);
+
+/* --- recovery.c -------------------------------------------------------------------- */
+
+/* Build slots, cache, log and view from the device, as the superblock says. */
+int recovery_run(struct talos_engine *e);
+/* Open slot table, cache and log with the superblock's geometry; no content. */
+int recovery_open_store(struct talos_engine *e);
+void recovery_close_store(struct talos_engine *e);
+/* Read the checkpoint at @pos. */
+int recovery_read_checkpoint(struct talos_engine *e, uint64_t pos, struct manifest **out,
+			     uint64_t *out_end);
+
+/* --- write.c ------------------------------------------------------------------------- */
+
+/* Append an internal record (not a batch). *out_end: its end. */
+int write_internal(struct talos_engine *e, enum talos_record_type type, const void *meta,
+		   uint32_t meta_bytes, uint64_t *out_pos, uint64_t *out_end);
+/* Freeze the active memtable if it holds anything. */
+int write_rotate(struct talos_engine *e);
+/* After an append that began at @old_end: wake who waits for log. tail_lock held. */
+void write_appended_locked(struct talos_engine *e, uint64_t old_end);
+
+/* --- engine.c ------------------------------------------------------------------------ */
+
+void engine_wake_log(struct talos_engine *e);
+void engine_wake_background(struct talos_engine *e);
+int engine_superblock_update(struct talos_engine *e,
+			     void (*change)(struct superblock *sb, void *arg), void *arg);
+
+#endif

@@ -1,0 +1,644 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine as a whole: formatting, opening, roles, threads, statistics.
+ */
+#include "core.h"
+
+#include "talos/alloc.h"
+#include "talos/checksum.h"
+#include "talos/log.h"
+
+#define DATA_SLOTS_MIN 16u
+
+/* --- formatting ---------------------------------------------------------------------------- */
+
+static int format_empty(struct talos_io *io, const struct talos_format_options *o)
+{
+	struct superblock sb = {
+		.state = TALOS_REPLICA_EMPTY,
+		.replica = o->replica,
+		.device_bytes = o->device_bytes,
+		.checkpoint_pos = TALOS_NO_CHECKPOINT,
+	};
+	uint64_t need = talos_max(o->device_bytes, (uint64_t)TALOS_SEGMENT_BYTES_MIN);
+	int err = io->size_bytes < need ? io->ops->resize(io, need) : TALOS_OK;
+
+	if (!err)
+		err = superblock_wipe(io);
+	if (!err)
+		err = superblock_write(io, &sb);
+	return err ? err : superblock_write(io, &sb);
+}
+
+static int format_volume(struct talos_io *io, const struct talos_format_options *o)
+{
+	uint32_t segment_bytes =
+		o->segment_bytes ? o->segment_bytes : TALOS_SEGMENT_BYTES_DEFAULT;
+	uint64_t slots = o->device_bytes / segment_bytes;
+	struct superblock sb = {
+		.state = TALOS_REPLICA_PRIMARY,
+		.volume = o->volume,
+		.replica = o->replica,
+		.device_bytes = slots * segment_bytes,
+		.segment_bytes = segment_bytes,
+		.table_slots = slot_table_slots(slots, segment_bytes),
+		.checkpoint_pos = TALOS_NO_CHECKPOINT,
+		.l0_bytes = o->l0_bytes ? o->l0_bytes : L0_BYTES_DEFAULT,
+	};
+	struct slot_geometry g = {
+		.volume_seed = talos_uuid_seed(&o->volume),
+		.segment_bytes = segment_bytes,
+		.slot_count = (uint32_t)slots,
+		.table_slots = sb.table_slots,
+	};
+	int err;
+
+	if (segment_bytes < TALOS_SEGMENT_BYTES_MIN || segment_bytes > TALOS_SEGMENT_BYTES_MAX ||
+	    (segment_bytes & (segment_bytes - 1)) || talos_uuid_is_zero(&o->volume))
+		return TALOS_ERR_INVALID;
+	if (slots > UINT32_MAX || slots < 1ull + sb.table_slots + DATA_SLOTS_MIN)
+		return TALOS_ERR_NO_SPACE;
+	err = io->size_bytes < sb.device_bytes ? io->ops->resize(io, sb.device_bytes) : TALOS_OK;
+	if (!err)
+		err = superblock_wipe(io);
+	if (!err)
+		err = slot_table_format(io, &g);
+	if (!err)
+		err = talos_io_flush(io);
+	if (!err)
+		err = superblock_write(io, &sb);
+	return err ? err : superblock_write(io, &sb);
+}
+
+int talos_engine_format(struct talos_io *io, const struct talos_format_options *o)
+{
+	if (talos_uuid_is_zero(&o->replica))
+		return TALOS_ERR_INVALID;
+	return o->empty_replica ? format_empty(io, o) : format_volume(io, o);
+}
+
+int talos_engine_probe(struct talos_io *io, struct talos_superblock_info *out)
+{
+	struct superblock sb;
+	int err = superblock_read(io, &sb);
+
+	if (err)
+		return err;
+	*out = (struct talos_superblock_info){
+		.state = sb.state,
+		.volume = sb.volume,
+		.replica = sb.replica,
+		.device_bytes = sb.device_bytes,
+		.epoch = sb.epoch,
+		.l0_bytes = sb.l0_bytes,
+		.seq = sb.seq,
+		.checkpoint_pos = sb.checkpoint_pos,
+		.log_end_min = sb.log_end_min,
+		.segment_bytes = sb.segment_bytes,
+		.table_slots = sb.table_slots,
+		.version = sb.version,
+		.notes = sb.notes,
+		.clean = sb.clean,
+	};
+	return TALOS_OK;
+}
+
+/* --- the superblock ---------------------------------------------------------------------------- */
+
+int engine_superblock_update(struct talos_engine *e,
+			     void (*change)(struct superblock *sb, void *arg), void *arg)
+{
+	struct superblock next;
+	int err;
+
+	talos_mutex_lock(&e->superblock_lock);
+	next = e->sb;
+	change(&next, arg);
+	err = superblock_write(e->io, &next);
+	/*
+	 * After a failed write the copy on the device may be torn; the other
+	 * one is whole. Going on from the higher seq would overwrite that one.
+	 */
+	if (!err)
+		e->sb = next;
+	talos_mutex_unlock(&e->superblock_lock);
+	if (err && err != TALOS_ERR_NO_MEMORY && e->vlog)
+		vlog_fail(e->vlog, err);
+	return err;
+}
+
+static void raise_epoch(struct superblock *sb, void *arg)
+{
+	sb->epoch = talos_max(sb->epoch, *(uint64_t *)arg);
+}
+
+int talos_engine_store_epoch(struct talos_engine *e, uint64_t epoch)
+{
+	int err = TALOS_OK;
+
+	talos_mutex_lock(&e->superblock_lock);
+	if (e->sb.epoch >= epoch)
+		epoch = 0;
+	talos_mutex_unlock(&e->superblock_lock);
+	if (epoch)
+		err = engine_superblock_update(e, raise_epoch, &epoch);
+	return err;
+}
+
+struct note_change {
+	uint32_t set, clear;
+};
+
+static void change_notes(struct superblock *sb, void *arg)
+{
+	const struct note_change *c = arg;
+
+	sb->notes = (sb->notes | c->set) & ~c->clear;
+}
+
+int talos_engine_set_notes(struct talos_engine *e, uint32_t set, uint32_t clear)
+{
+	struct note_change c = { set, clear };
+
+	return engine_superblock_update(e, change_notes, &c);
+}
+
+/* --- background work ------------------------------------------------------------------------------ */
+
+static void wake(struct talos_engine *e, bool *flag, struct talos_cond *cond)
+{
+	if (e->no_threads)
+		return;
+	talos_mutex_lock(&e->wake_lock);
+	*flag = true;
+	talos_cond_signal(cond);
+	talos_mutex_unlock(&e->wake_lock);
+}
+
+void engine_wake_log(struct talos_engine *e)
+{
+	wake(e, &e->log_work, &e->wake_log);
+}
+
+void engine_wake_background(struct talos_engine *e)
+{
+	wake(e, &e->background_work, &e->wake_background);
+}
+
+/* Write out full segments at once, and everything when the commit interval is over. */
+static int log_step(struct talos_engine *e)
+{
+	uint64_t now = talos_now_ns(e->clock);
+	struct vlog_state s;
+
+	if (e->role == TALOS_ROLE_EMPTY || e->vlog->failed)
+		return 0;
+	vlog_state(e->vlog, &s);
+	if (s.end > s.durable && now - e->last_commit_ns >= e->commit_interval_ns) {
+		int err = vlog_commit(e->vlog, s.end, true);
+
+		e->last_commit_ns = now;
+		return err ? err : 1;
+	}
+	if (s.end / e->segment_bytes > s.written / e->segment_bytes) {
+		int err = vlog_commit(e->vlog, s.end, false);
+
+		return err ? err : 1;
+	}
+	return 0;
+}
+
+/* background_lock held. Flush first, then checkpoint, then compaction. */
+static int background_step_locked(struct talos_engine *e)
+{
+	struct view *v;
+	bool flushing;
+	int err;
+
+	if (e->role != TALOS_ROLE_LEADER || e->vlog->failed)
+		return 0;
+	v = view_get(e);
+	flushing = e->flush_job || v->frozen_count;
+	view_put(v);
+	if (e->checkpoint_due && !flushing) {
+		err = checkpoint_write(e, NULL, NULL);
+		return err ? err : 1;
+	}
+	return build_step(e);
+}
+
+static int background_step(struct talos_engine *e)
+{
+	int r;
+
+	talos_mutex_lock(&e->background_lock);
+	r = background_step_locked(e);
+	talos_mutex_unlock(&e->background_lock);
+	return r;
+}
+
+int talos_engine_step(struct talos_engine *e)
+{
+	int log = log_step(e), background;
+
+	if (log < 0)
+		return log;
+	background = background_step(e);
+	return background < 0 ? background : log || background;
+}
+
+/* Sleep until @flag, or the timeout; false when stopping. */
+static bool wait_for_work(struct talos_engine *e, bool *flag, struct talos_cond *cond,
+			  uint64_t timeout_ns)
+{
+	bool go_on;
+
+	talos_mutex_lock(&e->wake_lock);
+	if (!*flag && !e->stopping)
+		talos_cond_wait(cond, &e->wake_lock, e->clock, timeout_ns);
+	*flag = false;
+	go_on = !e->stopping;
+	talos_mutex_unlock(&e->wake_lock);
+	return go_on;
+}
+
+static void *log_main(void *arg)
+{
+	struct talos_engine *e = arg;
+
+	do {
+		while (log_step(e) > 0)
+			;
+	} while (wait_for_work(e, &e->log_work, &e->wake_log, e->commit_interval_ns));
+	return NULL;
+}
+
+static void *background_main(void *arg)
+{
+	struct talos_engine *e = arg;
+	int last = 0, r;
+
+	do {
+		while ((r = background_step(e)) > 0 && !e->stopping)
+			;
+		if (r < 0 && r != last)
+			talos_warn("background work has to wait: %s", talos_strerror(r));
+		last = r;
+	} while (wait_for_work(e, &e->background_work, &e->wake_background, TALOS_NS_PER_SEC));
+	return NULL;
+}
+
+static int start_threads(struct talos_engine *e)
+{
+	if (e->no_threads)
+		return TALOS_OK;
+	if (pthread_create(&e->log_thread, NULL, log_main, e))
+		return TALOS_ERR_SYSTEM;
+	if (pthread_create(&e->background_thread, NULL, background_main, e)) {
+		e->stopping = true;
+		engine_wake_log(e);
+		pthread_join(e->log_thread, NULL);
+		return TALOS_ERR_SYSTEM;
+	}
+	e->threads_started = true;
+	return TALOS_OK;
+}
+
+static void stop_threads(struct talos_engine *e)
+{
+	if (!e->threads_started)
+		return;
+	talos_mutex_lock(&e->wake_lock);
+	e->stopping = true;
+	talos_cond_broadcast(&e->wake_log);
+	talos_cond_broadcast(&e->wake_background);
+	talos_mutex_unlock(&e->wake_lock);
+	pthread_join(e->log_thread, NULL);
+	pthread_join(e->background_thread, NULL);
+	e->threads_started = false;
+}
+
+/* --- open and close ----------------------------------------------------------------------------------- */
+
+static void init_locks(struct talos_engine *e)
+{
+	talos_mutex_init(&e->superblock_lock, TALOS_LOCK_SUPERBLOCK);
+	talos_mutex_init(&e->view_lock, TALOS_LOCK_VIEW);
+	talos_cond_init(&e->view_changed);
+	talos_mutex_init(&e->background_lock, TALOS_LOCK_BACKGROUND);
+	talos_mutex_init(&e->apply_lock, TALOS_LOCK_APPLY);
+	talos_mutex_init(&e->wake_lock, TALOS_LOCK_WAKE);
+	talos_cond_init(&e->wake_log);
+	talos_cond_init(&e->wake_background);
+}
+
+static void free_engine(struct talos_engine *e)
+{
+	build_abort(e);
+	recovery_close_store(e);
+	talos_mutex_fini(&e->superblock_lock);
+	talos_mutex_fini(&e->view_lock);
+	talos_cond_fini(&e->view_changed);
+	talos_mutex_fini(&e->background_lock);
+	talos_mutex_fini(&e->apply_lock);
+	talos_mutex_fini(&e->wake_lock);
+	talos_cond_fini(&e->wake_log);
+	talos_cond_fini(&e->wake_background);
+	talos_free(e);
+}
+
+static enum talos_engine_role role_of(enum talos_replica_state state)
+{
+	switch (state) {
+	case TALOS_REPLICA_EMPTY:
+	case TALOS_REPLICA_SEEDING:
+		return TALOS_ROLE_EMPTY;
+	case TALOS_REPLICA_DEPOSED:
+		return TALOS_ROLE_DEPOSED;
+	case TALOS_REPLICA_PRIMARY: /* until talos_engine_lead() */
+	case TALOS_REPLICA_BACKUP:
+		break;
+	}
+	return TALOS_ROLE_FOLLOWER;
+}
+
+int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
+		      struct talos_engine **out_engine)
+{
+	struct talos_engine *e = talos_calloc(1, sizeof(*e));
+	int err;
+
+	if (!e)
+		return TALOS_ERR_NO_MEMORY;
+	e->io = io;
+	e->clock = o->clock ? o->clock : &talos_system_clock;
+	e->no_threads = o->no_threads;
+	e->cache_budget = o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT;
+	e->l0_bytes = o->l0_bytes;
+	e->tail_buffers = o->tail_buffers ? o->tail_buffers : TAIL_BUFFERS_DEFAULT;
+	e->tail_buffers = talos_max(e->tail_buffers, 3u);
+	e->commit_interval_ns =
+		o->commit_interval_ns ? o->commit_interval_ns : COMMIT_INTERVAL_DEFAULT_NS;
+	e->last_commit_ns = talos_now_ns(e->clock);
+	e->pending_tail = &e->pending;
+	e->role = TALOS_ROLE_EMPTY; /* until recovery is through */
+	init_locks(e);
+	err = superblock_read(io, &e->sb);
+	if (!err && role_of(e->sb.state) != TALOS_ROLE_EMPTY)
+		err = recovery_run(e);
+	if (!err) {
+		e->epoch = talos_max((uint64_t)e->epoch, e->sb.epoch);
+		e->role = role_of(e->sb.state);
+		err = start_threads(e);
+	}
+	if (err) {
+		free_engine(e);
+		return err;
+	}
+	*out_engine = e;
+	return TALOS_OK;
+}
+
+static void note_clean_end(struct superblock *sb, void *arg)
+{
+	sb->log_end_min = talos_max(sb->log_end_min, *(uint64_t *)arg);
+	sb->clean = true;
+}
+
+int talos_engine_close(struct talos_engine *e)
+{
+	struct vlog_state s;
+	int err = TALOS_OK;
+
+	if (!e)
+		return TALOS_OK;
+	stop_threads(e);
+	if (e->role != TALOS_ROLE_EMPTY && !e->vlog->failed) {
+		talos_mutex_lock(&e->background_lock);
+		build_abort(e);
+		vlog_state(e->vlog, &s);
+		/* So that the next mount reads no more log than it must. */
+		if (e->role == TALOS_ROLE_LEADER && s.end > e->sb.log_end_min)
+			err = checkpoint_write(e, NULL, NULL);
+		if (!err)
+			err = vlog_commit_all(e->vlog);
+		vlog_state(e->vlog, &s);
+		if (!err)
+			err = engine_superblock_update(e, note_clean_end, &s.applied);
+		talos_mutex_unlock(&e->background_lock);
+	} else if (e->vlog) {
+		err = e->vlog->failed;
+	}
+	free_engine(e);
+	return err;
+}
+
+/* --- roles ---------------------------------------------------------------------------------------------- */
+
+static void become_primary(struct superblock *sb, void *arg)
+{
+	sb->epoch = *(uint64_t *)arg;
+	sb->state = TALOS_REPLICA_PRIMARY;
+	sb->notes = 0;
+	sb->clean = false;
+}
+
+static void become_deposed(struct superblock *sb, void *arg)
+{
+	sb->epoch = talos_max(sb->epoch, *(uint64_t *)arg);
+	sb->state = TALOS_REPLICA_DEPOSED;
+}
+
+/* Everything received becomes part of the history; what lies behind it is cut off. */
+static int take_tail(struct talos_engine *e)
+{
+	struct vlog_state s;
+	int err;
+
+	talos_mutex_lock(&e->apply_lock);
+	err = apply_log_upto(e, UINT64_MAX);
+	if (!err && e->pending)
+		err = TALOS_ERR_NOT_IN_SYNC; /* index segments are missing */
+	if (!err) {
+		vlog_state(e->vlog, &s);
+		err = vlog_truncate(e->vlog, s.end, s.chain, s.epoch);
+	}
+	talos_mutex_unlock(&e->apply_lock);
+	return err;
+}
+
+/*
+ * The first record of a reign. Its nonce makes every later chain differ from
+ * that of any other reign: the superblock's seq is new at each of them.
+ */
+static int append_epoch_record(struct talos_engine *e)
+{
+	struct talos_disk_epoch d = { 0 };
+	uint64_t pos, end, nonce[2];
+	int err;
+
+	memcpy(d.replica, e->sb.replica.b, sizeof(d.replica));
+	nonce[0] = talos_sum64(d.replica, sizeof(d.replica), e->sb.seq);
+	nonce[1] = e->sb.seq;
+	memcpy(d.nonce, nonce, sizeof(d.nonce));
+	err = write_internal(e, TALOS_RECORD_EPOCH, &d, sizeof(d), &pos, &end);
+	if (!err) {
+		struct view *v = view_get(e);
+
+		/* Ids of a reign lie above all that an earlier one may have used unseen. */
+		e->next_id = talos_max(v->manifest->next_id, end << 10);
+		view_put(v);
+	}
+	return err;
+}
+
+int talos_engine_lead(struct talos_engine *e, uint64_t epoch)
+{
+	int err = TALOS_OK;
+
+	talos_mutex_lock(&e->background_lock);
+	if (e->role == TALOS_ROLE_EMPTY)
+		err = TALOS_ERR_EMPTY_REPLICA;
+	else if (e->role == TALOS_ROLE_DEPOSED || epoch < e->sb.epoch)
+		err = TALOS_ERR_STALE_EPOCH;
+	else if (e->role == TALOS_ROLE_LEADER)
+		err = TALOS_ERR_INVALID;
+	if (!err)
+		err = talos_engine_store_epoch(e, epoch);
+	if (!err)
+		err = take_tail(e);
+	if (!err)
+		err = engine_superblock_update(e, become_primary, &epoch);
+	if (!err) {
+		e->epoch = epoch;
+		err = append_epoch_record(e);
+	}
+	if (!err)
+		e->role = TALOS_ROLE_LEADER;
+	talos_mutex_unlock(&e->background_lock);
+	engine_wake_background(e);
+	return err;
+}
+
+int talos_engine_depose(struct talos_engine *e, uint64_t epoch)
+{
+	int err;
+
+	/* First stop, then write it down: nothing may be acknowledged meanwhile. */
+	e->role = TALOS_ROLE_DEPOSED;
+	talos_mutex_lock(&e->view_lock);
+	talos_cond_broadcast(&e->view_changed);
+	talos_mutex_unlock(&e->view_lock);
+	err = engine_superblock_update(e, become_deposed, &epoch);
+	return err;
+}
+
+/* --- by hand ----------------------------------------------------------------------------------------------- */
+
+int talos_engine_flush(struct talos_engine *e)
+{
+	int err = e->role == TALOS_ROLE_LEADER ? write_rotate(e) : TALOS_ERR_READ_ONLY;
+	bool busy = true;
+
+	while (err >= 0 && busy) {
+		struct view *v;
+
+		talos_mutex_lock(&e->background_lock);
+		v = view_get(e);
+		busy = v->frozen_count || e->flush_job;
+		view_put(v);
+		if (busy)
+			err = build_step(e);
+		talos_mutex_unlock(&e->background_lock);
+	}
+	return err < 0 ? err : TALOS_OK;
+}
+
+int talos_engine_compact(struct talos_engine *e)
+{
+	int err = TALOS_ERR_READ_ONLY;
+
+	talos_mutex_lock(&e->background_lock);
+	if (e->role == TALOS_ROLE_LEADER)
+		err = build_compact_all(e);
+	talos_mutex_unlock(&e->background_lock);
+	return err;
+}
+
+int talos_engine_checkpoint(struct talos_engine *e)
+{
+	int err = TALOS_ERR_READ_ONLY;
+
+	talos_mutex_lock(&e->background_lock);
+	if (e->role == TALOS_ROLE_LEADER)
+		err = checkpoint_write(e, NULL, NULL);
+	talos_mutex_unlock(&e->background_lock);
+	return err;
+}
+
+/* --- statistics ---------------------------------------------------------------------------------------------- */
+
+static void stats_of_view(struct talos_engine *e, struct talos_engine_stats *out)
+{
+	struct view *v = view_get(e);
+
+	if (!v)
+		return;
+	out->replay_pos = v->manifest->replay_pos;
+	out->memtables = 1 + v->frozen_count;
+	out->memtable_bytes = memtable_bytes(v->active->memtable);
+	for (uint32_t i = 0; i < v->frozen_count; i++)
+		out->memtable_bytes += memtable_bytes(v->frozen[i]->memtable);
+	for (uint32_t i = 0; i < v->manifest->run_count; i++)
+		out->level_segments[v->manifest->runs[i].level] += v->manifest->runs[i].count;
+	view_put(v);
+}
+
+static void stats_of_store(struct talos_engine *e, struct talos_engine_stats *out)
+{
+	struct block_cache_stats cache;
+	struct slot_counts slots;
+	struct vlog_state s;
+
+	vlog_state(e->vlog, &s);
+	out->failed = e->vlog->failed != 0;
+	out->log_end = s.end;
+	out->log_durable = s.durable;
+	out->log_applied = s.applied;
+	out->log_bytes_written = e->vlog->bytes_written;
+	out->device_flushes = e->vlog->flushes;
+	slot_count(e->slots, &slots);
+	out->slots_total = slots.total;
+	out->slots_free = slots.free;
+	out->slots_log = slots.log;
+	out->slots_index = slots.index + slots.dropping;
+	out->reserve_slots = e->reserve_slots;
+	block_cache_stats(e->cache, &cache);
+	out->cache_bytes = cache.bytes;
+	out->cache_hits = cache.hits;
+	out->cache_misses = cache.misses;
+	out->corruptions = e->corruptions + cache.corruptions;
+	out->segment_bytes = e->segment_bytes;
+}
+
+void talos_engine_stats(struct talos_engine *e, struct talos_engine_stats *out)
+{
+	*out = (struct talos_engine_stats){
+		.role = e->role,
+		.epoch = e->epoch,
+		.applied_wall_ns = e->applied_wall_ns,
+		.user_bytes = e->user_bytes,
+		.index_bytes_written = e->index_bytes_written,
+		.flushes = e->flushes,
+		.compactions = e->compactions,
+	};
+	talos_mutex_lock(&e->superblock_lock);
+	out->volume = e->sb.volume;
+	out->replica = e->sb.replica;
+	out->checkpoint_pos = e->sb.checkpoint_pos;
+	talos_mutex_unlock(&e->superblock_lock);
+	if (out->role == TALOS_ROLE_EMPTY)
+		return;
+	stats_of_store(e, out);
+	stats_of_view(e, out);
+}

@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Rebuilds the state after a clean end or any crash:
+ *
+ *   superblock -> checkpoint -> manifest -> the log since the oldest unflushed
+ *   memtable, checked record by record, up to the first that does not check.
+ *
+ * Where the log ends:
+ *  - A bad record with no good later one that says "committed beyond it": a
+ *    torn tail. The log ends there; nothing acknowledged is lost.
+ *  - Otherwise, acknowledged data are damaged: refused (TALOS_ERR_CORRUPT),
+ *    never cut off.
+ *  - Before what the superblock knows to have been durable: the device lied
+ *    about a flush: refused (TALOS_ERR_LOG_SHORT).
+ * A backup shows only what its records say was committed everywhere; the rest
+ * of its log stays in hand for its primary's, or its own, decision.
+ * Time is bounded by the memtables' log, not by the volume.
+ */
+#include "core.h"
+
+#include "talos/alloc.h"
+#include "talos/checksum.h"
+#include "talos/log.h"
+
+/* --- the store -------------------------------------------------------------------------- */
+
+static void log_durable(void *ctx, uint64_t durable)
+{
+	struct talos_engine *e = ctx;
+
+	if (e->hooked && e->hook.log_durable)
+		e->hook.log_durable(e->hook.ctx, talos_pos(durable));
+}
+
+/* A thirty-second of the volume, at least 8 slots, but never more than a quarter. */
+static uint32_t reserve_for(uint32_t slots)
+{
+	uint32_t reserve = talos_max(slots / 32, 8u);
+
+	return talos_min(reserve, slots / 4);
+}
+
+int recovery_open_store(struct talos_engine *e)
+{
+	struct slot_geometry g;
+	struct vlog_config c;
+	struct slot_counts counts;
+	int err;
+
+	e->volume = e->sb.volume;
+	e->volume_seed = talos_uuid_seed(&e->volume);
+	e->segment_bytes = e->sb.segment_bytes;
+	if (!e->l0_bytes)
+		e->l0_bytes = e->sb.l0_bytes ? e->sb.l0_bytes : L0_BYTES_DEFAULT;
+	e->replay_bytes_max = talos_max(e->l0_bytes * 4, (uint64_t)e->segment_bytes * 4);
+	g = (struct slot_geometry){
+		.volume_seed = e->volume_seed,
+		.segment_bytes = e->segment_bytes,
+		.slot_count = (uint32_t)(e->sb.device_bytes / e->segment_bytes),
+		.table_slots = e->sb.table_slots,
+	};
+	err = slot_table_open(e->io, &g, &e->slots);
+	if (err)
+		return err;
+	slot_count(e->slots, &counts);
+	e->reserve_slots = reserve_for(counts.total);
+	e->cache = block_cache_new(e->cache_budget);
+	if (!e->cache)
+		return TALOS_ERR_NO_MEMORY;
+	c = (struct vlog_config){
+		.io = e->io,
+		.slots = e->slots,
+		.clock = e->clock,
+		.volume = e->volume,
+		.volume_seed = e->volume_seed,
+		.segment_bytes = e->segment_bytes,
+		.buffer_count = e->tail_buffers,
+		.durable_advanced = log_durable,
+		.ctx = e,
+	};
+	err = vlog_open(&c, &e->vlog);
+	if (err)
+		return err;
+	e->level_store = (struct level_store){
+		.source = { e->io, e->cache, e->volume_seed, e->volume },
+		.slots = e->slots,
+	};
+	return TALOS_OK;
+}
+
+void recovery_close_store(struct talos_engine *e)
+{
+	apply_pending_free(e);
+	view_put(e->view);
+	e->view = NULL;
+	vlog_close(e->vlog);
+	block_cache_free(e->cache);
+	slot_table_close(e->slots);
+	e->vlog = NULL;
+	e->cache = NULL;
+	e->slots = NULL;
+}
+
+/* --- reading the log off the device --------------------------------------------------------- */
+
+struct log_scan {
+	struct talos_engine *e;
+	uint8_t *bytes; /* one segment */
+	uint64_t segment;
+	bool loaded;
+	uint64_t pos; /* of the next record */
+	uint64_t chain, epoch;
+	bool chained; /* chain is known */
+};
+
+static int load_segment(struct log_scan *s, uint64_t segment)
+{
+	uint64_t place;
+	int err;
+
+	if (s->loaded && s->segment == segment)
+		return TALOS_OK;
+	s->loaded = false;
+	err = slot_find(s->e->slots, TALOS_SLOT_LOG, segment, &place);
+	if (!err)
+		err = talos_io_read(s->e->io, place, s->bytes, s->e->segment_bytes);
+	if (err)
+		return err;
+	s->segment = segment;
+	s->loaded = true;
+	return TALOS_OK;
+}
+
+/* The record at s->pos, which stays. TALOS_ERR_NOT_FOUND: none that checks and follows on. */
+static int scan_peek(struct log_scan *s, struct record *r)
+{
+	uint32_t offset = (uint32_t)(s->pos % s->e->segment_bytes);
+	int err = load_segment(s, s->pos / s->e->segment_bytes);
+
+	if (!err)
+		err = record_parse(s->bytes + offset, s->e->segment_bytes - offset, s->pos,
+				   s->e->volume_seed, r);
+	if (err)
+		return err;
+	if ((s->chained && (r->chain != s->chain || r->epoch < s->epoch)) ||
+	    (offset == 0) != (r->type == TALOS_RECORD_SEGMENT) || record_check_content(r))
+		return TALOS_ERR_NOT_FOUND;
+	return TALOS_OK;
+}
+
+static void scan_step(struct log_scan *s, const struct record *r)
+{
+	s->pos = vlog_normalize(s->e->vlog, s->pos + r->total_bytes);
+	s->chain = record_next_chain(r);
+	s->epoch = r->epoch;
+	s->chained = true;
+}
+
+static int scan_begin(struct log_scan *s, struct talos_engine *e, uint64_t pos)
+{
+	*s = (struct log_scan){ .e = e, .pos = pos };
+	s->bytes = talos_alloc_aligned(TALOS_BLOCK_BYTES, e->segment_bytes);
+	return s->bytes ? TALOS_OK : TALOS_ERR_NO_MEMORY;
+}
+
+int recovery_read_checkpoint(struct talos_engine *e, uint64_t pos, struct manifest **out,
+			     uint64_t *out_end)
+{
+	struct manifest_edit sum = { 0 };
+	struct manifest *empty = NULL;
+	struct log_scan s;
+	uint32_t next_part = 0, part_count = 1;
+	int err = scan_begin(&s, e, pos);
+
+	while (!err && next_part < part_count) {
+		struct talos_disk_checkpoint head;
+		struct record r;
+
+		err = scan_peek(&s, &r);
+		if (err)
+			break;
+		scan_step(&s, &r);
+		if (r.type != TALOS_RECORD_CHECKPOINT)
+			continue;
+		err = manifest_checkpoint_decode(r.meta, r.meta_bytes, &head, &sum);
+		if (!err && (le64_get(head.first_pos) != pos || le32_get(head.part) != next_part))
+			err = TALOS_ERR_CORRUPT;
+		part_count = le32_get(head.part_count);
+		next_part++;
+	}
+	if (err == TALOS_ERR_NOT_FOUND)
+		err = TALOS_ERR_CORRUPT;
+	if (!err) {
+		empty = manifest_new(sum.replay_pos, sum.next_id);
+		err = empty ? manifest_apply(empty, &sum, &e->level_store, 0, out)
+			    : TALOS_ERR_NO_MEMORY;
+	}
+	if (err == TALOS_ERR_CORRUPT)
+		talos_error("the checkpoint at log position %llu cannot be read",
+			    (unsigned long long)pos);
+	*out_end = s.pos;
+	manifest_unref(empty);
+	manifest_edit_free(&sum);
+	talos_free(s.bytes);
+	return err;
+}
+
+/* --- the end of the log ------------------------------------------------------------------------ */
+
+/* Does any good record of the loaded segment, at or after @offset, say that @end was committed? */
+static bool segment_proves_loss(const struct log_scan *s, uint32_t offset, uint64_t end)
+{
+	uint64_t base = s->segment * s->e->segment_bytes;
+
+	for (; offset + RECORD_HEADER_BYTES <= s->e->segment_bytes; offset += TALOS_RECORD_ALIGN) {
+		struct record r;
+
+		if (!record_parse(s->bytes + offset, s->e->segment_bytes - offset, base + offset,
+				  s->e->volume_seed, &r) &&
+		    r.committed > end)
+			return true;
+	}
+	return false;
+}
+
+/* The record at s->pos does not check. A torn tail, or damage? */
+static int judge_end(struct log_scan *s)
+{
+	uint64_t segment = s->pos / s->e->segment_bytes;
+	uint32_t offset = (uint32_t)(s->pos % s->e->segment_bytes);
+	int err = load_segment(s, segment);
+
+	while (!err) {
+		if (segment_proves_loss(s, offset, s->pos)) {
+			talos_error("the log is damaged at position %llu: later records say that it "
+				    "was complete. Restore this image from a replica",
+				    (unsigned long long)s->pos);
+			return TALOS_ERR_CORRUPT;
+		}
+		offset = 0;
+		err = load_segment(s, ++segment);
+	}
+	if (err != TALOS_ERR_NOT_FOUND)
+		return err;
+	if (s->pos < s->e->sb.log_end_min) {
+		talos_error("the log ends at position %llu, but was durable up to %llu: the device "
+			    "lost data that it had confirmed",
+			    (unsigned long long)s->pos, (unsigned long long)s->e->sb.log_end_min);
+		return TALOS_ERR_LOG_SHORT;
+	}
+	return TALOS_OK;
+}
+
+struct log_end {
+	uint64_t pos, chain, epoch;
+	uint64_t committed;	/* highest that any record names */
+	uint64_t first_chain;	/* at the first position */
+};
+
+/* Walk the log from @from to its end. */
+static int find_end(struct talos_engine *e, uint64_t from, struct log_end *out)
+{
+	struct log_scan s;
+	struct record r;
+	int err = scan_begin(&s, e, from);
+
+	if (err)
+		return err;
+	*out = (struct log_end){ 0 };
+	while (!(err = scan_peek(&s, &r))) {
+		if (!s.chained)
+			out->first_chain = r.chain;
+		out->committed = talos_max(out->committed, r.committed);
+		scan_step(&s, &r);
+	}
+	if (err == TALOS_ERR_NOT_FOUND)
+		err = judge_end(&s);
+	out->pos = s.pos;
+	out->chain = s.chain;
+	out->epoch = s.epoch;
+	talos_free(s.bytes);
+	return err;
+}
+
+/* --- segments that nothing refers to ------------------------------------------------------------- */
+
+struct strays {
+	struct talos_engine *e;
+	struct manifest *m;
+	uint64_t log_end_segment; /* first segment that is not part of the log */
+	uint64_t *names;
+	enum talos_slot_kind *kinds;
+	uint32_t count, capacity;
+	bool failed;
+};
+
+static bool pending_names(const struct talos_engine *e, uint64_t id)
+{
+	for (const struct pending_edit *p = e->pending; p; p = p->next)
+		for (uint32_t i = 0; i < p->edit.added_count; i++)
+			if (p->edit.added[i].id.v == id)
+				return true;
+	return false;
+}
+
+static void note_stray(void *ctx, enum talos_slot_kind kind, uint64_t name)
+{
+	struct strays *s = ctx;
+	bool wanted = kind == TALOS_SLOT_LOG
+			      ? name < s->log_end_segment
+			      : manifest_find(s->m, (struct talos_segment_id){ name }) ||
+					pending_names(s->e, name);
+
+	if (wanted || s->count == s->capacity)
+		return;
+	s->names[s->count] = name;
+	s->kinds[s->count++] = kind;
+}
+
+/* Half-built index segments and log segments behind the end, left by a crash. */
+static int free_strays(struct talos_engine *e, uint64_t log_end)
+{
+	struct slot_counts counts;
+	struct strays s = { .e = e,
+			    .log_end_segment =
+				    (log_end + e->segment_bytes - 1) / e->segment_bytes };
+
+	slot_count(e->slots, &counts);
+	s.capacity = counts.log + counts.index;
+	s.names = talos_calloc(s.capacity + 1, sizeof(*s.names));
+	s.kinds = talos_calloc(s.capacity + 1, sizeof(*s.kinds));
+	if (!s.names || !s.kinds) {
+		talos_free(s.names);
+		talos_free(s.kinds);
+		return TALOS_ERR_NO_MEMORY;
+	}
+	s.m = e->view->manifest;
+	slot_each(e->slots, note_stray, &s);
+	for (uint32_t i = 0; i < s.count; i++)
+		slot_drop(e->slots, s.kinds[i], s.names[i], 0);
+	slot_settle(e->slots, 0);
+	talos_free(s.names);
+	talos_free(s.kinds);
+	return TALOS_OK;
+}
+
+/* --- all of it ---------------------------------------------------------------------------------------- */
+
+static int check_segments_present(struct talos_engine *e, const struct manifest *m)
+{
+	for (uint32_t i = 0; i < m->run_count; i++) {
+		for (uint32_t j = 0; j < m->runs[i].count; j++) {
+			uint64_t id = m->runs[i].segments[j]->ref.id.v, offset;
+
+			if (slot_find(e->slots, TALOS_SLOT_INDEX, id, &offset)) {
+				talos_error("index segment %llu is in the manifest but not on the "
+					    "device",
+					    (unsigned long long)id);
+				return TALOS_ERR_CORRUPT;
+			}
+		}
+	}
+	return TALOS_OK;
+}
+
+static int load_manifest(struct talos_engine *e, struct manifest **out)
+{
+	uint64_t end;
+	int err;
+
+	e->edits_from = e->sb.checkpoint_pos;
+	if (e->sb.checkpoint_pos == TALOS_NO_CHECKPOINT) {
+		e->edits_from = 0;
+		*out = manifest_new(0, 1);
+		return *out ? TALOS_OK : TALOS_ERR_NO_MEMORY;
+	}
+	err = recovery_read_checkpoint(e, e->sb.checkpoint_pos, out, &end);
+	if (!err)
+		err = check_segments_present(e, *out);
+	return err;
+}
+
+static int replay(struct talos_engine *e, uint64_t from)
+{
+	bool backup = e->sb.state == TALOS_REPLICA_BACKUP;
+	struct log_end end;
+	int err = find_end(e, from, &end);
+
+	if (err)
+		return err;
+	err = vlog_start_at(e->vlog, end.pos, from, end.chain, end.epoch);
+	if (err)
+		return err;
+	e->epoch = talos_max(e->sb.epoch, end.epoch);
+	talos_mutex_lock(&e->apply_lock);
+	e->applied_chain = end.first_chain;
+	err = apply_log_upto(e, backup ? talos_max(end.committed, e->sb.log_end_min) : end.pos);
+	talos_mutex_unlock(&e->apply_lock);
+	if (!err && !backup && e->pending) {
+		talos_error("an index segment that the log names is not on the device");
+		err = TALOS_ERR_CORRUPT;
+	}
+	if (!err)
+		err = free_strays(e, end.pos);
+	return err;
+}
+
+int recovery_run(struct talos_engine *e)
+{
+	struct manifest *m = NULL;
+	uint64_t from;
+	int err = recovery_open_store(e);
+
+	/* What is read below counts as durable from here on. */
+	if (!err)
+		err = talos_io_flush(e->io);
+	if (!err)
+		err = load_manifest(e, &m);
+	if (!err) {
+		from = m->replay_pos;
+		err = view_install_first(e, m, from);
+	}
+	if (err) {
+		manifest_unref(m);
+		return err;
+	}
+	return replay(e, from);
+}

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Writing: batches of users, and the records that the engine itself makes.
+ */
+#include "batch.h"
+#include "core.h"
+
+#include "talos/alloc.h"
+#include "talos/log.h"
+
+/* A record of user data is at most half a segment, so that padding stays bounded. */
+static uint32_t record_bytes_max(const struct talos_engine *e)
+{
+	return e->segment_bytes / 2;
+}
+
+uint32_t talos_engine_batch_bytes_max(const struct talos_engine *e)
+{
+	/* Leaves room for keys, small values and sums beside the data. */
+	return record_bytes_max(e) - record_bytes_max(e) / 8;
+}
+
+uint32_t talos_engine_room(struct talos_engine *e, uint32_t overhead)
+{
+	uint32_t segment_bytes = e->segment_bytes, left, max;
+	struct vlog_state s;
+
+	vlog_state(e->vlog, &s);
+	left = segment_bytes - (uint32_t)(s.end % segment_bytes);
+	if (left == segment_bytes)
+		left -= 128; /* the segment's own first record */
+	max = talos_engine_batch_bytes_max(e);
+	overhead += RECORD_HEADER_BYTES + sizeof(struct talos_disk_op) + TALOS_RECORD_ALIGN;
+	if (left <= overhead)
+		return 0;
+	left -= overhead;
+	left -= left / (TALOS_BLOCK_BYTES / sizeof(le32)) + sizeof(le32); /* sums */
+	return talos_min(left, max);
+}
+
+/* --- rotation ---------------------------------------------------------------------- */
+
+static bool rotation_due(struct talos_engine *e, uint64_t log_end)
+{
+	struct view *v = view_get(e);
+	uint64_t log_bytes = log_end - v->active->start;
+	bool due = memtable_bytes(v->active->memtable) >= e->l0_bytes ||
+		   log_bytes >= e->replay_bytes_max;
+
+	due = due && memtable_count(v->active->memtable) > 0;
+	view_put(v);
+	return due;
+}
+
+/* Freeze the active memtable. tail_lock held; may be dropped and taken again before anything is done. */
+static int rotate_locked(struct talos_engine *e, bool only_if_due)
+{
+	struct vlog_append a = { .type = TALOS_RECORD_ROTATE, .epoch = e->epoch };
+	struct l0 *fresh = l0_new(0);
+	int err;
+
+	if (!fresh)
+		return TALOS_ERR_NO_MEMORY;
+	err = vlog_reserve_locked(e->vlog, &a);
+	/* Another thread may have rotated while a buffer was waited for. */
+	if (err || (only_if_due && !rotation_due(e, e->vlog->end))) {
+		l0_unref(fresh);
+		return err;
+	}
+	fresh->start = vlog_normalize(e->vlog, e->vlog->end + record_bytes(0, 0));
+	err = view_rotate(e, fresh);
+	if (err) {
+		l0_unref(fresh);
+		return err;
+	}
+	vlog_append_locked(e->vlog, &a, NULL);
+	return TALOS_OK;
+}
+
+int write_rotate(struct talos_engine *e)
+{
+	struct view *v;
+	int err = TALOS_OK;
+
+	vlog_lock(e->vlog);
+	v = view_get(e);
+	if (memtable_count(v->active->memtable) > 0)
+		err = rotate_locked(e, false);
+	view_put(v);
+	vlog_unlock(e->vlog);
+	engine_wake_background(e);
+	return err;
+}
+
+/* --- appending ------------------------------------------------------------------------ */
+
+/* The log grew: tell the replicator, and the log writer when a segment is full. */
+void write_appended_locked(struct talos_engine *e, uint64_t old_end)
+{
+	uint64_t end = e->vlog->end;
+
+	if (e->hooked && e->hook.log_appended)
+		e->hook.log_appended(e->hook.ctx, talos_pos(end));
+	if (old_end / e->segment_bytes != end / e->segment_bytes || old_end == e->vlog->written)
+		engine_wake_log(e);
+}
+
+int write_internal(struct talos_engine *e, enum talos_record_type type, const void *meta,
+		   uint32_t meta_bytes, uint64_t *out_pos, uint64_t *out_end)
+{
+	struct vlog_append a = {
+		.type = type,
+		.epoch = e->epoch,
+		.meta = meta,
+		.meta_bytes = meta_bytes,
+	};
+	struct record r;
+	uint64_t before;
+	int err;
+
+	if (record_bytes(meta_bytes, 0) > e->segment_bytes - 128)
+		return TALOS_ERR_TOO_BIG;
+	vlog_lock(e->vlog);
+	err = vlog_reserve_locked(e->vlog, &a);
+	if (!err) {
+		before = e->vlog->end;
+		vlog_append_locked(e->vlog, &a, &r);
+		*out_pos = r.pos;
+		*out_end = e->vlog->end;
+		write_appended_locked(e, before);
+	}
+	vlog_unlock(e->vlog);
+	return err;
+}
+
+/* Wait until flushes have caught up. No lock held. */
+static int wait_for_memtables(struct talos_engine *e)
+{
+	int err = TALOS_OK;
+
+	if (e->no_threads) {
+		while (!err && e->view->frozen_count >= L0_FROZEN_MAX) {
+			err = talos_engine_step(e);
+			err = err > 0 ? TALOS_OK : err;
+			if (!err && !build_pending(e))
+				break;
+		}
+		return err;
+	}
+	talos_mutex_lock(&e->view_lock);
+	while (e->view->frozen_count >= L0_FROZEN_MAX && !e->vlog->failed &&
+	       e->role == TALOS_ROLE_LEADER)
+		talos_cond_wait(&e->view_changed, &e->view_lock, e->clock, TALOS_NS_PER_SEC);
+	talos_mutex_unlock(&e->view_lock);
+	return e->vlog->failed;
+}
+
+static int role_error(const struct talos_engine *e)
+{
+	switch ((enum talos_engine_role)e->role) {
+	case TALOS_ROLE_LEADER:
+		return TALOS_OK;
+	case TALOS_ROLE_DEPOSED:
+		return TALOS_ERR_STALE_EPOCH;
+	case TALOS_ROLE_EMPTY:
+		return TALOS_ERR_EMPTY_REPLICA;
+	case TALOS_ROLE_FOLLOWER:
+		break;
+	}
+	return TALOS_ERR_READ_ONLY;
+}
+
+static int append_batch(struct talos_engine *e, const struct talos_batch *b, uint32_t keep_free,
+			uint64_t *out_end)
+{
+	struct vlog_append a = {
+		.type = TALOS_RECORD_BATCH,
+		.meta = b->meta,
+		.meta_bytes = b->meta_bytes,
+		.data = b->data,
+		.data_count = b->data_count,
+		.data_bytes = b->data_bytes,
+		.keep_free = keep_free,
+	};
+	struct view *v = NULL;
+	struct record r;
+	uint64_t before;
+	int err;
+
+	vlog_lock(e->vlog);
+	a.epoch = e->epoch;
+	err = vlog_reserve_locked(e->vlog, &a);
+	/* The role may have changed while we waited. */
+	if (!err)
+		err = role_error(e);
+	if (!err) {
+		v = view_get(e);
+		err = memtable_reserve(v->active->memtable, b->op_count, b->payload_bytes);
+	}
+	if (!err) {
+		before = e->vlog->end;
+		vlog_append_locked(e->vlog, &a, &r);
+		apply_batch(v->active->memtable, &r);
+		e->applied_wall_ns = r.wall_ns;
+		*out_end = e->vlog->end;
+		write_appended_locked(e, before);
+		if (rotation_due(e, e->vlog->end)) {
+			/* A failure only means that the memtable grows on; the next write tries again. */
+			rotate_locked(e, true);
+			engine_wake_background(e);
+		}
+	}
+	vlog_unlock(e->vlog);
+	view_put(v);
+	return err;
+}
+
+static int write_batch(struct talos_engine *e, struct talos_batch *b, bool reserved,
+		       struct talos_pos *out_end)
+{
+	uint32_t keep_free = reserved || b->frees_only ? e->reserve_slots / 2 : e->reserve_slots;
+	uint64_t end;
+	int err = b->error ? b->error : role_error(e);
+
+	if (err)
+		return err;
+	if (record_bytes(b->meta_bytes, b->data_bytes) > record_bytes_max(e))
+		return TALOS_ERR_TOO_BIG;
+	if (b->op_count == 0) {
+		struct vlog_state s;
+
+		vlog_state(e->vlog, &s);
+		if (out_end)
+			*out_end = talos_pos(s.end);
+		return TALOS_OK;
+	}
+	err = wait_for_memtables(e);
+	if (!err)
+		err = append_batch(e, b, keep_free, &end);
+	if (err)
+		return err;
+	e->user_bytes += b->payload_bytes + b->data_bytes;
+	if (out_end)
+		*out_end = talos_pos(end);
+	return TALOS_OK;
+}
+
+static int admit(struct talos_engine *e)
+{
+	return e->hooked && e->hook.admit ? e->hook.admit(e->hook.ctx) : TALOS_OK;
+}
+
+int talos_engine_write(struct talos_engine *e, struct talos_batch *b, struct talos_pos *out_end)
+{
+	int err = admit(e);
+
+	return err ? err : write_batch(e, b, false, out_end);
+}
+
+int talos_engine_write_reserved(struct talos_engine *e, struct talos_batch *b,
+				struct talos_pos *out_end)
+{
+	int err = admit(e);
+
+	return err ? err : write_batch(e, b, true, out_end);
+}
+
+int talos_engine_write_system(struct talos_engine *e, struct talos_batch *b,
+			      struct talos_pos *out_end)
+{
+	return write_batch(e, b, true, out_end);
+}
+
+int talos_engine_sync(struct talos_engine *e, struct talos_pos pos)
+{
+	int err = role_error(e);
+
+	if (err == TALOS_ERR_STALE_EPOCH || err == TALOS_ERR_EMPTY_REPLICA)
+		return err;
+	err = vlog_commit(e->vlog, pos.v, true);
+	if (!err && e->hooked && e->hook.log_wait)
+		err = e->hook.log_wait(e->hook.ctx, pos);
+	return err;
+}

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The storage engine: an LSM tree with its values in a log. Bytes in, bytes
+ * out, crash-safe. Knows nothing of files or networks.
+ *
+ * Keys are 1 to TALOS_KEY_BYTES_MAX bytes, ordered bytewise. Two kinds of
+ * content live under them, never mixed under one key:
+ *   - point values: one key, one value;
+ *   - objects: a key that holds a sparse array of bytes, written and read by
+ *     byte range (spans). Offsets are 0 .. 2^63-1. No object's key may be a
+ *     prefix of another key.
+ *
+ * All functions are thread-safe unless they say otherwise. Buffers handed in
+ * are borrowed for the call. Results are written only on success.
+ * Source: the paper's KV-separated LSM design; DESIGN in ARCHITECTURE.md.
+ */
+#ifndef TALOS_ENGINE_H
+#define TALOS_ENGINE_H
+
+#include "talos/clock.h"
+#include "talos/format.h"
+#include "talos/io.h"
+#include "talos/status.h"
+#include "talos/types.h"
+
+struct talos_engine;
+
+/* --- making and opening --------------------------------------------------- */
+
+struct talos_format_options {
+	uint64_t device_bytes;	/* rounded down to slots; 0 with empty_replica: as the primary's */
+	uint32_t segment_bytes; /* power of two; 0: default */
+	uint64_t l0_bytes;	/* memtable budget; 0: default */
+	struct talos_uuid volume; /* ignored with empty_replica */
+	struct talos_uuid replica;
+	bool empty_replica;
+};
+
+/*
+ * Write an empty volume over whatever the device holds: superblocks last, so
+ * that a crash leaves no half-made volume. TALOS_ERR_INVALID, _NO_SPACE (the
+ * device cannot hold device_bytes or that is too small), _IO.
+ */
+int talos_engine_format(struct talos_io *io, const struct talos_format_options *o);
+
+/* What a device holds, read from its superblock only. Statuses as talos_engine_open(). */
+struct talos_superblock_info {
+	enum talos_replica_state state;
+	struct talos_uuid volume, replica;
+	uint64_t device_bytes, epoch, l0_bytes, seq;
+	uint64_t checkpoint_pos, log_end_min;
+	uint32_t segment_bytes, table_slots, version, notes;
+	bool clean;
+};
+int talos_engine_probe(struct talos_io *io, struct talos_superblock_info *out);
+
+struct talos_engine_options {
+	const struct talos_clock *clock; /* NULL: talos_system_clock */
+	uint64_t cache_bytes;		 /* block cache; 0: default 64 MiB */
+	uint64_t l0_bytes;		 /* 0: as formatted */
+	uint32_t tail_buffers;		 /* log segments in memory; 0: default 8; at least 3 */
+	uint64_t commit_interval_ns;	 /* unsynced log goes to the device this often; 0: default 1 s */
+	/*
+	 * No threads: background work runs inside talos_engine_step(), and
+	 * inside calls that must wait for it.
+	 */
+	bool no_threads;
+};
+
+/*
+ * Recover and open. The store is then read-only; talos_engine_lead() makes it
+ * writable. @io is borrowed until close. On error nothing was changed.
+ * TALOS_ERR_NOT_TALOSFS, _VERSION, _FEATURE, _TRUNCATED, _CORRUPT (position in
+ * the log), _LOG_SHORT, _IO, _NO_MEMORY. An empty or half-seeded replica opens
+ * and answers TALOS_ERR_EMPTY_REPLICA to reads.
+ */
+int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
+		      struct talos_engine **out_engine);
+
+/* Sync, checkpoint when leading, stop threads, free. First error of any step. NULL is fine. */
+int talos_engine_close(struct talos_engine *e);
+
+/*
+ * Become the writer, in @epoch (>= the stored one; TALOS_ERR_STALE_EPOCH
+ * otherwise). Stores the epoch and role PRIMARY first, then applies every
+ * record received so far, then appends an epoch record. For a mount of a
+ * primary pass the stored epoch; for promotion a higher one, after all remote
+ * writers were cut off (G6).
+ */
+int talos_engine_lead(struct talos_engine *e, uint64_t epoch);
+
+/* Stop being the writer for good: later writes give TALOS_ERR_STALE_EPOCH. Stores @epoch and role DEPOSED durably. */
+int talos_engine_depose(struct talos_engine *e, uint64_t epoch);
+
+/* Note a higher epoch durably without changing role (a backup meeting a new primary). */
+int talos_engine_store_epoch(struct talos_engine *e, uint64_t epoch);
+
+/* TALOS_NOTE_ bits in the superblock, durably: set, then clear. */
+int talos_engine_set_notes(struct talos_engine *e, uint32_t set, uint32_t clear);
+
+/* --- writing --------------------------------------------------------------- */
+
+/*
+ * A set of changes that becomes visible and durable as a whole. Borrows all
+ * keys and values until talos_engine_write() returned. Not thread-safe.
+ * Later operations of a batch win over earlier ones.
+ */
+struct talos_batch;
+struct talos_batch *talos_batch_new(void); /* NULL: no memory */
+void talos_batch_free(struct talos_batch *b);
+void talos_batch_clear(struct talos_batch *b);
+/* These return 0, TALOS_ERR_NO_MEMORY, _INVALID or _TOO_BIG; after an error the batch must be cleared. */
+int talos_batch_put(struct talos_batch *b, const void *key, uint32_t key_bytes,
+		    const void *value, uint32_t value_bytes);
+int talos_batch_delete(struct talos_batch *b, const void *key, uint32_t key_bytes);
+/* @bytes > 0. */
+int talos_batch_span_write(struct talos_batch *b, const void *key,
+			   uint32_t key_bytes, uint64_t offset,
+			   const void *data, uint32_t bytes);
+/* [offset, offset + length) reads as zeros from now on; UINT64_MAX: to the end. */
+int talos_batch_span_clear(struct talos_batch *b, const void *key,
+			   uint32_t key_bytes, uint64_t offset, uint64_t length);
+
+/*
+ * Append the batch to the log and make it visible. *out_end (may be NULL): what
+ * to hand to talos_engine_sync() to make it durable. An empty batch only
+ * reports the log's end. TALOS_ERR_TOO_BIG: above talos_engine_batch_bytes_max().
+ * TALOS_ERR_NO_SPACE: full (a batch that only deletes and clears still
+ * succeeds, out of a reserve, as does one with @use_reserve). TALOS_ERR_READ_ONLY,
+ * _STALE_EPOCH. May wait for the device when all tail buffers are full.
+ */
+int talos_engine_write(struct talos_engine *e, struct talos_batch *b,
+		       struct talos_pos *out_end);
+/* As talos_engine_write(), for small changes that free space (unlink updates an inode). */
+int talos_engine_write_reserved(struct talos_engine *e, struct talos_batch *b,
+				struct talos_pos *out_end);
+
+/* Largest data of one batch that always fits. */
+uint32_t talos_engine_batch_bytes_max(const struct talos_engine *e);
+/*
+ * Data bytes that a batch with about @overhead bytes of keys and small values
+ * can hold without leaving the current log segment; a hint, may be 0. Cutting
+ * big writes there keeps the log free of padding.
+ */
+uint32_t talos_engine_room(struct talos_engine *e, uint32_t overhead);
+
+/*
+ * Return once everything before @pos is durable on this device and, where a
+ * replicator is set, on enough backups. Concurrent calls share one flush.
+ * TALOS_ERR_IO: a write or flush failed, now or before; the store is read-only.
+ */
+int talos_engine_sync(struct talos_engine *e, struct talos_pos pos);
+
+/* --- reading --------------------------------------------------------------- */
+
+/*
+ * Copy the value under @key. *out_bytes is its length, also with
+ * TALOS_ERR_TOO_BIG (@capacity too small; nothing copied). _NOT_FOUND,
+ * _CORRUPT, _IO.
+ */
+int talos_engine_get(struct talos_engine *e, const void *key, uint32_t key_bytes,
+		     void *buf, uint32_t capacity, uint32_t *out_bytes);
+
+/*
+ * Fill @buf with bytes [offset, offset + bytes) of an object; what was never
+ * written or was cleared reads as zeros.
+ */
+int talos_engine_span_read(struct talos_engine *e, const void *key,
+			   uint32_t key_bytes, uint64_t offset, void *buf,
+			   uint32_t bytes);
+
+/*
+ * Call @fn for each point value whose key begins with @prefix and is >= @from
+ * (NULL: the first), in key order, until it returns non-zero, which is then
+ * the result. Holds no lock during @fn. Each pair is one that existed at some
+ * moment during the call; pairs unchanged during it appear exactly once.
+ */
+typedef int (*talos_scan_fn)(void *ctx, const uint8_t *key, uint32_t key_bytes,
+			     const uint8_t *value, uint32_t value_bytes);
+int talos_engine_scan(struct talos_engine *e, const void *prefix,
+		      uint32_t prefix_bytes, const void *from,
+		      uint32_t from_bytes, talos_scan_fn fn, void *ctx);
+
+/* --- state ----------------------------------------------------------------- */
+
+enum talos_engine_role {
+	TALOS_ROLE_EMPTY,    /* a replica without data */
+	TALOS_ROLE_FOLLOWER, /* read-only view; applies what arrives */
+	TALOS_ROLE_LEADER,
+	TALOS_ROLE_DEPOSED,
+};
+
+struct talos_engine_stats {
+	enum talos_engine_role role;
+	bool failed; /* a device error latched it read-only */
+	struct talos_uuid volume, replica;
+	uint64_t epoch;
+	uint64_t log_end;     /* appended, or received */
+	uint64_t log_durable; /* on this device */
+	uint64_t log_applied; /* visible to readers */
+	uint64_t applied_wall_ns; /* when the last visible record was made, by its writer's clock */
+	uint64_t checkpoint_pos, replay_pos;
+	uint32_t segment_bytes;
+	uint64_t slots_total, slots_free, slots_log, slots_index;
+	uint64_t reserve_slots; /* of slots_free, kept for deletes, compaction */
+	uint64_t memtable_bytes;
+	uint32_t memtables;
+	uint32_t level_segments[TALOS_LEVELS_MAX + 1]; /* [1]..; [0] unused */
+	uint64_t user_bytes, log_bytes_written, index_bytes_written;
+	uint64_t flushes, compactions, device_flushes;
+	uint64_t cache_bytes, cache_hits, cache_misses;
+	uint64_t corruptions; /* blocks and records that did not check */
+};
+void talos_engine_stats(struct talos_engine *e, struct talos_engine_stats *out);
+
+/*
+ * Do one bounded piece of background work (write out log, flush, compaction,
+ * checkpoint). 1: there is more to do; 0: nothing now; or a status. With
+ * threads, the engine's own call it.
+ */
+int talos_engine_step(struct talos_engine *e);
+
+/* For tests and `talosfs debug`: rotate and flush the memtable; compact fully; checkpoint. Wait for it. */
+int talos_engine_flush(struct talos_engine *e);
+int talos_engine_compact(struct talos_engine *e);
+int talos_engine_checkpoint(struct talos_engine *e);
+
+#endif

@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Every byte that the engine puts on a device. talosfs-format(5) says the same
+ * to people. Numbers are little-endian; reserved bytes are written and checked
+ * as zero; all sums are XXH3-64 (talos/checksum.h).
+ *
+ * Device: slots of segment_bytes. Slot 0 holds the superblocks; the slot table
+ * fills the next table_slots slots; every other slot holds one segment or is
+ * free. Which segment lies in which slot is this node's own affair (the slot
+ * table); the segments themselves are the same bytes on every node.
+ *
+ *   superblock copies   at 0 and at 32 KiB, alternating by seq
+ *   slot table          at segment_bytes, 32 bytes per slot
+ *   log segment n       log positions [n * segment_bytes, (n+1) * segment_bytes)
+ *   index segment id    one self-contained run of keys (below)
+ *
+ * Invariants:
+ *  - A log position is never written twice with different durable content.
+ *  - A slot is reused only when the superblock points to a checkpoint behind
+ *    the log record that dropped its segment.
+ *  - The slot-table entry of a segment is durable before any record that
+ *    needs the segment is (one flush covers both).
+ *  - superblock.checkpoint_pos points to a checkpoint that is durable, and
+ *    all segments it names are.
+ */
+#ifndef TALOS_FORMAT_H
+#define TALOS_FORMAT_H
+
+#include <assert.h>
+#include <stddef.h>
+
+#include "talos/types.h"
+
+#define TALOS_FORMAT_VERSION 1u
+#define TALOS_SUPERBLOCK_MAGIC "TALOSFS\1"
+#define TALOS_SUPERBLOCK_COPIES 2u
+#define TALOS_SUPERBLOCK_STRIDE (32u << 10)
+#define TALOS_NO_CHECKPOINT UINT64_MAX /* checkpoint_pos of a volume whose log begins at 0 */
+#define TALOS_SEGMENT_BYTES_MIN (64u << 10)
+#define TALOS_SEGMENT_BYTES_MAX (64u << 20)
+#define TALOS_SEGMENT_BYTES_DEFAULT (2u << 20)
+#define TALOS_KEY_BYTES_MAX 1024u
+#define TALOS_INLINE_BYTES_MAX 1024u /* larger values lie in the log */
+
+/* --- superblock ---------------------------------------------------------- */
+
+enum talos_replica_state {
+	TALOS_REPLICA_EMPTY = 1,   /* mkfs --backup: belongs to no volume so far */
+	TALOS_REPLICA_SEEDING = 2, /* first copy under way; starts over after a crash */
+	TALOS_REPLICA_PRIMARY = 3,
+	TALOS_REPLICA_BACKUP = 4,
+	TALOS_REPLICA_DEPOSED = 5, /* was primary; a higher epoch exists elsewhere */
+};
+
+/* Backup's own notes; see talos_engine_set_notes(). */
+#define TALOS_NOTE_STALE 0x1u /* the primary said: you are not in sync */
+
+struct talos_disk_superblock {
+	uint8_t magic[8];	/* 00 TALOS_SUPERBLOCK_MAGIC */
+	le32 version;		/* 08 */
+	le32 state;		/* 0c enum talos_replica_state */
+	le64 features_compat;	/* 10 unknown bits: ignored */
+	le64 features_incompat; /* 18 unknown bits: refused */
+	le64 seq;		/* 20 the higher of two valid copies counts */
+	uint8_t volume[16];	/* 28 zero while EMPTY */
+	uint8_t replica[16];	/* 38 */
+	le64 device_bytes;	/* 48 0 while EMPTY without a given size */
+	le32 segment_bytes;	/* 50 */
+	le32 table_slots;	/* 54 */
+	le64 epoch;		/* 58 highest epoch this node acted in or accepted */
+	le64 checkpoint_pos;	/* 60 first part of the checkpoint */
+	le64 log_end_min;	/* 68 the log was durable up to here */
+	le64 l0_bytes;		/* 70 memtable budget */
+	le32 notes;		/* 78 TALOS_NOTE_ bits */
+	le32 clean;		/* 7c 1: closed in order at log_end_min */
+	uint8_t reserved[3960]; /* 80 */
+	le64 sum;		/* ff8 over everything before it, seed 0 */
+};
+static_assert(sizeof(struct talos_disk_superblock) == 4096, "on-disk size");
+
+/* --- slot table ---------------------------------------------------------- */
+
+enum talos_slot_kind {
+	TALOS_SLOT_FREE = 1,
+	TALOS_SLOT_LOG = 2,   /* name: log segment number */
+	TALOS_SLOT_INDEX = 3, /* name: index segment id */
+};
+
+struct talos_disk_slot {
+	le64 name;	     /* 00 */
+	le32 kind;	     /* 08 enum talos_slot_kind; 0 is never valid */
+	uint8_t reserved[12]; /* 0c */
+	le64 sum;	     /* 18 seed: volume seed ^ slot number */
+};
+static_assert(sizeof(struct talos_disk_slot) == 32, "on-disk size");
+
+/* --- log records --------------------------------------------------------- */
+
+#define TALOS_RECORD_MAGIC 0x43455254u /* "TREC" */
+#define TALOS_RECORD_ALIGN 8u
+
+enum talos_record_type {
+	TALOS_RECORD_SEGMENT = 1,    /* first record of each log segment */
+	TALOS_RECORD_PAD = 2,	     /* fills a segment to its end */
+	TALOS_RECORD_EPOCH = 3,	     /* a writer took over (also: was mounted) */
+	TALOS_RECORD_BATCH = 4,	     /* user changes: whole or not at all */
+	TALOS_RECORD_ROTATE = 5,     /* the memtable ends here, a new one begins */
+	TALOS_RECORD_EDIT = 6,	     /* manifest change */
+	TALOS_RECORD_CHECKPOINT = 7, /* one part of a whole manifest */
+};
+
+/*
+ * Header, then meta, then data, then zeros to a multiple of 8. A record never
+ * crosses a segment's end; where less than a header is left, zeros follow.
+ * sum covers header and meta; data is covered by the sums inside meta, so that
+ * it can be hashed before the record has its place, and checked in parts.
+ *
+ * chain is the state of the rolling sum over all records before this one:
+ * next chain = XXH3({chain, sum}). Equal (position, chain) on two nodes means
+ * equal history before it.
+ *
+ * committed is how far the log was known to be on the writer's device and in
+ * the memory of every in-sync backup when the record was made: a backup that
+ * restarts may show everything before it. A bad record at p followed by a good
+ * one with committed > p is corruption; without one it is a torn tail.
+ */
+struct talos_disk_record {
+	le32 magic;	 /* 00 */
+	le16 type;	 /* 04 enum talos_record_type */
+	le16 flags;	 /* 06 zero */
+	le32 meta_bytes; /* 08 */
+	le32 data_bytes; /* 0c */
+	le64 pos;	 /* 10 of this header */
+	le64 epoch;	 /* 18 */
+	le64 committed;	 /* 20 */
+	le64 chain;	 /* 28 */
+	le64 wall_ns;	 /* 30 when it was appended; for people */
+	le64 sum;	 /* 38 over header (sum as zero) and meta, seed: volume seed */
+};
+static_assert(sizeof(struct talos_disk_record) == 64, "on-disk size");
+
+/* Meta of RECORD_SEGMENT. */
+struct talos_disk_log_segment {
+	uint8_t volume[16]; /* 00 */
+	le32 version;	    /* 10 TALOS_FORMAT_VERSION */
+	le32 segment_bytes; /* 14 */
+	uint8_t reserved[8]; /* 18 */
+};
+static_assert(sizeof(struct talos_disk_log_segment) == 32, "on-disk size");
+
+/* Meta of RECORD_EPOCH. */
+struct talos_disk_epoch {
+	uint8_t replica[16]; /* 00 who writes from here on */
+	uint8_t nonce[16];   /* 10 random: no two reigns have the same chain */
+};
+static_assert(sizeof(struct talos_disk_epoch) == 32, "on-disk size");
+
+/*
+ * Meta of RECORD_BATCH: operations one after the other, each
+ *   struct talos_disk_op, key, then by type:
+ *     PUT           value_bytes of value
+ *     PUT_LARGE     sums: one le32 per TALOS_BLOCK_BYTES of value; value in data
+ *     DELETE        nothing
+ *     SPAN_WRITE    sums, as PUT_LARGE; payload in data
+ *     SPAN_CLEAR    nothing
+ * The data of the operations lie in the record's data part in the same order.
+ */
+enum talos_op_type {
+	TALOS_OP_PUT = 1,
+	TALOS_OP_PUT_LARGE = 2,
+	TALOS_OP_DELETE = 3,
+	TALOS_OP_SPAN_WRITE = 4, /* key: object; bytes [offset, offset + value_bytes) */
+	TALOS_OP_SPAN_CLEAR = 5, /* key: object; bytes [offset, offset + length) become a hole */
+};
+
+struct talos_disk_op {
+	le16 type;	  /* 00 enum talos_op_type */
+	le16 key_bytes;	  /* 02 1 .. TALOS_KEY_BYTES_MAX */
+	le32 value_bytes; /* 04 of PUT, PUT_LARGE, SPAN_WRITE; else 0 */
+	le64 offset;	  /* 08 of SPAN_*; else 0 */
+	le64 length;	  /* 10 of SPAN_CLEAR; else 0 */
+};
+static_assert(sizeof(struct talos_disk_op) == 24, "on-disk size");
+
+/* Meta of RECORD_ROTATE: none. Data since replay_pos of the next edit lies in the old memtable. */
+
+/*
+ * Meta of RECORD_EDIT: one struct talos_disk_edit, then added_count segments
+ * (struct talos_disk_index_ref each followed by its two keys), then
+ * dropped_count le64 ids.
+ */
+struct talos_disk_edit {
+	le64 replay_pos; /* 00 memtables over log before this are in the levels now */
+	le64 next_id;	 /* 08 no segment has this id or a higher one */
+	le32 added_count; /* 10 */
+	le32 dropped_count; /* 14 */
+};
+static_assert(sizeof(struct talos_disk_edit) == 24, "on-disk size");
+
+struct talos_disk_index_ref {
+	le64 id;	   /* 00 */
+	le64 sum;	   /* 08 over the segment's used bytes, seed: volume seed ^ id */
+	le32 used_bytes;   /* 10 a multiple of TALOS_BLOCK_BYTES */
+	le32 entry_count;  /* 14 */
+	le32 level;	   /* 18 1 .. TALOS_LEVELS_MAX */
+	le32 run;	   /* 1c level 1: its flush, newer is higher; else 0 */
+	le16 first_bytes;  /* 20 length of the first key */
+	le16 last_bytes;   /* 22 length of the last key (of a span: of its last byte) */
+	le32 reserved;	   /* 24 */
+};
+static_assert(sizeof(struct talos_disk_index_ref) == 40, "on-disk size");
+
+#define TALOS_LEVELS_MAX 7u
+
+/*
+ * Meta of RECORD_CHECKPOINT: a whole manifest, in one or more parts that follow
+ * one another in the log, other records between them allowed. Each part: one
+ * struct talos_disk_checkpoint, then segment_count refs with their keys. The
+ * manifest is the one at the position of part 0.
+ */
+struct talos_disk_checkpoint {
+	le64 first_pos;	   /* 00 position of part 0 */
+	le32 part;	   /* 08 */
+	le32 part_count;   /* 0c */
+	le64 replay_pos;   /* 10 */
+	le64 next_id;	   /* 18 */
+	le64 log_first;	   /* 20 oldest live log segment number */
+	le32 segment_count; /* 28 in this part */
+	le32 reserved;	   /* 2c */
+};
+static_assert(sizeof(struct talos_disk_checkpoint) == 48, "on-disk size");
+
+/* --- index segments ------------------------------------------------------ */
+
+/*
+ * A run of entries in key order, in blocks of TALOS_BLOCK_BYTES:
+ *   leaves          from offset 0
+ *   pivots          the first key of each leaf: blocks of struct talos_disk_pivot
+ *   filter          blocked Bloom filter over point keys
+ *   footer          the last block, struct talos_disk_index_footer at its start
+ * Each block ends in a le64 sum, seed: (volume seed ^ id) + block number *
+ * 0x9e3779b97f4a7c15; so each block can be read and checked alone, and never
+ * passes for another. Nothing in it points out of the segment but log
+ * positions.
+ */
+#define TALOS_INDEX_MAGIC "TALOSIDX"
+
+struct talos_disk_index_footer {
+	uint8_t magic[8];     /* 00 */
+	le32 version;	      /* 08 */
+	le32 leaf_count;      /* 0c */
+	le64 id;	      /* 10 */
+	le32 entry_count;     /* 18 */
+	le32 pivot_blocks;    /* 1c */
+	le32 filter_blocks;   /* 20 may be 0 */
+	le32 filter_keys;     /* 24 */
+	uint8_t volume[16];   /* 28 */
+	uint8_t reserved[8];  /* 38 */
+};
+static_assert(sizeof(struct talos_disk_index_footer) == 64, "on-disk size");
+
+/* Usable bytes of a block: all but its sum. */
+#define TALOS_BLOCK_PAYLOAD (TALOS_BLOCK_BYTES - 8u)
+
+/*
+ * A leaf block: le16 entry_count, le16 restart_count, entries, then
+ * restart_count le16 offsets (of entries whose shared_bytes is 0), which end at
+ * TALOS_BLOCK_PAYLOAD. Keys are strictly ascending. Each entry:
+ */
+struct talos_disk_leaf_entry {
+	uint8_t kind;	   /* 00 enum entry_kind of engine/index/entry.h */
+	uint8_t reserved;  /* 01 */
+	le16 shared_bytes; /* 02 of the previous entry's key */
+	le16 key_bytes;	   /* 04 that follow */
+	le16 body_bytes;   /* 06 after the key: value, struct talos_disk_ref or struct talos_disk_hole; 0 for a tombstone */
+};
+static_assert(sizeof(struct talos_disk_leaf_entry) == 8, "on-disk size");
+
+/* Body of a large value and of a span of data. */
+struct talos_disk_ref {
+	le64 data_pos;	 /* 00 where the operation's data begins */
+	le32 sums_back;	 /* 08 its sums begin this many bytes before data_pos */
+	le32 root_sum;	 /* 0c of the sums (one block of data: the sum itself) */
+	le32 data_bytes; /* 10 of the operation */
+	le32 skip;	 /* 14 first byte of the data that this entry covers */
+	le32 length;	 /* 18 bytes that it covers */
+	le32 reserved;	 /* 1c */
+};
+static_assert(sizeof(struct talos_disk_ref) == 32, "on-disk size");
+
+struct talos_disk_hole {
+	le64 length; /* 00 bytes; UINT64_MAX - offset at most */
+};
+static_assert(sizeof(struct talos_disk_hole) == 8, "on-disk size");
+
+/* In a pivot block: le16 count, le16 reserved, then pivots, each followed by its key. */
+struct talos_disk_pivot {
+	le32 leaf_idx;	/* 00 */
+	le16 key_bytes; /* 04 */
+	le16 reserved;	/* 06 */
+};
+static_assert(sizeof(struct talos_disk_pivot) == 8, "on-disk size");
+
+#endif

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the engine of a primary tells a replicator, and what a replicator may
+ * read from it in order to ship.
+ *
+ * Positions mean the same on every node. Arguments are borrowed for the call.
+ * Source: the paper's log replication and index shipping sections. Differs:
+ * waiting is its own call, so that one wait covers a batch of puts; records
+ * are shipped out of the log's own tail buffers (talos_log_pin()), not copied.
+ */
+#ifndef TALOS_REPL_HOOK_H
+#define TALOS_REPL_HOOK_H
+
+#include "talos/engine.h"
+
+struct talos_repl_hook {
+	/*
+	 * May a user write begin? Called without locks. 0; TALOS_ERR_AGAIN
+	 * (blocked: a member is missing); _STALE_EPOCH. The engine passes the
+	 * status on to its caller, who waits (see talos_repl_wait_writable())
+	 * or fails. Must not block.
+	 */
+	int (*admit)(void *ctx);
+	/* The log now ends at @end. Tail lock held: wake a sender; do not block or re-enter. */
+	void (*log_appended)(void *ctx, struct talos_pos end);
+	/* This device holds everything before @durable. No lock held that the hook may need. */
+	void (*log_durable)(void *ctx, struct talos_pos durable);
+	/* Block until all records before @pos are on enough backups. No lock held. */
+	int (*log_wait)(void *ctx, struct talos_pos pos);
+	/* An index segment is final, on this device. Background thread; @bytes are borrowed: copy or send. May block for flow control. */
+	int (*index_built)(void *ctx, struct talos_segment_id id,
+			   const void *bytes, uint32_t used_bytes, uint64_t sum);
+	/* Block until every in-sync backup has stored all of @ids; the manifest record follows. */
+	int (*index_wait)(void *ctx, const struct talos_segment_id *ids,
+			  uint32_t count);
+	void *ctx;
+};
+
+/* Set or (NULL) remove. Remove only when no write, sync or background work can be under way in the hook. */
+void talos_engine_set_hook(struct talos_engine *e, const struct talos_repl_hook *hook);
+
+/*
+ * Every in-sync backup's memory holds the log before @pos (UINT64_MAX: there is
+ * none). New records carry the lower of this and what is durable here; a
+ * backup that restarts shows no more than that. Call it whenever it grows, and
+ * with UINT64_MAX when the hook is removed. Cheap; any thread.
+ */
+void talos_engine_set_committed(struct talos_engine *e, struct talos_pos pos);
+
+/* Device commits happen at least this often while there is unsynced log. */
+void talos_engine_set_commit_interval(struct talos_engine *e, uint64_t ns);
+
+/*
+ * As talos_engine_write_reserved(), but not asked of admit(): for the
+ * replicator's own pairs (members, policy), which must be writable while
+ * users' writes are blocked.
+ */
+int talos_engine_write_system(struct talos_engine *e, struct talos_batch *b,
+			      struct talos_pos *out_end);
+
+struct talos_log_state {
+	struct talos_pos first;	  /* oldest position still held */
+	struct talos_pos end;	  /* next byte to be appended or received */
+	struct talos_pos durable; /* on this device */
+	struct talos_pos applied; /* visible to readers; a primary: = end */
+	uint64_t end_chain, applied_chain; /* rolling sums up to there */
+	uint64_t epoch;
+};
+void talos_engine_log_state(struct talos_engine *e, struct talos_log_state *out);
+
+/*
+ * Rolling sum of all records before @pos. TALOS_ERR_NOT_FOUND when @pos is not
+ * a record's start or the end, or no longer held.
+ */
+int talos_engine_log_chain(struct talos_engine *e, struct talos_pos pos,
+			   uint64_t *out_chain);
+
+/*
+ * The log from @pos to its end or to its segment's end, whichever is first, in
+ * the memory that holds it. Pinned: stays until talos_log_unpin(). Pinning long
+ * stalls appends. TALOS_ERR_NOT_FOUND: not in memory (read it from the device
+ * with talos_log_read()); TALOS_ERR_AGAIN: @pos is the end.
+ * A segment counts to its end once the log has gone on into the next.
+ */
+struct talos_log_pin {
+	const uint8_t *bytes;
+	uint32_t n;
+	void *buffer; /* engine's */
+};
+int talos_log_pin(struct talos_engine *e, struct talos_pos pos, struct talos_log_pin *out);
+void talos_log_unpin(struct talos_engine *e, struct talos_log_pin *pin);
+
+/*
+ * Copy log bytes from @pos, up to @capacity, not beyond the end or the
+ * segment's end; any position. *out_bytes > 0 on success; TALOS_ERR_AGAIN at the end.
+ */
+int talos_log_read(struct talos_engine *e, struct talos_pos pos, void *buf,
+		   uint32_t capacity, uint32_t *out_bytes);
+
+/*
+ * A checkpoint, and everything it needs, held until released: for copying a
+ * whole volume to an empty backup. The log from the checkpoint on is also held.
+ * Takes a fresh checkpoint first.
+ */
+struct talos_seed {
+	struct talos_uuid volume;
+	uint64_t device_bytes, l0_bytes, epoch;
+	uint32_t segment_bytes;
+	struct talos_pos checkpoint; /* first part's position */
+	struct talos_pos end;	     /* end of the last part */
+	uint64_t log_first;	     /* first log segment number needed */
+	uint32_t index_count;
+	struct talos_segment_id *index_ids; /* owned by the seed */
+	void *pin;			    /* engine's */
+};
+int talos_engine_seed_pin(struct talos_engine *e, struct talos_seed *out);
+void talos_engine_seed_unpin(struct talos_engine *e, struct talos_seed *seed);
+
+/* A whole index segment as it lies on the device, checked. TALOS_ERR_NOT_FOUND: dropped meanwhile. @buf has segment_bytes. */
+int talos_engine_index_read(struct talos_engine *e, struct talos_segment_id id,
+			    void *buf, uint32_t *out_used_bytes, uint64_t *out_sum);
+
+/* Base address and size of all tail buffers, one region: for registration with a NIC. */
+void talos_engine_tail_region(struct talos_engine *e, void **out_base, uint64_t *out_bytes);
+
+#endif

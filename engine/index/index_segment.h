@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Builds and reads one self-contained, immutable segment of a level. Layout:
+ * talos/format.h, "index segments".
+ */
+#ifndef TALOS_INDEX_SEGMENT_H
+#define TALOS_INDEX_SEGMENT_H
+
+#include "block_cache.h"
+#include "entry.h"
+
+/* What the manifest says of a segment; keys are owned by whoever owns the ref. */
+struct index_ref {
+	struct talos_segment_id id;
+	uint64_t sum; /* over used_bytes, seed: volume seed ^ id */
+	uint32_t used_bytes;
+	uint32_t entry_count;
+	uint32_t level, run;
+	uint16_t first_bytes, last_bytes;
+	uint8_t first[ENTRY_KEY_BYTES_MAX]; /* first key */
+	uint8_t last[ENTRY_KEY_BYTES_MAX];  /* last key; if a span: key of its last byte */
+};
+
+/* --- building -------------------------------------------------------------- */
+
+struct index_builder;
+
+/* Builds in memory of its own, page-aligned. NULL: no memory. */
+struct index_builder *index_builder_new(uint64_t volume_seed,
+					const struct talos_uuid *volume,
+					uint32_t segment_bytes);
+void index_builder_free(struct index_builder *b); /* accepts NULL */
+/* Begin a new segment; what was built before is gone. */
+void index_builder_reset(struct index_builder *b, struct talos_segment_id id);
+/*
+ * Append the next entry (keys strictly ascending). TALOS_ERR_NO_SPACE: does
+ * not fit; finish this segment and add it to the next one. An empty segment
+ * takes any entry.
+ */
+int index_builder_add(struct index_builder *b, const struct entry *e);
+bool index_builder_is_empty(const struct index_builder *b);
+/*
+ * Complete the segment. *out_bytes: used_bytes of it, valid until reset.
+ * Fills all of @ref but level and run.
+ */
+int index_builder_finish(struct index_builder *b, const void **out_bytes,
+			 struct index_ref *ref);
+
+/* --- reading --------------------------------------------------------------- */
+
+/* Pivots and filter in memory; leaves through the cache. Thread-safe. */
+struct index_segment;
+
+struct index_segment_source {
+	struct talos_io *io;
+	struct block_cache *cache;
+	uint64_t volume_seed;
+	struct talos_uuid volume;
+};
+
+/*
+ * Load the segment that lies at @device_offset. TALOS_ERR_CORRUPT: any block
+ * does not check, or lengths and offsets make no sense; never reads outside of
+ * used_bytes. @src is copied.
+ */
+int index_segment_open(const struct index_segment_source *src,
+		       struct talos_segment_id id, uint64_t device_offset,
+		       uint32_t used_bytes, struct index_segment **out);
+void index_segment_close(struct index_segment *s); /* accepts NULL */
+uint64_t index_segment_memory(const struct index_segment *s);
+
+/* As memtable_get(). */
+int index_segment_get(struct index_segment *s, const uint8_t *key,
+		      uint32_t key_bytes, struct entry *out,
+		      uint8_t value_buf[TALOS_INLINE_BYTES_MAX]);
+
+/* @s must outlive it. NULL: no memory. */
+struct run_iter *index_segment_iter(struct index_segment *s);
+
+/*
+ * Check a whole segment in memory, as it came from a peer or the device: every
+ * block's sum, the footer, key order, every entry. For fsck and for receipt.
+ */
+int index_segment_verify(const void *bytes, uint32_t used_bytes,
+			 uint64_t volume_seed, const struct talos_uuid *volume,
+			 struct talos_segment_id id);
+
+#endif

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Packs entries into leaf blocks, and reads them. Layout: talos/format.h,
+ * "index segments". Reading is total: any 4096 bytes give entries or
+ * TALOS_ERR_CORRUPT, and nothing outside the block is read.
+ */
+#ifndef TALOS_LEAF_H
+#define TALOS_LEAF_H
+
+#include "entry.h"
+
+#define LEAF_RESTART_INTERVAL 16u
+#define LEAF_RESTARTS_MAX ((TALOS_BLOCK_PAYLOAD - 4) / 10)
+
+/* --- building ------------------------------------------------------------------ */
+
+struct leaf_builder {
+	uint8_t *block; /* zeroed by leaf_begin() */
+	uint32_t used;	/* bytes from the start */
+	uint32_t entry_count, restart_count;
+	uint16_t restarts[LEAF_RESTARTS_MAX];
+	uint8_t last_key[ENTRY_KEY_BYTES_MAX];
+	uint32_t last_key_bytes;
+};
+
+void leaf_begin(struct leaf_builder *b, uint8_t *block);
+/* False: it does not fit. An empty leaf takes any entry. */
+bool leaf_add(struct leaf_builder *b, const struct entry *e);
+/* Complete all but the block's sum. */
+void leaf_finish(struct leaf_builder *b);
+
+/* --- reading --------------------------------------------------------------------- */
+
+struct leaf_iter {
+	const uint8_t *block;
+	uint32_t entry_count, restart_count;
+	uint32_t entries_end;	/* offset of the restart array */
+	uint32_t next_offset;	/* of the entry after current */
+	bool valid;
+	struct entry current;
+	uint8_t key[ENTRY_KEY_BYTES_MAX];
+	uint32_t key_bytes;
+};
+
+/* Stands nowhere at first. TALOS_ERR_CORRUPT. */
+int leaf_open(struct leaf_iter *it, const uint8_t *block);
+int leaf_first(struct leaf_iter *it);
+int leaf_next(struct leaf_iter *it);
+/* The first entry with key >= @key. Past the end: invalid. */
+int leaf_seek(struct leaf_iter *it, const uint8_t *key, uint32_t key_bytes);
+/*
+ * As leaf_seek(), but stand on the entry before, if that is a span of the same
+ * object as @key (a span key) and covers its offset.
+ */
+int leaf_seek_span(struct leaf_iter *it, const uint8_t *key, uint32_t key_bytes);
+
+#endif

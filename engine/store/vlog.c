@@ -1,0 +1,658 @@
+/* SPDX-License-Identifier: MIT */
+#include "vlog.h"
+
+#include <assert.h>
+
+#include "talos/alloc.h"
+#include "talos/log.h"
+
+/* How long an appender sleeps at most before it looks again for a free buffer. */
+#define BUFFER_WAIT_NS (100 * TALOS_NS_PER_MS)
+
+static uint64_t segment_of(const struct vlog *v, uint64_t pos)
+{
+	return pos / v->c.segment_bytes;
+}
+
+static uint32_t offset_in_segment(const struct vlog *v, uint64_t pos)
+{
+	return (uint32_t)(pos % v->c.segment_bytes);
+}
+
+static uint64_t segment_end(const struct vlog *v, uint64_t segment)
+{
+	return (segment + 1) * v->c.segment_bytes;
+}
+
+static struct vlog_buffer *buffer_of(struct vlog *v, uint64_t segment)
+{
+	return &v->buffers[segment % v->c.buffer_count];
+}
+
+uint64_t vlog_normalize(const struct vlog *v, uint64_t pos)
+{
+	uint32_t offset = offset_in_segment(v, pos);
+
+	if (offset && v->c.segment_bytes - offset < RECORD_HEADER_BYTES)
+		return pos + (v->c.segment_bytes - offset);
+	return pos;
+}
+
+/* --- open and close ------------------------------------------------------------ */
+
+int vlog_open(const struct vlog_config *c, struct vlog **out)
+{
+	struct vlog *v = talos_calloc(1, sizeof(*v));
+
+	if (!v)
+		return TALOS_ERR_NO_MEMORY;
+	v->c = *c;
+	v->committed = UINT64_MAX;
+	talos_mutex_init(&v->tail_lock, TALOS_LOCK_TAIL);
+	talos_cond_init(&v->changed);
+	talos_mutex_init(&v->commit_lock, TALOS_LOCK_COMMIT);
+	talos_cond_init(&v->commit_done);
+	v->buffers = talos_calloc(c->buffer_count, sizeof(*v->buffers));
+	v->region = talos_alloc_aligned(c->segment_bytes,
+					(size_t)c->buffer_count * c->segment_bytes);
+	v->bounce = talos_alloc_aligned(TALOS_BLOCK_BYTES, TALOS_BLOCK_BYTES);
+	if (!v->buffers || !v->region || !v->bounce) {
+		vlog_close(v);
+		return TALOS_ERR_NO_MEMORY;
+	}
+	for (uint32_t i = 0; i < c->buffer_count; i++) {
+		v->buffers[i].bytes = v->region + (size_t)i * c->segment_bytes;
+		v->buffers[i].segment = VLOG_NO_SEGMENT;
+	}
+	if (c->io->ops->use_buffer)
+		c->io->ops->use_buffer(c->io, v->region,
+				       (uint64_t)c->buffer_count * c->segment_bytes);
+	*out = v;
+	return TALOS_OK;
+}
+
+void vlog_close(struct vlog *v)
+{
+	if (!v)
+		return;
+	talos_cond_fini(&v->changed);
+	talos_cond_fini(&v->commit_done);
+	talos_mutex_fini(&v->tail_lock);
+	talos_mutex_fini(&v->commit_lock);
+	talos_free(v->buffers);
+	talos_free(v->region);
+	talos_free(v->bounce);
+	talos_free(v);
+}
+
+int vlog_start_at(struct vlog *v, uint64_t end, uint64_t applied, uint64_t chain, uint64_t epoch)
+{
+	uint32_t offset = offset_in_segment(v, end);
+	struct vlog_buffer *b = buffer_of(v, segment_of(v, end));
+
+	if (offset) {
+		uint64_t place;
+		int err = slot_find(v->c.slots, TALOS_SLOT_LOG, segment_of(v, end), &place);
+
+		if (!err)
+			err = talos_io_read(v->c.io, place, b->bytes,
+					    (uint32_t)talos_round_up(offset, TALOS_BLOCK_BYTES));
+		if (err)
+			return err;
+		memset(b->bytes + offset, 0, v->c.segment_bytes - offset);
+	}
+	talos_mutex_lock(&v->tail_lock);
+	if (offset)
+		b->segment = segment_of(v, end);
+	v->end = v->written = v->durable = end;
+	v->applied = applied;
+	v->chain = chain;
+	v->epoch = epoch;
+	talos_mutex_unlock(&v->tail_lock);
+	return TALOS_OK;
+}
+
+/* --- buffers --------------------------------------------------------------------- */
+
+static bool buffer_is_free_locked(struct vlog *v, const struct vlog_buffer *b)
+{
+	uint64_t end;
+
+	if (b->segment == VLOG_NO_SEGMENT)
+		return true;
+	end = segment_end(v, b->segment);
+	return b->pins == 0 && end <= v->written && end <= v->applied;
+}
+
+static void buffer_take_locked(struct vlog *v, struct vlog_buffer *b, uint64_t segment)
+{
+	memset(b->bytes, 0, v->c.segment_bytes);
+	b->segment = segment;
+}
+
+/* Drops tail_lock: the caller looks again at everything. */
+static int buffer_wait_locked(struct vlog *v, const struct vlog_buffer *b)
+{
+	uint64_t need = segment_end(v, b->segment);
+	int err = TALOS_OK;
+
+	if (need > v->written) {
+		talos_mutex_unlock(&v->tail_lock);
+		err = vlog_commit(v, need, false);
+		talos_mutex_lock(&v->tail_lock);
+	} else {
+		talos_cond_wait(&v->changed, &v->tail_lock, v->c.clock, BUFFER_WAIT_NS);
+	}
+	return err;
+}
+
+/* --- appending --------------------------------------------------------------------- */
+
+static void put_record_locked(struct vlog *v, const struct vlog_append *a, struct record *out)
+{
+	struct vlog_buffer *b = buffer_of(v, segment_of(v, v->end));
+	uint8_t *p = b->bytes + offset_in_segment(v, v->end);
+	uint8_t *data = p + RECORD_HEADER_BYTES + a->meta_bytes;
+	struct record r = {
+		.type = a->type,
+		.pos = v->end,
+		.epoch = a->epoch,
+		.committed = talos_min((uint64_t)v->durable, (uint64_t)v->committed),
+		.chain = v->chain,
+		.wall_ns = talos_wall_ns(v->c.clock),
+		.meta = p + RECORD_HEADER_BYTES,
+		.meta_bytes = a->meta_bytes,
+		.data = data,
+		.data_bytes = a->data_bytes,
+		.total_bytes = (uint32_t)record_bytes(a->meta_bytes, a->data_bytes),
+	};
+
+	assert(b->segment == segment_of(v, v->end));
+	assert(offset_in_segment(v, v->end) + r.total_bytes <= v->c.segment_bytes);
+	if (a->meta_bytes)
+		memcpy(p + RECORD_HEADER_BYTES, a->meta, a->meta_bytes);
+	for (uint32_t i = 0; i < a->data_count; i++) {
+		memcpy(data, a->data[i].bytes, a->data[i].n);
+		data += a->data[i].n;
+	}
+	record_seal(p, &r, v->c.volume_seed);
+	v->chain = record_next_chain(&r);
+	v->end = vlog_normalize(v, v->end + r.total_bytes);
+	v->applied = v->end;
+	v->epoch = a->epoch;
+	v->last_wall_ns = r.wall_ns;
+	if (out)
+		*out = r;
+}
+
+static int open_segment_locked(struct vlog *v, const struct vlog_append *a)
+{
+	uint64_t segment = segment_of(v, v->end), place;
+	struct vlog_buffer *b = buffer_of(v, segment);
+	struct talos_disk_log_segment meta = {
+		.version = le32_from(TALOS_FORMAT_VERSION),
+		.segment_bytes = le32_from(v->c.segment_bytes),
+	};
+	struct vlog_append record = {
+		.type = TALOS_RECORD_SEGMENT,
+		.epoch = a->epoch,
+		.meta = &meta,
+		.meta_bytes = sizeof(meta),
+	};
+	int err;
+
+	if (b->segment != segment && !buffer_is_free_locked(v, b))
+		return buffer_wait_locked(v, b);
+	err = slot_alloc(v->c.slots, TALOS_SLOT_LOG, segment, a->keep_free, &place);
+	if (err)
+		return err;
+	buffer_take_locked(v, b, segment);
+	memcpy(meta.volume, v->c.volume.b, sizeof(meta.volume));
+	put_record_locked(v, &record, NULL);
+	return TALOS_OK;
+}
+
+/* Fill the segment to its end: bytes of the buffer are zero already. */
+static void pad_segment_locked(struct vlog *v, uint64_t epoch)
+{
+	uint32_t left = v->c.segment_bytes - offset_in_segment(v, v->end);
+	struct vlog_append pad = {
+		.type = TALOS_RECORD_PAD,
+		.epoch = epoch,
+		.data_bytes = left - RECORD_HEADER_BYTES,
+	};
+
+	put_record_locked(v, &pad, NULL);
+}
+
+int vlog_reserve_locked(struct vlog *v, const struct vlog_append *a)
+{
+	uint64_t need = record_bytes(a->meta_bytes, a->data_bytes);
+
+	talos_mutex_assert_held(&v->tail_lock);
+	assert(need + record_bytes(sizeof(struct talos_disk_log_segment), 0) <=
+	       v->c.segment_bytes);
+	for (;;) {
+		uint32_t offset = offset_in_segment(v, v->end);
+		int err = v->failed;
+
+		if (err)
+			return err;
+		if (offset && offset + need <= v->c.segment_bytes)
+			return TALOS_OK;
+		if (offset)
+			pad_segment_locked(v, a->epoch);
+		else
+			err = open_segment_locked(v, a);
+		if (err)
+			return err;
+	}
+}
+
+void vlog_append_locked(struct vlog *v, const struct vlog_append *a, struct record *out)
+{
+	talos_mutex_assert_held(&v->tail_lock);
+	put_record_locked(v, a, out);
+}
+
+/* --- receiving ----------------------------------------------------------------------- */
+
+int vlog_offer(struct vlog *v, uint64_t segment, uint8_t **out)
+{
+	struct vlog_buffer *b;
+	int err = TALOS_OK;
+
+	talos_mutex_lock(&v->tail_lock);
+	b = buffer_of(v, segment);
+	if (segment < segment_of(v, v->end) ||
+	    segment - segment_of(v, v->end) >= v->c.buffer_count)
+		err = TALOS_ERR_INVALID;
+	else if (b->segment != segment && !buffer_is_free_locked(v, b))
+		err = TALOS_ERR_AGAIN;
+	else if (b->segment != segment)
+		buffer_take_locked(v, b, segment);
+	if (!err)
+		*out = b->bytes;
+	talos_mutex_unlock(&v->tail_lock);
+	return err;
+}
+
+static int check_segment_record(const struct vlog *v, const struct record *r)
+{
+	const struct talos_disk_log_segment *d = (const void *)r->meta;
+
+	if (r->meta_bytes != sizeof(*d) || memcmp(d->volume, v->c.volume.b, sizeof(d->volume)) ||
+	    le32_get(d->version) != TALOS_FORMAT_VERSION ||
+	    le32_get(d->segment_bytes) != v->c.segment_bytes)
+		return TALOS_ERR_CORRUPT;
+	return TALOS_OK;
+}
+
+/* Check the record at @pos, which should follow on (chain, epoch). */
+static int check_received(struct vlog *v, uint64_t pos, uint64_t upto, uint64_t chain,
+			  uint64_t epoch, struct record *r)
+{
+	struct vlog_buffer *b = buffer_of(v, segment_of(v, pos));
+	uint32_t offset = offset_in_segment(v, pos);
+	uint64_t limit = talos_min(upto, segment_end(v, segment_of(v, pos))) - pos;
+
+	if (b->segment != segment_of(v, pos))
+		return TALOS_ERR_INVALID; /* nobody was offered this buffer */
+	if (record_parse(b->bytes + offset, limit, pos, v->c.volume_seed, r) ||
+	    r->chain != chain || (offset == 0) != (r->type == TALOS_RECORD_SEGMENT) ||
+	    record_check_content(r))
+		return TALOS_ERR_CORRUPT;
+	if (r->epoch < epoch)
+		return TALOS_ERR_STALE_EPOCH;
+	return offset == 0 ? check_segment_record(v, r) : TALOS_OK;
+}
+
+int vlog_receive(struct vlog *v, uint64_t upto)
+{
+	struct vlog_state s;
+
+	vlog_state(v, &s);
+	while (s.end < upto) {
+		struct record r;
+		uint64_t place;
+		int err = v->failed;
+
+		/* No lock: only this thread moves the end, and bytes before upto are still. */
+		if (!err)
+			err = check_received(v, s.end, upto, s.chain, s.epoch, &r);
+		if (!err && r.type == TALOS_RECORD_SEGMENT)
+			err = slot_alloc(v->c.slots, TALOS_SLOT_LOG, segment_of(v, s.end), 0,
+					 &place);
+		if (err)
+			return err;
+		s.end = vlog_normalize(v, s.end + r.total_bytes);
+		s.chain = record_next_chain(&r);
+		s.epoch = r.epoch;
+		talos_mutex_lock(&v->tail_lock);
+		v->end = s.end;
+		v->chain = s.chain;
+		v->epoch = s.epoch;
+		v->last_wall_ns = r.wall_ns;
+		talos_mutex_unlock(&v->tail_lock);
+	}
+	return TALOS_OK;
+}
+
+static void commit_begin(struct vlog *v)
+{
+	talos_mutex_lock(&v->commit_lock);
+	while (v->committing)
+		talos_cond_wait(&v->commit_done, &v->commit_lock, v->c.clock, UINT64_MAX);
+	v->committing = true;
+	talos_mutex_unlock(&v->commit_lock);
+}
+
+static void commit_end(struct vlog *v)
+{
+	talos_mutex_lock(&v->commit_lock);
+	v->committing = false;
+	talos_cond_broadcast(&v->commit_done);
+	talos_mutex_unlock(&v->commit_lock);
+}
+
+int vlog_truncate(struct vlog *v, uint64_t pos, uint64_t chain, uint64_t epoch)
+{
+	uint64_t last;
+
+	commit_begin(v);
+	talos_mutex_lock(&v->tail_lock);
+	assert(pos >= v->applied && pos <= v->end);
+	last = segment_of(v, v->end);
+	for (uint32_t i = 0; i < v->c.buffer_count; i++) {
+		struct vlog_buffer *b = &v->buffers[i];
+		uint64_t from = b->segment == VLOG_NO_SEGMENT ? 0 : b->segment * v->c.segment_bytes;
+
+		if (b->segment == VLOG_NO_SEGMENT || segment_end(v, b->segment) <= pos)
+			continue;
+		if (from < pos)
+			memset(b->bytes + (pos - from), 0, v->c.segment_bytes - (pos - from));
+		else
+			b->segment = VLOG_NO_SEGMENT;
+	}
+	v->end = pos;
+	v->chain = chain;
+	v->epoch = epoch;
+	v->written = talos_min((uint64_t)v->written, pos);
+	v->durable = talos_min((uint64_t)v->durable, pos);
+	talos_cond_broadcast(&v->changed);
+	talos_mutex_unlock(&v->tail_lock);
+	/* Nothing durable refers to these segments: free at once. */
+	for (uint64_t n = segment_of(v, pos + v->c.segment_bytes - 1); n <= last; n++)
+		slot_drop(v->c.slots, TALOS_SLOT_LOG, n, 0);
+	slot_settle(v->c.slots, 0);
+	commit_end(v);
+	return TALOS_OK;
+}
+
+void vlog_set_applied(struct vlog *v, uint64_t pos)
+{
+	talos_mutex_lock(&v->tail_lock);
+	assert(pos <= v->end);
+	v->applied = pos;
+	talos_cond_broadcast(&v->changed);
+	talos_mutex_unlock(&v->tail_lock);
+}
+
+int vlog_record_in_memory(struct vlog *v, uint64_t pos, struct record *out)
+{
+	struct vlog_buffer *b = buffer_of(v, segment_of(v, pos));
+	uint32_t offset = offset_in_segment(v, pos);
+	int err = TALOS_ERR_NOT_FOUND;
+	uint64_t limit = 0;
+
+	talos_mutex_lock(&v->tail_lock);
+	if (pos < v->end && b->segment == segment_of(v, pos))
+		limit = talos_min(v->end, segment_end(v, b->segment)) - pos;
+	talos_mutex_unlock(&v->tail_lock);
+	if (limit)
+		err = record_parse(b->bytes + offset, limit, pos, v->c.volume_seed, out);
+	return err;
+}
+
+/* --- writing out ------------------------------------------------------------------------ */
+
+void vlog_fail(struct vlog *v, int err)
+{
+	int none = 0;
+
+	if (!atomic_compare_exchange_strong(&v->failed, &none, err))
+		return;
+	talos_error("device write failed (%s): the volume is read-only until it is mounted again",
+		    talos_strerror(err));
+	talos_mutex_lock(&v->tail_lock);
+	talos_cond_broadcast(&v->changed);
+	talos_mutex_unlock(&v->tail_lock);
+}
+
+static bool commit_reached(const struct vlog *v, uint64_t pos, bool flush)
+{
+	return (flush ? v->durable : v->written) >= pos;
+}
+
+/* Requests that bring [from, to) to the device; their buffers stay still until then. */
+static int stage_log(struct vlog *v, uint64_t from, uint64_t to, struct talos_io_req *reqs,
+		     unsigned *count)
+{
+	for (uint64_t n = segment_of(v, from); n * v->c.segment_bytes < to; n++) {
+		struct vlog_buffer *b = buffer_of(v, n);
+		uint64_t base = n * v->c.segment_bytes, place;
+		uint32_t first = from > base ? (uint32_t)(from - base) : 0;
+		uint32_t last = (uint32_t)talos_min(to - base, (uint64_t)v->c.segment_bytes);
+		uint32_t whole = (uint32_t)talos_round_down(last, TALOS_BLOCK_BYTES);
+		int err = slot_find(v->c.slots, TALOS_SLOT_LOG, n, &place);
+
+		if (err)
+			return TALOS_ERR_CORRUPT;
+		first = (uint32_t)talos_round_down(first, TALOS_BLOCK_BYTES);
+		if (whole > first)
+			reqs[(*count)++] = (struct talos_io_req){ TALOS_IO_WRITE, place + first,
+								  b->bytes + first, whole - first,
+								  0 };
+		if (last > whole) {
+			memset(v->bounce, 0, TALOS_BLOCK_BYTES);
+			memcpy(v->bounce, b->bytes + whole, last - whole);
+			reqs[(*count)++] = (struct talos_io_req){ TALOS_IO_WRITE, place + whole,
+								  v->bounce, TALOS_BLOCK_BYTES,
+								  0 };
+		}
+	}
+	return TALOS_OK;
+}
+
+static int write_requests(struct vlog *v, uint64_t from, uint64_t to)
+{
+	struct slot_stage table = { 0 };
+	auto_free struct talos_io_req *reqs = NULL;
+	unsigned count = 0;
+	int err = slot_table_stage(v->c.slots, &table);
+
+	if (err)
+		return err;
+	reqs = talos_calloc(table.count + 2u * v->c.buffer_count + 2, sizeof(*reqs));
+	if (!reqs) {
+		/* The staged blocks count as clean now: they must not get lost. */
+		vlog_fail(v, TALOS_ERR_NO_MEMORY);
+		slot_stage_free(&table);
+		return TALOS_ERR_NO_MEMORY;
+	}
+	err = stage_log(v, from, to, reqs, &count);
+	if (table.count)
+		memcpy(reqs + count, table.reqs, table.count * sizeof(*reqs));
+	count += table.count;
+	if (!err && count)
+		err = talos_io_run(v->c.io, reqs, count);
+	for (unsigned i = 0; i < count; i++)
+		v->bytes_written += reqs[i].bytes;
+	slot_stage_free(&table);
+	if (err)
+		vlog_fail(v, err);
+	return err;
+}
+
+/* The committer's work; `committing` is ours. */
+static int write_out(struct vlog *v, bool flush)
+{
+	uint64_t from, to;
+	int err;
+
+	if (v->failed)
+		return v->failed;
+	talos_mutex_lock(&v->tail_lock);
+	from = v->written;
+	to = v->end;
+	talos_mutex_unlock(&v->tail_lock);
+	err = write_requests(v, from, to);
+	if (!err && flush) {
+		err = talos_io_flush(v->c.io);
+		v->flushes++;
+		if (err)
+			vlog_fail(v, err);
+	}
+	if (err)
+		return err;
+	talos_mutex_lock(&v->tail_lock);
+	v->written = to;
+	if (flush)
+		v->durable = to;
+	talos_cond_broadcast(&v->changed);
+	talos_mutex_unlock(&v->tail_lock);
+	return TALOS_OK;
+}
+
+int vlog_commit(struct vlog *v, uint64_t pos, bool flush)
+{
+	int err;
+
+	talos_mutex_lock(&v->commit_lock);
+	while (v->committing && !commit_reached(v, pos, flush))
+		talos_cond_wait(&v->commit_done, &v->commit_lock, v->c.clock, UINT64_MAX);
+	if (v->failed || commit_reached(v, pos, flush)) {
+		talos_mutex_unlock(&v->commit_lock);
+		return v->failed;
+	}
+	v->committing = true;
+	talos_mutex_unlock(&v->commit_lock);
+	err = write_out(v, flush);
+	commit_end(v);
+	if (!err && flush && v->c.durable_advanced)
+		v->c.durable_advanced(v->c.ctx, v->durable);
+	return err;
+}
+
+int vlog_commit_all(struct vlog *v)
+{
+	int err;
+
+	commit_begin(v);
+	err = write_out(v, true);
+	commit_end(v);
+	if (!err && v->c.durable_advanced)
+		v->c.durable_advanced(v->c.ctx, v->durable);
+	return err;
+}
+
+/* --- reading ------------------------------------------------------------------------------- */
+
+static int read_device(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes)
+{
+	uint32_t offset = offset_in_segment(v, pos);
+	uint32_t first = (uint32_t)talos_round_down(offset, TALOS_BLOCK_BYTES);
+	uint32_t n = (uint32_t)talos_round_up(offset + bytes, TALOS_BLOCK_BYTES) - first;
+	auto_free uint8_t *scratch = talos_alloc_aligned(TALOS_BLOCK_BYTES, n);
+	uint64_t place;
+	int err;
+
+	if (!scratch)
+		return TALOS_ERR_NO_MEMORY;
+	err = slot_find(v->c.slots, TALOS_SLOT_LOG, segment_of(v, pos), &place);
+	if (!err)
+		err = talos_io_read(v->c.io, place + first, scratch, n);
+	if (!err)
+		memcpy(buf, scratch + (offset - first), bytes);
+	return err;
+}
+
+/* Above this, copy without the lock, under a pin. */
+#define COPY_LOCKED_BYTES_MAX 8192u
+
+int vlog_read(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes)
+{
+	uint64_t segment = segment_of(v, pos);
+	struct vlog_buffer *b = buffer_of(v, segment);
+	const uint8_t *from = b->bytes + offset_in_segment(v, pos);
+	bool pinned;
+
+	if (bytes > v->c.segment_bytes - offset_in_segment(v, pos))
+		return TALOS_ERR_CORRUPT;
+	talos_mutex_lock(&v->tail_lock);
+	if (pos > v->end || bytes > v->end - pos) {
+		talos_mutex_unlock(&v->tail_lock);
+		return TALOS_ERR_CORRUPT; /* an index that points beyond the log */
+	}
+	if (b->segment != segment) {
+		talos_mutex_unlock(&v->tail_lock);
+		return read_device(v, pos, buf, bytes);
+	}
+	pinned = bytes > COPY_LOCKED_BYTES_MAX;
+	if (pinned)
+		b->pins++;
+	else
+		memcpy(buf, from, bytes);
+	talos_mutex_unlock(&v->tail_lock);
+	if (pinned) {
+		memcpy(buf, from, bytes);
+		vlog_unpin(v, b);
+	}
+	return TALOS_OK;
+}
+
+int vlog_pin(struct vlog *v, uint64_t pos, const uint8_t **out_bytes, uint32_t *out_n,
+	     struct vlog_buffer **out_buffer)
+{
+	uint64_t segment = segment_of(v, pos);
+	struct vlog_buffer *b = buffer_of(v, segment);
+	int err = TALOS_OK;
+
+	talos_mutex_lock(&v->tail_lock);
+	if (pos >= v->end) {
+		err = TALOS_ERR_AGAIN;
+	} else if (b->segment != segment) {
+		err = TALOS_ERR_NOT_FOUND;
+	} else {
+		b->pins++;
+		*out_bytes = b->bytes + offset_in_segment(v, pos);
+		*out_n = (uint32_t)(talos_min(v->end, segment_end(v, segment)) - pos);
+		*out_buffer = b;
+	}
+	talos_mutex_unlock(&v->tail_lock);
+	return err;
+}
+
+void vlog_unpin(struct vlog *v, struct vlog_buffer *b)
+{
+	talos_mutex_lock(&v->tail_lock);
+	assert(b->pins > 0);
+	if (--b->pins == 0)
+		talos_cond_broadcast(&v->changed);
+	talos_mutex_unlock(&v->tail_lock);
+}
+
+void vlog_state(struct vlog *v, struct vlog_state *out)
+{
+	talos_mutex_lock(&v->tail_lock);
+	*out = (struct vlog_state){
+		.end = v->end,
+		.chain = v->chain,
+		.epoch = v->epoch,
+		.applied = v->applied,
+		.written = v->written,
+		.durable = v->durable,
+		.last_wall_ns = v->last_wall_ns,
+	};
+	talos_mutex_unlock(&v->tail_lock);
+}
