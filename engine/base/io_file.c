@@ -32,10 +32,12 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "io_ring.h"
 #include "talos/alloc.h"
+#include "talos/clock.h"
 #include "talos/io.h"
 #include "talos/lock.h"
 #include "talos/log.h"
@@ -43,6 +45,8 @@
 
 #define SINGLE_BY_RING_BYTES_MIN (1u << 20) /* see the top */
 #define TRIES_MAX 1000u			    /* of a transfer that moves nothing */
+#define RELEASE_TRIES_MAX 50		    /* see open_when_released() */
+#define RELEASE_TRY_MS 10
 
 struct io_file {
 	struct talos_io io;
@@ -224,13 +228,28 @@ static void file_use_buffer(struct talos_io *io, void *base, uint64_t bytes)
 	io_ring_pool_add_region(&io_file(io)->rings, base, bytes);
 }
 
+/* The two locks of take_lock() lie beside each other. */
+#define NAME_LOCK_BYTES (1ll << 62)
+
+static int keep_lock(int fd, short type)
+{
+	struct flock keep = {
+		.l_type = type, .l_whence = SEEK_SET, .l_start = NAME_LOCK_BYTES, .l_len = 1
+	};
+
+	return fcntl(fd, F_OFD_SETLK, &keep);
+}
+
 static void file_close(struct talos_io *io)
 {
 	struct io_file *f = io_file(io);
 
 	io_ring_pool_fini(&f->rings);
 	talos_mutex_fini(&f->flush_lock);
-	close(f->fd); /* ends the locks; nothing unsynced is anyone's any more */
+	/* By hand: the kernel may hold the file for a moment after its last request. */
+	if (!f->read_only)
+		(void)keep_lock(f->fd, F_UNLCK);
+	close(f->fd);
 	talos_free(f);
 }
 
@@ -244,25 +263,21 @@ static const struct talos_io_ops file_ops = {
 
 /* --- opening ---------------------------------------------------------------- */
 
-#define NAME_LOCK_BYTES (1ll << 62) /* the two locks lie beside each other */
-
 /*
  * Two locks, since neither kind does the whole job. The open-file lock keeps
- * others out: it also holds against this very process, survives a fork, and is
- * not lost when some other descriptor of the file is closed. But it names no
+ * others out: it also holds against this very process, survives a fork, is not
+ * lost when some other descriptor of the file is closed, and does not end
+ * before the last write of a killed process has landed. But it names no
  * holder. The process lock does, as long as the process that opened lives; it
  * is for the message only, so failing to get it is no error.
  */
 static int take_lock(int fd, int *out_holder_pid)
 {
-	struct flock keep = {
-		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = NAME_LOCK_BYTES, .l_len = 1
-	};
 	struct flock name = {
 		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = NAME_LOCK_BYTES
 	};
 
-	if (fcntl(fd, F_OFD_SETLK, &keep) == 0) {
+	if (keep_lock(fd, F_WRLCK) == 0) {
 		(void)fcntl(fd, F_SETLK, &name);
 		return TALOS_OK;
 	}
@@ -342,6 +357,35 @@ static int find_size(struct io_file *f)
 	return f->is_device ? device_bytes(f->fd, &f->io.size_bytes) : TALOS_OK;
 }
 
+static int open_and_lock(const char *path, enum talos_io_open how, int *out_fd, int *out_holder_pid)
+{
+	int err = open_path(path, how, out_fd);
+
+	if (err || how == TALOS_IO_OPEN_READ_ONLY)
+		return err;
+	err = take_lock(*out_fd, out_holder_pid);
+	if (err)
+		close(*out_fd);
+	return err;
+}
+
+/*
+ * Busy, but with nobody: a killed process whose last requests the kernel still
+ * ends. A restart must not fail for that, so look again for half a second.
+ */
+static int open_when_released(const char *path, enum talos_io_open how, int *out_fd,
+			      int *out_holder_pid)
+{
+	const struct timespec pause = { 0, RELEASE_TRY_MS * (long)TALOS_NS_PER_MS };
+	int err = open_and_lock(path, how, out_fd, out_holder_pid);
+
+	for (int i = 0; err == TALOS_ERR_BUSY && !*out_holder_pid && i < RELEASE_TRIES_MAX; i++) {
+		nanosleep(&pause, NULL);
+		err = open_and_lock(path, how, out_fd, out_holder_pid);
+	}
+	return err;
+}
+
 int talos_io_file_open(const char *path, enum talos_io_open how, struct talos_io **out_io,
 		       int *out_holder_pid)
 {
@@ -355,15 +399,12 @@ int talos_io_file_open(const char *path, enum talos_io_open how, struct talos_io
 		return TALOS_ERR_NO_MEMORY;
 	f->io.ops = &file_ops;
 	f->read_only = how == TALOS_IO_OPEN_READ_ONLY;
-	err = open_path(path, how, &f->fd);
-	if (err)
-		goto free_file;
-	if (!f->read_only)
-		err = take_lock(f->fd, &holder_pid);
+	err = open_when_released(path, how, &f->fd, &holder_pid);
 	if (err && out_holder_pid)
 		*out_holder_pid = holder_pid;
-	if (!err)
-		err = find_size(f);
+	if (err)
+		goto free_file;
+	err = find_size(f);
 	if (err)
 		goto close_fd;
 	atomic_store(&f->limit_bytes, f->io.size_bytes);

@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Requests through io_uring: one system call for many, all in flight at once,
- * with the file and the log's buffers registered, so that the kernel neither
- * looks up the file nor pins pages each time.
+ * with the log's buffers registered, so that the kernel need not pin their
+ * pages each time.
+ *
+ * The file is not registered, though that would save a look-up. A ring is
+ * taken apart in the background, after close() or the end of the process, and
+ * would hold the file, its lock and a device's O_EXCL until then: the next
+ * mount would find the device busy with nobody there. Seen, not feared.
  *
  * Invariant: io_ring_pool_run() returns only when the kernel is done with every
  * buffer that it was given. Closing a ring does not see to that, it cancels in
@@ -32,7 +37,6 @@
 
 struct io_ring {
 	struct io_uring uring;
-	bool file_registered;
 	bool region_registered[IO_REGIONS_MAX];
 	struct io_ring_regions regions; /* that this ring has tried to register */
 };
@@ -95,7 +99,7 @@ static void ring_register_buffers(struct io_ring *r, const struct io_ring_region
 	}
 }
 
-static struct io_ring *ring_new(int fd, int *out_err)
+static struct io_ring *ring_new(int *out_err)
 {
 	struct io_ring *r = talos_calloc(1, sizeof(*r));
 
@@ -107,7 +111,6 @@ static struct io_ring *ring_new(int fd, int *out_err)
 		talos_free(r);
 		return NULL;
 	}
-	r->file_registered = io_uring_register_files(&r->uring, &fd, 1) == 0;
 	return r;
 }
 
@@ -136,19 +139,16 @@ static void ring_prepare(struct io_ring *r, int fd, struct talos_io_req *req)
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&r->uring);
 	int region = region_find(&r->regions, req);
 	bool fixed = region >= 0 && r->region_registered[region];
-	int file = r->file_registered ? 0 : fd;
 
 	assert(sqe); /* never more than RING_ENTRIES at a time, and the queue is empty */
 	if (req->op == TALOS_IO_READ && fixed)
-		io_uring_prep_read_fixed(sqe, file, req->buf, req->bytes, req->offset, region);
+		io_uring_prep_read_fixed(sqe, fd, req->buf, req->bytes, req->offset, region);
 	else if (req->op == TALOS_IO_READ)
-		io_uring_prep_read(sqe, file, req->buf, req->bytes, req->offset);
+		io_uring_prep_read(sqe, fd, req->buf, req->bytes, req->offset);
 	else if (fixed)
-		io_uring_prep_write_fixed(sqe, file, req->buf, req->bytes, req->offset, region);
+		io_uring_prep_write_fixed(sqe, fd, req->buf, req->bytes, req->offset, region);
 	else
-		io_uring_prep_write(sqe, file, req->buf, req->bytes, req->offset);
-	if (r->file_registered)
-		io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+		io_uring_prep_write(sqe, fd, req->buf, req->bytes, req->offset);
 	io_uring_sqe_set_data(sqe, req);
 }
 
@@ -229,7 +229,7 @@ void io_ring_pool_init(struct io_ring_pool *p, int fd, bool wanted)
 	*p = (struct io_ring_pool){ .fd = fd };
 	talos_mutex_init(&p->lock, TALOS_LOCK_IO);
 	if (wanted) {
-		p->idle[0] = ring_new(fd, &err);
+		p->idle[0] = ring_new(&err);
 		p->idle_count = p->ring_count = p->idle[0] ? 1 : 0;
 	}
 	/* Too little memory now may be enough later; a refusal stays one. */
@@ -282,7 +282,7 @@ static struct io_ring *pool_get(struct io_ring_pool *p)
 	}
 	talos_mutex_unlock(&p->lock);
 	if (may_make) {
-		r = ring_new(p->fd, &err);
+		r = ring_new(&err);
 		if (!r) {
 			talos_mutex_lock(&p->lock);
 			p->ring_count--;

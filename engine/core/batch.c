@@ -14,10 +14,21 @@ struct talos_batch *talos_batch_new(void)
 	return b;
 }
 
+static void free_owned(struct talos_batch *b)
+{
+	while (b->owned) {
+		struct batch_owned *o = b->owned;
+
+		b->owned = o->next;
+		talos_free(o);
+	}
+}
+
 void talos_batch_free(struct talos_batch *b)
 {
 	if (!b)
 		return;
+	free_owned(b);
 	talos_free(b->meta);
 	talos_free(b->data);
 	talos_free(b);
@@ -25,6 +36,7 @@ void talos_batch_free(struct talos_batch *b)
 
 void talos_batch_clear(struct talos_batch *b)
 {
+	free_owned(b);
 	b->meta_bytes = b->data_count = b->data_bytes = 0;
 	b->op_count = b->payload_bytes = 0;
 	b->frees_only = true;
@@ -131,6 +143,23 @@ int talos_batch_put(struct talos_batch *b, const void *key, uint32_t key_bytes, 
 
 	b->frees_only = false;
 	return err ? fail(b, err) : add_op(b, &d, key, value, large);
+}
+
+int talos_batch_put_copy(struct talos_batch *b, const void *key, uint32_t key_bytes,
+			 const void *value, uint32_t value_bytes)
+{
+	struct batch_owned *o;
+
+	/* What lies in the record's meta is copied anyway. */
+	if (value_bytes <= TALOS_INLINE_BYTES_MAX)
+		return talos_batch_put(b, key, key_bytes, value, value_bytes);
+	o = talos_malloc(sizeof(*o) + value_bytes);
+	if (!o)
+		return fail(b, TALOS_ERR_NO_MEMORY);
+	memcpy(o->bytes, value, value_bytes);
+	o->next = b->owned;
+	b->owned = o;
+	return talos_batch_put(b, key, key_bytes, o->bytes, value_bytes);
 }
 
 int talos_batch_delete(struct talos_batch *b, const void *key, uint32_t key_bytes)

@@ -9,6 +9,11 @@
 #include "talos/engine.h"
 #include "vlog.h"
 
+struct batch_owned {
+	struct batch_owned *next;
+	uint8_t bytes[];
+};
+
 struct talos_batch {
 	uint8_t *meta;
 	uint32_t meta_bytes, meta_capacity;
@@ -18,6 +23,7 @@ struct talos_batch {
 	uint32_t op_count;
 	uint32_t payload_bytes; /* keys and inline values, for memtable_reserve() */
 	bool frees_only; /* nothing but deletes and clears */
+	struct batch_owned *owned; /* values that the batch itself holds */
 	int error; /* first error of any call; the batch is not to be written */
 };
 

@@ -8,7 +8,7 @@
 
 #define START_NOW_NS (1000 * TALOS_NS_PER_SEC)
 #define START_WALL_NS (1700000000 * TALOS_NS_PER_SEC)
-#define DAY_NS (86400 * TALOS_NS_PER_SEC)
+#define HOUR_NS (3600 * TALOS_NS_PER_SEC)
 #define IDLE_DEPTH_MAX 64u
 
 static uint64_t sim_now_ns(void *ctx)
@@ -48,7 +48,7 @@ void sim_clock_init(struct sim_clock *c)
 	*c = (struct sim_clock){
 		.clock = { sim_now_ns, sim_wall_ns, sim_idle, c },
 		.idle_step_ns = TALOS_NS_PER_MS,
-		.max_now_ns = START_NOW_NS + DAY_NS,
+		.max_now_ns = START_NOW_NS + HOUR_NS,
 	};
 	atomic_init(&c->now_ns, START_NOW_NS);
 	atomic_init(&c->wall_ahead_ns, (int64_t)(START_WALL_NS - START_NOW_NS));

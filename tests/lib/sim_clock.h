@@ -18,7 +18,7 @@ struct sim_clock {
 	_Atomic uint64_t now_ns;
 	_Atomic int64_t wall_ahead_ns; /* wall time less monotonic time; may jump */
 	uint64_t idle_step_ns;	       /* per idle(); default 1 ms */
-	uint64_t max_now_ns;	       /* default: a simulated day from the start */
+	uint64_t max_now_ns;	       /* default: a simulated hour from the start */
 	uint64_t idle_count;
 	unsigned idle_depth; /* idle() within the hook of idle() */
 	void (*hook)(void *ctx);

@@ -112,6 +112,9 @@ void talos_batch_clear(struct talos_batch *b);
 /* These return 0, TALOS_ERR_NO_MEMORY, _INVALID or _TOO_BIG; after an error the batch must be cleared. */
 int talos_batch_put(struct talos_batch *b, const void *key, uint32_t key_bytes,
 		    const void *value, uint32_t value_bytes);
+/* As talos_batch_put(), but the value need not outlive the call. */
+int talos_batch_put_copy(struct talos_batch *b, const void *key, uint32_t key_bytes,
+			 const void *value, uint32_t value_bytes);
 int talos_batch_delete(struct talos_batch *b, const void *key, uint32_t key_bytes);
 /* @bytes > 0. */
 int talos_batch_span_write(struct talos_batch *b, const void *key,

@@ -49,8 +49,8 @@ void talos_fs_close(struct talos_fs *fs);
 void talos_fs_writable(struct talos_fs *fs);
 
 /*
- * The engine's role changed (promoted, deposed): drop what was cached under
- * the old one; a new leader's orphans are removed; parked writers try again.
+ * The engine's role changed (promoted, deposed): writes are accepted or refused
+ * accordingly; a new leader's orphans are removed; parked writers try again.
  */
 void talos_fs_role_changed(struct talos_fs *fs);
 

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: MIT */
+/* Names come and go: lookup, create, link, unlink, rmdir. */
+#include <errno.h>
+
+#include "fs_private.h"
+
+#define LINKS_MAX 65000u
+
+static int check_name(const char *name)
+{
+	return strlen(name) > TALOS_NAME_BYTES_MAX ? FS_ERRNO(ENAMETOOLONG) : TALOS_OK;
+}
+
+int dir_lookup(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct dentry d;
+	struct inode i;
+	int err = check_name(rq->name);
+
+	if (!err)
+		err = dentry_find(fs, rq->ino, rq->name, &d, NULL);
+	if (!err)
+		err = inode_load(fs, d.ino, &i);
+	if (!err)
+		inode_stat(&i, &rq->attr);
+	return err;
+}
+
+/* --- making -------------------------------------------------------------------------- */
+
+static void init_inode(struct talos_fs *fs, const struct fs_request *rq, const struct inode *dir,
+		       uint64_t ino, struct inode *i)
+{
+	*i = (struct inode){
+		.ino = ino,
+		.mode = rq->mode,
+		.uid = rq->uid,
+		.gid = dir->mode & S_ISGID ? dir->gid : rq->gid,
+		.nlink = S_ISDIR(rq->mode) ? 2 : 1,
+		.parent = S_ISDIR(rq->mode) ? dir->ino : 0,
+		.rdev = S_ISCHR(rq->mode) || S_ISBLK(rq->mode) ? rq->rdev : 0,
+	};
+	if (S_ISDIR(rq->mode) && dir->mode & S_ISGID)
+		i->mode |= S_ISGID;
+	i->atime_ns = i->mtime_ns = i->ctime_ns = i->btime_ns = fs_now_ns(fs);
+	if (rq->op == FS_OP_SYMLINK) {
+		i->target_bytes = (uint32_t)strlen(rq->target);
+		memcpy(i->target, rq->target, i->target_bytes);
+	}
+}
+
+/* The directory's own change when a name comes. */
+static void count_name(struct talos_fs *fs, struct inode *dir, int names, int subdirs)
+{
+	dir->size = (uint64_t)((int64_t)dir->size + names);
+	dir->nlink = (uint32_t)((int32_t)dir->nlink + subdirs);
+	inode_touch(fs, dir);
+}
+
+static int load_dir(struct talos_fs *fs, uint64_t ino, struct inode *dir)
+{
+	int err = inode_load(fs, ino, dir);
+
+	if (err)
+		return err;
+	if (!S_ISDIR(dir->mode))
+		return FS_ERRNO(ENOTDIR);
+	return TALOS_OK;
+}
+
+static int make_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b)
+{
+	struct inode dir, i;
+	struct dentry d;
+	uint64_t cookie, ino;
+	int err = load_dir(fs, rq->ino, &dir);
+
+	if (err)
+		return err;
+	err = dentry_find(fs, rq->ino, rq->name, &d, &cookie);
+	if (!err)
+		return TALOS_ERR_EXISTS;
+	if (err != TALOS_ERR_NOT_FOUND)
+		return err;
+	if (S_ISDIR(rq->mode) && dir.nlink >= LINKS_MAX)
+		return FS_ERRNO(EMLINK);
+	err = inode_new_number(fs, &ino);
+	if (err)
+		return err;
+	init_inode(fs, rq, &dir, ino, &i);
+	count_name(fs, &dir, 1, S_ISDIR(i.mode) ? 1 : 0);
+	err = inode_put(b, &dir);
+	if (!err)
+		err = inode_put(b, &i);
+	if (!err)
+		err = dentry_put(b, dir.ino, cookie, rq->name, ino, i.mode);
+	if (!err)
+		err = talos_engine_write(fs->engine, b, NULL);
+	if (!err && rq->op == FS_OP_CREATE)
+		err = open_add(fs, ino);
+	if (!err)
+		inode_stat(&i, &rq->attr);
+	return err;
+}
+
+int dir_make(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct talos_batch *b;
+	struct lock_set locks;
+	int err = check_name(rq->name);
+
+	if (err)
+		return err;
+	if (rq->op == FS_OP_SYMLINK) {
+		rq->mode = S_IFLNK | 0777;
+		if (strlen(rq->target) > TALOS_SYMLINK_BYTES_MAX)
+			return FS_ERRNO(ENAMETOOLONG);
+	}
+	if (!(rq->mode & S_IFMT))
+		rq->mode |= S_IFREG;
+	b = talos_batch_new();
+	if (!b)
+		return TALOS_ERR_NO_MEMORY;
+	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
+	err = make_locked(fs, rq, b);
+	inode_unlock(fs, &locks);
+	talos_batch_free(b);
+	return err;
+}
+
+/* --- link ------------------------------------------------------------------------------- */
+
+static int link_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b)
+{
+	struct inode dir, i;
+	struct dentry d;
+	uint64_t cookie;
+	int err = load_dir(fs, rq->new_ino, &dir);
+
+	if (!err)
+		err = inode_load(fs, rq->ino, &i);
+	if (err)
+		return err;
+	if (S_ISDIR(i.mode))
+		return FS_ERRNO(EPERM);
+	if (!i.nlink)
+		return TALOS_ERR_NOT_FOUND;
+	if (i.nlink >= LINKS_MAX)
+		return FS_ERRNO(EMLINK);
+	err = dentry_find(fs, dir.ino, rq->new_name, &d, &cookie);
+	if (!err)
+		return TALOS_ERR_EXISTS;
+	if (err != TALOS_ERR_NOT_FOUND)
+		return err;
+	i.nlink++;
+	i.ctime_ns = fs_now_ns(fs);
+	count_name(fs, &dir, 1, 0);
+	err = inode_put(b, &dir);
+	if (!err)
+		err = inode_put(b, &i);
+	if (!err)
+		err = dentry_put(b, dir.ino, cookie, rq->new_name, i.ino, i.mode);
+	if (!err)
+		err = talos_engine_write(fs->engine, b, NULL);
+	if (!err)
+		inode_stat(&i, &rq->attr);
+	return err;
+}
+
+int dir_link(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct talos_batch *b;
+	struct lock_set locks;
+	int err = check_name(rq->new_name);
+
+	if (err)
+		return err;
+	b = talos_batch_new();
+	if (!b)
+		return TALOS_ERR_NO_MEMORY;
+	inode_lock(fs, &locks, rq->ino, rq->new_ino, 0, 0);
+	err = link_locked(fs, rq, b);
+	inode_unlock(fs, &locks);
+	talos_batch_free(b);
+	return err;
+}
+
+/* --- unlink, rmdir ------------------------------------------------------------------------ */
+
+static int remove_locked(struct talos_fs *fs, struct fs_request *rq, const struct dentry *d,
+			 struct talos_batch *b)
+{
+	bool want_dir = rq->op == FS_OP_RMDIR;
+	struct inode dir, i;
+	int err = load_dir(fs, rq->ino, &dir);
+
+	if (!err)
+		err = inode_load(fs, d->ino, &i);
+	if (err)
+		return err == TALOS_ERR_NOT_FOUND ? TALOS_ERR_CORRUPT : err;
+	if (want_dir && !S_ISDIR(i.mode))
+		return FS_ERRNO(ENOTDIR);
+	if (!want_dir && S_ISDIR(i.mode))
+		return FS_ERRNO(EISDIR);
+	if (want_dir && i.size)
+		return FS_ERRNO(ENOTEMPTY);
+	count_name(fs, &dir, -1, want_dir ? -1 : 0);
+	i.ctime_ns = fs_now_ns(fs);
+	i.nlink = want_dir ? 0 : i.nlink - 1;
+	err = inode_put(b, &dir);
+	if (!err)
+		err = dentry_remove(fs, b, dir.ino, d->cookie);
+	if (!err)
+		err = i.nlink ? inode_put(b, &i) : orphan_or_remove(fs, b, &i);
+	return err ? err : talos_engine_write_reserved(fs->engine, b, NULL);
+}
+
+/* The lock set needs the child's number, which only the name tells: look, lock, look again. */
+int dir_remove(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct talos_batch *b = talos_batch_new();
+	int err = b ? TALOS_OK : TALOS_ERR_NO_MEMORY;
+	bool done = false;
+
+	while (!err && !done) {
+		struct lock_set locks;
+		struct dentry seen, d;
+
+		err = dentry_find(fs, rq->ino, rq->name, &seen, NULL);
+		if (err)
+			break;
+		inode_lock(fs, &locks, rq->ino, seen.ino, 0, 0);
+		err = dentry_find(fs, rq->ino, rq->name, &d, NULL);
+		done = !err && d.ino == seen.ino;
+		if (done)
+			err = remove_locked(fs, rq, &d, b);
+		inode_unlock(fs, &locks);
+	}
+	talos_batch_free(b);
+	return err;
+}

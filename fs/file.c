@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: MIT */
+/* One file's attributes and bytes. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+#include "fs_private.h"
+
+/* What a batch holds besides the data: the inode, keys, headers. */
+#define WRITE_OVERHEAD 320u
+/* A write of up to so many bytes is all there or not at all (G0). */
+#define ATOMIC_WRITE_BYTES (128u << 10)
+/* Less room in a segment than this is not worth a record of its own. */
+#define ROOM_BYTES_MIN (32u << 10)
+
+int file_getattr(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct inode i;
+	int err = inode_load(fs, rq->ino, &i);
+
+	if (!err)
+		inode_stat(&i, &rq->attr);
+	return err;
+}
+
+int file_readlink(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct inode i;
+	int err = inode_load(fs, rq->ino, &i);
+
+	if (err)
+		return err;
+	if (!S_ISLNK(i.mode))
+		return TALOS_ERR_INVALID;
+	rq->out = talos_malloc(i.target_bytes + 1);
+	if (!rq->out)
+		return TALOS_ERR_NO_MEMORY;
+	memcpy(rq->out, i.target, i.target_bytes + 1);
+	rq->out_bytes = i.target_bytes;
+	return TALOS_OK;
+}
+
+/* --- setattr ---------------------------------------------------------------------------- */
+
+static int64_t from_timespec(struct timespec ts)
+{
+	return (int64_t)ts.tv_sec * (int64_t)TALOS_NS_PER_SEC + ts.tv_nsec;
+}
+
+/* Set the size; what lies behind a smaller one must never be seen again. */
+static int set_size(struct talos_fs *fs, struct inode *i, uint64_t size, struct talos_batch *b)
+{
+	struct fs_key k = key_data(i->ino);
+	int err = TALOS_OK;
+
+	if (S_ISDIR(i->mode))
+		return FS_ERRNO(EISDIR);
+	if (!S_ISREG(i->mode))
+		return TALOS_ERR_INVALID;
+	if (size > TALOS_FILE_BYTES_MAX)
+		return FS_ERRNO(EFBIG);
+	if (size < i->size)
+		err = talos_batch_span_clear(b, k.b, k.n, size, UINT64_MAX);
+	i->size = size;
+	inode_touch(fs, i);
+	return err;
+}
+
+static void set_times(struct talos_fs *fs, struct inode *i, const struct fs_request *rq)
+{
+	int64_t now = fs_now_ns(fs);
+
+	if (rq->flags & FS_SET_ATIME)
+		i->atime_ns = from_timespec(rq->set.st_atim);
+	if (rq->flags & FS_SET_MTIME)
+		i->mtime_ns = from_timespec(rq->set.st_mtim);
+	if (rq->flags & FS_SET_ATIME_NOW)
+		i->atime_ns = now;
+	if (rq->flags & FS_SET_MTIME_NOW)
+		i->mtime_ns = now;
+	i->ctime_ns = rq->flags & FS_SET_CTIME ? from_timespec(rq->set.st_ctim) : now;
+}
+
+static int setattr_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b)
+{
+	bool shrinks = false;
+	struct inode i;
+	int err = inode_load(fs, rq->ino, &i);
+
+	if (err)
+		return err;
+	if (rq->flags & FS_SET_SIZE) {
+		shrinks = (uint64_t)rq->set.st_size <= i.size;
+		err = set_size(fs, &i, (uint64_t)rq->set.st_size, b);
+	}
+	if (rq->flags & FS_SET_MODE)
+		i.mode = (i.mode & S_IFMT) | (rq->set.st_mode & 07777);
+	if (rq->flags & FS_SET_UID)
+		i.uid = rq->set.st_uid;
+	if (rq->flags & FS_SET_GID)
+		i.gid = rq->set.st_gid;
+	set_times(fs, &i, rq);
+	if (!err)
+		err = inode_put(b, &i);
+	if (!err)
+		err = shrinks ? talos_engine_write_reserved(fs->engine, b, NULL)
+			      : talos_engine_write(fs->engine, b, NULL);
+	if (!err)
+		inode_stat(&i, &rq->attr);
+	return err;
+}
+
+int file_setattr(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct talos_batch *b = talos_batch_new();
+	struct lock_set locks;
+	int err;
+
+	if (!b)
+		return TALOS_ERR_NO_MEMORY;
+	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
+	err = setattr_locked(fs, rq, b);
+	inode_unlock(fs, &locks);
+	talos_batch_free(b);
+	return err;
+}
+
+/* --- open and release ---------------------------------------------------------------------- */
+
+int file_open(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct lock_set locks;
+	struct inode i;
+	int err;
+
+	if ((rq->flags & O_ACCMODE) != O_RDONLY && !fs->writable_role)
+		return TALOS_ERR_READ_ONLY;
+	/* Under the lock: an unlink either sees this open or is seen by it. */
+	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
+	err = inode_load(fs, rq->ino, &i);
+	if (!err)
+		err = open_add(fs, rq->ino);
+	inode_unlock(fs, &locks);
+	return err;
+}
+
+int file_release(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct lock_set locks;
+	int err = TALOS_OK;
+
+	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
+	/* If removing fails now, the orphan list makes the next leader do it. */
+	if (open_drop(fs, rq->ino) && fs->writable_role)
+		err = orphan_reap(fs, rq->ino);
+	inode_unlock(fs, &locks);
+	(void)err;
+	return TALOS_OK;
+}
+
+/* --- data --------------------------------------------------------------------------------------- */
+
+int file_read(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct fs_key k = key_data(rq->ino);
+	struct inode i;
+	int err = inode_load(fs, rq->ino, &i);
+
+	if (err)
+		return err;
+	if (S_ISDIR(i.mode))
+		return FS_ERRNO(EISDIR);
+	rq->out_bytes = rq->offset >= i.size ? 0 : talos_min(rq->length, i.size - rq->offset);
+	rq->out = talos_malloc(rq->out_bytes);
+	if (!rq->out)
+		return TALOS_ERR_NO_MEMORY;
+	if (rq->out_bytes)
+		err = talos_engine_span_read(fs->engine, k.b, k.n, rq->offset, rq->out,
+					     (uint32_t)rq->out_bytes);
+	fs->read_bytes += rq->out_bytes;
+	return err;
+}
+
+/* How much of what is left goes into the next batch. */
+static uint32_t next_piece(struct talos_fs *fs, uint64_t left)
+{
+	uint32_t max = talos_engine_batch_bytes_max(fs->engine), room;
+
+	if (left <= ATOMIC_WRITE_BYTES && left <= max)
+		return (uint32_t)left;
+	room = talos_engine_room(fs->engine, WRITE_OVERHEAD);
+	if (room >= ROOM_BYTES_MIN)
+		max = talos_min(max, room);
+	return (uint32_t)talos_min(left, (uint64_t)max);
+}
+
+static int write_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b)
+{
+	struct fs_key k = key_data(rq->ino);
+	const uint8_t *data = rq->data;
+	uint64_t offset = rq->offset, end = rq->offset + rq->length;
+	struct inode i;
+	int err = inode_load(fs, rq->ino, &i);
+
+	if (!err && !S_ISREG(i.mode))
+		err = TALOS_ERR_INVALID;
+	while (!err && offset < end) {
+		uint32_t n = next_piece(fs, end - offset);
+
+		talos_batch_clear(b);
+		i.size = talos_max(i.size, offset + n);
+		inode_touch(fs, &i);
+		err = talos_batch_span_write(b, k.b, k.n, offset, data, n);
+		if (!err)
+			err = inode_put(b, &i);
+		if (!err)
+			err = talos_engine_write(fs->engine, b, NULL);
+		if (err)
+			break;
+		data += n;
+		offset += n;
+	}
+	/* A part that is in counts as a short write, unless it will be tried again as a whole. */
+	rq->out_bytes = offset - rq->offset;
+	return rq->out_bytes && err != TALOS_ERR_AGAIN ? TALOS_OK : err;
+}
+
+int file_write(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct talos_batch *b;
+	struct lock_set locks;
+	int err;
+
+	if (rq->offset > TALOS_FILE_BYTES_MAX || rq->length > TALOS_FILE_BYTES_MAX - rq->offset)
+		return FS_ERRNO(EFBIG);
+	b = talos_batch_new();
+	if (!b)
+		return TALOS_ERR_NO_MEMORY;
+	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
+	err = write_locked(fs, rq, b);
+	inode_unlock(fs, &locks);
+	talos_batch_free(b);
+	fs->written_bytes += rq->out_bytes;
+	return err;
+}
+
+/*
+ * Space is not set aside in a log: so a plain fallocate can only move the size,
+ * which would promise what it does not give. Punching and zeroing cost one
+ * entry and are exact.
+ */
+static int fallocate_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b)
+{
+	struct fs_key k = key_data(rq->ino);
+	bool keep = rq->flags & FALLOC_FL_KEEP_SIZE;
+	struct inode i;
+	int err = inode_load(fs, rq->ino, &i);
+
+	if (err)
+		return err;
+	if (!S_ISREG(i.mode))
+		return FS_ERRNO(ENODEV);
+	if (rq->offset + rq->length > i.size && !keep)
+		i.size = rq->offset + rq->length;
+	inode_touch(fs, &i);
+	err = talos_batch_span_clear(b, k.b, k.n, rq->offset, rq->length);
+	if (!err)
+		err = inode_put(b, &i);
+	return err ? err : talos_engine_write_reserved(fs->engine, b, NULL);
+}
+
+int file_fallocate(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct talos_batch *b;
+	struct lock_set locks;
+	int err;
+
+	if (rq->flags != (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) &&
+	    (rq->flags & ~(uint32_t)FALLOC_FL_KEEP_SIZE) != FALLOC_FL_ZERO_RANGE)
+		return TALOS_ERR_UNSUPPORTED;
+	if (!rq->length)
+		return TALOS_ERR_INVALID;
+	if (rq->offset > TALOS_FILE_BYTES_MAX || rq->length > TALOS_FILE_BYTES_MAX - rq->offset)
+		return FS_ERRNO(EFBIG);
+	b = talos_batch_new();
+	if (!b)
+		return TALOS_ERR_NO_MEMORY;
+	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
+	err = fallocate_locked(fs, rq, b);
+	inode_unlock(fs, &locks);
+	talos_batch_free(b);
+	return err;
+}
+
+int file_statfs(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct talos_engine_stats s;
+	uint64_t per_slot, usable;
+
+	talos_engine_stats(fs->engine, &s);
+	per_slot = s.segment_bytes / TALOS_BLOCK_BYTES;
+	usable = s.slots_free > s.reserve_slots ? s.slots_free - s.reserve_slots : 0;
+	rq->statvfs = (struct statvfs){
+		.f_bsize = TALOS_BLOCK_BYTES,
+		.f_frsize = TALOS_BLOCK_BYTES,
+		.f_blocks = s.slots_total * per_slot,
+		.f_bfree = s.slots_free * per_slot,
+		.f_bavail = usable * per_slot,
+		/* Inodes are pairs like any other: as many as there is room for. */
+		.f_files = s.slots_total * per_slot,
+		.f_ffree = usable * per_slot,
+		.f_favail = usable * per_slot,
+		.f_namemax = TALOS_NAME_BYTES_MAX,
+	};
+	return TALOS_OK;
+}

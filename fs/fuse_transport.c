@@ -1,0 +1,707 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libfuse's low-level interface as a transport of requests: decodes each call
+ * into a request, and its results into a reply.
+ *
+ * What the kernel may cache: on a leader names, attributes and pages for an
+ * hour, since this mount makes all changes itself. On a backup nothing, for
+ * its view changes underneath; so a promotion finds nothing stale there. A
+ * deposed leader's caches stay true, since no change will come. Inode numbers are never reused, so they serve
+ * as FUSE's node ids, and lookups need not be counted.
+ *
+ * FLUSH is answered ENOSYS once, and not sent again: when write() returned,
+ * the data are in the log already.
+ */
+#define FUSE_USE_VERSION 314
+#include <dirent.h>
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "fs_private.h"
+#include "talos/log.h"
+
+#define LEADER_TIMEOUT_S 3600.0
+#define REQUEST_BYTES_MAX (1u << 20)
+
+struct fuse_transport {
+	struct talos_fs *fs;
+	struct fuse_session *session;
+	unsigned threads;
+	bool mounted;
+};
+
+/* What a request needs to be answered; lies behind rq->transport. */
+struct fuse_call {
+	fuse_req_t req;
+	struct fuse_transport *t;
+	struct fuse_file_info fi;
+	char *buf; /* READDIR */
+	size_t size, used;
+	bool plus;
+};
+
+static struct fuse_transport *transport_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+static double timeout_of(const struct fuse_transport *t)
+{
+	return t->fs->writable_role ? LEADER_TIMEOUT_S : 0;
+}
+
+/* --- replies ------------------------------------------------------------------------------ */
+
+static struct fuse_entry_param entry_of(const struct fuse_transport *t, const struct stat *st)
+{
+	return (struct fuse_entry_param){
+		.ino = st->st_ino,
+		.generation = 1,
+		.attr = *st,
+		.attr_timeout = timeout_of(t),
+		.entry_timeout = timeout_of(t),
+	};
+}
+
+static void end_call(struct fs_request *rq)
+{
+	struct fuse_call *c = rq->transport;
+
+	free(c->buf);
+	free(c);
+}
+
+static void reply_error(struct fs_request *rq, int error)
+{
+	struct fuse_call *c = rq->transport;
+
+	fuse_reply_err(c->req, error);
+	end_call(rq);
+}
+
+static void reply_entry(struct fs_request *rq, int error)
+{
+	struct fuse_call *c = rq->transport;
+	struct fuse_entry_param e = entry_of(c->t, &rq->attr);
+
+	if (error == ENOENT && rq->op == FS_OP_LOOKUP && timeout_of(c->t) > 0) {
+		e = (struct fuse_entry_param){ .entry_timeout = timeout_of(c->t) };
+		error = 0;
+	}
+	if (error)
+		fuse_reply_err(c->req, error);
+	else
+		fuse_reply_entry(c->req, &e);
+	end_call(rq);
+}
+
+static void reply_attr(struct fs_request *rq, int error)
+{
+	struct fuse_call *c = rq->transport;
+
+	if (error)
+		fuse_reply_err(c->req, error);
+	else
+		fuse_reply_attr(c->req, &rq->attr, timeout_of(c->t));
+	end_call(rq);
+}
+
+static void reply_open(struct fs_request *rq, int error)
+{
+	struct fuse_call *c = rq->transport;
+
+	c->fi.keep_cache = c->t->fs->writable_role;
+	if (error)
+		fuse_reply_err(c->req, error);
+	else
+		fuse_reply_open(c->req, &c->fi);
+	end_call(rq);
+}
+
+static void reply_create(struct fs_request *rq, int error)
+{
+	struct fuse_call *c = rq->transport;
+	struct fuse_entry_param e = entry_of(c->t, &rq->attr);
+
+	c->fi.keep_cache = c->t->fs->writable_role;
+	if (error)
+		fuse_reply_err(c->req, error);
+	else
+		fuse_reply_create(c->req, &e, &c->fi);
+	end_call(rq);
+}
+
+static void reply_bytes(struct fs_request *rq, int error)
+{
+	struct fuse_call *c = rq->transport;
+
+	if (error)
+		fuse_reply_err(c->req, error);
+	else
+		fuse_reply_buf(c->req, rq->out, rq->out_bytes);
+	end_call(rq);
+}
+
+static void reply_text(struct fs_request *rq, int error)
+{
+	struct fuse_call *c = rq->transport;
+
+	if (error)
+		fuse_reply_err(c->req, error);
+	else
+		fuse_reply_readlink(c->req, rq->out);
+	end_call(rq);
+}
+
+static void reply_written(struct fs_request *rq, int error)
+{
+	struct fuse_call *c = rq->transport;
+
+	if (error)
+		fuse_reply_err(c->req, error);
+	else
+		fuse_reply_write(c->req, rq->out_bytes);
+	end_call(rq);
+}
+
+/* Of GETXATTR and LISTXATTR: the bytes, or how many there are. */
+static void reply_xattr(struct fs_request *rq, int error)
+{
+	struct fuse_call *c = rq->transport;
+
+	if (error)
+		fuse_reply_err(c->req, error);
+	else if (!rq->length)
+		fuse_reply_xattr(c->req, rq->out_bytes);
+	else
+		fuse_reply_buf(c->req, rq->out, rq->out_bytes);
+	end_call(rq);
+}
+
+static void reply_statfs(struct fs_request *rq, int error)
+{
+	struct fuse_call *c = rq->transport;
+
+	if (error)
+		fuse_reply_err(c->req, error);
+	else
+		fuse_reply_statfs(c->req, &rq->statvfs);
+	end_call(rq);
+}
+
+static void reply_readdir(struct fs_request *rq, int error)
+{
+	struct fuse_call *c = rq->transport;
+
+	/* An error behind some names is met again by the next call. */
+	if (error && !c->used)
+		fuse_reply_err(c->req, error);
+	else
+		fuse_reply_buf(c->req, c->buf, c->used);
+	end_call(rq);
+}
+
+/* --- calls ------------------------------------------------------------------------------------ */
+
+static struct fs_request begin(fuse_req_t req, enum fs_op op, uint64_t ino,
+			       void (*reply)(struct fs_request *rq, int error))
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+	return (struct fs_request){
+		.op = op,
+		.ino = ino,
+		.uid = ctx->uid,
+		.gid = ctx->gid,
+		.reply = reply,
+		.transport = req, /* until submit() */
+	};
+}
+
+static void submit(struct fs_request *rq, const struct fuse_file_info *fi)
+{
+	fuse_req_t req = rq->transport;
+	struct fuse_call *c = calloc(1, sizeof(*c));
+
+	if (!c) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	c->req = req;
+	c->t = transport_of(req);
+	if (fi)
+		c->fi = *fi;
+	rq->transport = c;
+	ops_submit(c->t->fs, rq);
+}
+
+static void call_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fs_request rq = begin(req, FS_OP_LOOKUP, parent, reply_entry);
+
+	rq.name = name;
+	submit(&rq, NULL);
+}
+
+static void call_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
+{
+	(void)ino;
+	(void)count;
+	fuse_reply_none(req);
+}
+
+static void call_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	(void)count;
+	(void)forgets;
+	fuse_reply_none(req);
+}
+
+static void call_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs_request rq = begin(req, FS_OP_GETATTR, ino, reply_attr);
+
+	(void)fi;
+	submit(&rq, NULL);
+}
+
+static void call_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
+			 struct fuse_file_info *fi)
+{
+	static const struct {
+		int fuse;
+		uint32_t ours;
+	} map[] = {
+		{ FUSE_SET_ATTR_MODE, FS_SET_MODE },
+		{ FUSE_SET_ATTR_UID, FS_SET_UID },
+		{ FUSE_SET_ATTR_GID, FS_SET_GID },
+		{ FUSE_SET_ATTR_SIZE, FS_SET_SIZE },
+		{ FUSE_SET_ATTR_ATIME, FS_SET_ATIME },
+		{ FUSE_SET_ATTR_MTIME, FS_SET_MTIME },
+		{ FUSE_SET_ATTR_ATIME_NOW, FS_SET_ATIME_NOW },
+		{ FUSE_SET_ATTR_MTIME_NOW, FS_SET_MTIME_NOW },
+		{ FUSE_SET_ATTR_CTIME, FS_SET_CTIME },
+	};
+	struct fs_request rq = begin(req, FS_OP_SETATTR, ino, reply_attr);
+
+	(void)fi;
+	rq.set = *attr;
+	for (unsigned i = 0; i < sizeof(map) / sizeof(map[0]); i++)
+		if (to_set & map[i].fuse)
+			rq.flags |= map[i].ours;
+	submit(&rq, NULL);
+}
+
+static void call_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	struct fs_request rq = begin(req, FS_OP_READLINK, ino, reply_text);
+
+	submit(&rq, NULL);
+}
+
+static void call_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	struct fs_request rq = begin(req, FS_OP_MKNOD, parent, reply_entry);
+
+	rq.name = name;
+	rq.mode = mode;
+	rq.rdev = rdev;
+	submit(&rq, NULL);
+}
+
+static void call_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	call_mknod(req, parent, name, (mode & 07777) | S_IFDIR, 0);
+}
+
+static void call_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+	struct fs_request rq = begin(req, FS_OP_SYMLINK, parent, reply_entry);
+
+	rq.name = name;
+	rq.target = target;
+	submit(&rq, NULL);
+}
+
+static void call_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+			struct fuse_file_info *fi)
+{
+	struct fs_request rq = begin(req, FS_OP_CREATE, parent, reply_create);
+
+	rq.name = name;
+	rq.mode = mode | S_IFREG;
+	submit(&rq, fi);
+}
+
+static void call_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fs_request rq = begin(req, FS_OP_UNLINK, parent, reply_error);
+
+	rq.name = name;
+	submit(&rq, NULL);
+}
+
+static void call_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fs_request rq = begin(req, FS_OP_RMDIR, parent, reply_error);
+
+	rq.name = name;
+	submit(&rq, NULL);
+}
+
+static void call_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+			const char *new_name, unsigned int flags)
+{
+	struct fs_request rq = begin(req, FS_OP_RENAME, parent, reply_error);
+
+	rq.name = name;
+	rq.new_ino = new_parent;
+	rq.new_name = new_name;
+	rq.flags = flags;
+	submit(&rq, NULL);
+}
+
+static void call_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name)
+{
+	struct fs_request rq = begin(req, FS_OP_LINK, ino, reply_entry);
+
+	rq.new_ino = new_parent;
+	rq.new_name = new_name;
+	submit(&rq, NULL);
+}
+
+static void call_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs_request rq = begin(req, FS_OP_OPEN, ino, reply_open);
+
+	rq.flags = (uint32_t)fi->flags;
+	submit(&rq, fi);
+}
+
+static void call_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs_request rq = begin(req, FS_OP_RELEASE, ino, reply_error);
+
+	(void)fi;
+	submit(&rq, NULL);
+}
+
+static void call_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+		      struct fuse_file_info *fi)
+{
+	struct fs_request rq = begin(req, FS_OP_READ, ino, reply_bytes);
+
+	(void)fi;
+	rq.offset = (uint64_t)offset;
+	rq.length = size;
+	submit(&rq, NULL);
+}
+
+static void call_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
+		       struct fuse_file_info *fi)
+{
+	struct fs_request rq = begin(req, FS_OP_WRITE, ino, reply_written);
+
+	(void)fi;
+	rq.data = data;
+	rq.offset = (uint64_t)offset;
+	rq.length = size;
+	submit(&rq, NULL);
+}
+
+static void call_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	(void)fi;
+	fuse_reply_err(req, ENOSYS);
+}
+
+static void call_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	struct fs_request rq = begin(req, FS_OP_FSYNC, ino, reply_error);
+
+	(void)datasync;
+	(void)fi;
+	submit(&rq, NULL);
+}
+
+static void call_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+			   struct fuse_file_info *fi)
+{
+	struct fs_request rq = begin(req, FS_OP_FALLOCATE, ino, reply_error);
+
+	(void)fi;
+	rq.flags = (uint32_t)mode;
+	rq.offset = (uint64_t)offset;
+	rq.length = (uint64_t)length;
+	submit(&rq, NULL);
+}
+
+static void call_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct fs_request rq = begin(req, FS_OP_STATFS, ino, reply_statfs);
+
+	submit(&rq, NULL);
+}
+
+static void call_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
+			  size_t size, int flags)
+{
+	struct fs_request rq = begin(req, FS_OP_SETXATTR, ino, reply_error);
+
+	rq.name = name;
+	rq.data = value;
+	rq.length = size;
+	rq.flags = (uint32_t)flags;
+	submit(&rq, NULL);
+}
+
+static void call_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	struct fs_request rq = begin(req, FS_OP_GETXATTR, ino, reply_xattr);
+
+	rq.name = name;
+	rq.length = size;
+	submit(&rq, NULL);
+}
+
+static void call_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	struct fs_request rq = begin(req, FS_OP_LISTXATTR, ino, reply_xattr);
+
+	rq.length = size;
+	submit(&rq, NULL);
+}
+
+static void call_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	struct fs_request rq = begin(req, FS_OP_REMOVEXATTR, ino, reply_error);
+
+	rq.name = name;
+	submit(&rq, NULL);
+}
+
+static bool add_dirent(struct fs_request *rq, const char *name, uint64_t ino, unsigned type,
+		       uint64_t cookie, const struct stat *attr)
+{
+	struct fuse_call *c = rq->transport;
+	struct stat st = { .st_ino = ino, .st_mode = DTTOIF(type) };
+	size_t left = c->size - c->used, need;
+
+	if (c->plus) {
+		struct fuse_entry_param e = { .attr = st };
+
+		/* Without attributes (dots, or just unlinked) the kernel gets only the name. */
+		if (attr)
+			e = entry_of(c->t, attr);
+		need = fuse_add_direntry_plus(c->req, c->buf + c->used, left, name, &e,
+					      (off_t)cookie);
+	} else {
+		need = fuse_add_direntry(c->req, c->buf + c->used, left, name, &st,
+					 (off_t)cookie);
+	}
+	if (need > left)
+		return false;
+	c->used += need;
+	return true;
+}
+
+static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, bool plus)
+{
+	struct fs_request rq = begin(req, FS_OP_READDIR, ino, reply_readdir);
+	struct fuse_call *c = calloc(1, sizeof(*c));
+	char *buf = malloc(size);
+
+	if (!c || !buf) {
+		free(c);
+		free(buf);
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	*c = (struct fuse_call){
+		.req = req, .t = transport_of(req), .buf = buf, .size = size, .plus = plus
+	};
+	rq.transport = c;
+	rq.offset = (uint64_t)offset;
+	rq.dirent = add_dirent;
+	rq.want_attr = plus;
+	ops_submit(c->t->fs, &rq);
+}
+
+static void call_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+			 struct fuse_file_info *fi)
+{
+	(void)fi;
+	list(req, ino, size, offset, false);
+}
+
+static void call_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+			     struct fuse_file_info *fi)
+{
+	(void)fi;
+	list(req, ino, size, offset, true);
+}
+
+static void call_init(void *userdata, struct fuse_conn_info *conn)
+{
+	(void)userdata;
+	conn->max_write = REQUEST_BYTES_MAX;
+	conn->max_readahead = REQUEST_BYTES_MAX;
+	conn->max_background = 256;
+	conn->congestion_threshold = 192;
+	/* Splicing costs more than copying here; O_TRUNC comes as a setattr. */
+	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
+				  FUSE_CAP_SPLICE_MOVE | FUSE_CAP_ATOMIC_O_TRUNC |
+				  FUSE_CAP_WRITEBACK_CACHE);
+	conn->want |= conn->capable &
+		      (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
+		       FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_READ | FUSE_CAP_AUTO_INVAL_DATA |
+		       FUSE_CAP_CACHE_SYMLINKS);
+}
+
+static const struct fuse_lowlevel_ops calls = {
+	.init = call_init,
+	.lookup = call_lookup,
+	.forget = call_forget,
+	.forget_multi = call_forget_multi,
+	.getattr = call_getattr,
+	.setattr = call_setattr,
+	.readlink = call_readlink,
+	.mknod = call_mknod,
+	.mkdir = call_mkdir,
+	.symlink = call_symlink,
+	.create = call_create,
+	.unlink = call_unlink,
+	.rmdir = call_rmdir,
+	.rename = call_rename,
+	.link = call_link,
+	.open = call_open,
+	.release = call_release,
+	.read = call_read,
+	.write = call_write,
+	.flush = call_flush,
+	.fsync = call_fsync,
+	.fsyncdir = call_fsync,
+	.fallocate = call_fallocate,
+	.statfs = call_statfs,
+	.setxattr = call_setxattr,
+	.getxattr = call_getxattr,
+	.listxattr = call_listxattr,
+	.removexattr = call_removexattr,
+	.readdir = call_readdir,
+	.readdirplus = call_readdirplus,
+};
+
+/* --- interrupts of parked requests ------------------------------------------------------------------ */
+
+static void interrupted(fuse_req_t req, void *data)
+{
+	struct fuse_transport *t = transport_of(req);
+
+	queue_interrupt(t->fs, data);
+}
+
+void fuse_transport_parked(struct fs_request *copied)
+{
+	struct fuse_call *c = copied->transport;
+
+	fuse_req_interrupt_func(c->req, interrupted, copied);
+}
+
+/* --- the session ---------------------------------------------------------------------------------------- */
+
+static void to_log(enum fuse_log_level level, const char *fmt, va_list args)
+{
+	char line[512];
+
+	vsnprintf(line, sizeof(line), fmt, args);
+	line[strcspn(line, "\n")] = 0;
+	talos_log(level <= FUSE_LOG_ERR ? TALOS_LOG_ERROR : TALOS_LOG_INFO, "%s", line);
+}
+
+static struct fuse_session *make_session(struct fuse_transport *t, const struct talos_fs_options *o)
+{
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	struct fuse_session *se = NULL;
+	char *options = NULL;
+
+	if (asprintf(&options,
+		     "subtype=talosfs,fsname=%s,default_permissions,allow_other%s%s",
+		     o->source, o->fuse_options && *o->fuse_options ? "," : "",
+		     o->fuse_options ? o->fuse_options : "") < 0)
+		return NULL;
+	if (fuse_opt_add_arg(&args, "talosfs") == 0 && fuse_opt_add_arg(&args, "-o") == 0 &&
+	    fuse_opt_add_arg(&args, options) == 0 &&
+	    (!o->debug || fuse_opt_add_arg(&args, "-d") == 0))
+		se = fuse_session_new(&args, &calls, sizeof(calls), t);
+	fuse_opt_free_args(&args);
+	free(options);
+	return se;
+}
+
+static unsigned thread_count(unsigned wanted)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (wanted)
+		return wanted;
+	return cpus < 2 ? 2 : (unsigned)cpus;
+}
+
+int fuse_transport_open(struct talos_fs *fs, const struct talos_fs_options *o)
+{
+	struct fuse_transport *t;
+
+	if (access("/dev/fuse", R_OK | W_OK))
+		return TALOS_ERR_UNSUPPORTED;
+	t = talos_calloc(1, sizeof(*t));
+	if (!t)
+		return TALOS_ERR_NO_MEMORY;
+	fs->transport = t;
+	t->fs = fs;
+	/* Reads from the device block a thread: two more than there are CPUs keep those busy. */
+	t->threads = thread_count(o->threads) + 2;
+	fuse_set_log_func(to_log);
+	t->session = make_session(t, o);
+	if (!t->session)
+		return TALOS_ERR_INVALID;
+	if (fuse_session_mount(t->session, o->mountpoint))
+		return TALOS_ERR_SYSTEM;
+	t->mounted = true;
+	return TALOS_OK;
+}
+
+int fuse_transport_run(struct fuse_transport *t)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	int err;
+
+	if (!config)
+		return TALOS_ERR_NO_MEMORY;
+	fuse_loop_cfg_set_clone_fd(config, 0);
+	fuse_loop_cfg_set_max_threads(config, t->threads);
+	fuse_loop_cfg_set_idle_threads(config, t->threads); /* never reaped: coming and going costs most */
+	err = fuse_session_loop_mt(t->session, config);
+	fuse_loop_cfg_destroy(config);
+	return err < 0 ? TALOS_ERR_SYSTEM : TALOS_OK;
+}
+
+void fuse_transport_stop(struct fuse_transport *t)
+{
+	fuse_session_exit(t->session);
+}
+
+void fuse_transport_close(struct fuse_transport *t)
+{
+	if (!t)
+		return;
+	if (t->mounted)
+		fuse_session_unmount(t->session);
+	if (t->session)
+		fuse_session_destroy(t->session);
+	talos_free(t);
+}

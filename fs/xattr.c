@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Extended attributes: one pair each. An inode without any says so in its
+ * flags, so that the kernel's many questions for security.capability cost no
+ * lookup.
+ */
+#include <errno.h>
+#include <sys/xattr.h>
+
+#include "fs_private.h"
+
+#define LIST_BYTES_MAX 65536u
+
+static int check_name(const char *name)
+{
+	static const char *const spaces[] = { "user.", "trusted.", "security.", NULL };
+
+	if (strlen(name) > TALOS_NAME_BYTES_MAX)
+		return FS_ERRNO(ERANGE);
+	for (unsigned i = 0; spaces[i]; i++)
+		if (!strncmp(name, spaces[i], strlen(spaces[i])) && name[strlen(spaces[i])])
+			return TALOS_OK;
+	return TALOS_ERR_UNSUPPORTED; /* system.*, ACLs among them */
+}
+
+static int exists(struct talos_fs *fs, const struct inode *i, const char *name, uint32_t *out_bytes)
+{
+	struct fs_key k = key_xattr(i->ino, name);
+	int err;
+
+	if (!(i->flags & TALOS_INODE_HAS_XATTR))
+		return TALOS_ERR_NOT_FOUND;
+	*out_bytes = 0;
+	err = talos_engine_get(fs->engine, k.b, k.n, NULL, 0, out_bytes);
+	return err == TALOS_ERR_TOO_BIG ? TALOS_OK : err;
+}
+
+static int set_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b)
+{
+	struct fs_key k = key_xattr(rq->ino, rq->name);
+	struct inode i;
+	uint32_t n;
+	int err = inode_load(fs, rq->ino, &i), there;
+
+	if (err)
+		return err;
+	there = exists(fs, &i, rq->name, &n);
+	if (there && there != TALOS_ERR_NOT_FOUND)
+		return there;
+	if (!there && rq->flags & XATTR_CREATE)
+		return TALOS_ERR_EXISTS;
+	if (there && rq->flags & XATTR_REPLACE)
+		return FS_ERRNO(ENODATA);
+	i.flags |= TALOS_INODE_HAS_XATTR;
+	i.ctime_ns = fs_now_ns(fs);
+	err = talos_batch_put(b, k.b, k.n, rq->data, (uint32_t)rq->length);
+	if (!err)
+		err = inode_put(b, &i);
+	return err ? err : talos_engine_write(fs->engine, b, NULL);
+}
+
+static int remove_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b)
+{
+	struct fs_key k = key_xattr(rq->ino, rq->name);
+	struct inode i;
+	uint32_t n;
+	int err = inode_load(fs, rq->ino, &i);
+
+	if (!err)
+		err = exists(fs, &i, rq->name, &n);
+	if (err)
+		return err == TALOS_ERR_NOT_FOUND ? FS_ERRNO(ENODATA) : err;
+	i.ctime_ns = fs_now_ns(fs);
+	err = talos_batch_delete(b, k.b, k.n);
+	if (!err)
+		err = inode_put(b, &i);
+	return err ? err : talos_engine_write_reserved(fs->engine, b, NULL);
+}
+
+static int change(struct talos_fs *fs, struct fs_request *rq,
+		  int (*run)(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b))
+{
+	struct talos_batch *b;
+	struct lock_set locks;
+	int err = check_name(rq->name);
+
+	if (err)
+		return err;
+	b = talos_batch_new();
+	if (!b)
+		return TALOS_ERR_NO_MEMORY;
+	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
+	err = run(fs, rq, b);
+	inode_unlock(fs, &locks);
+	talos_batch_free(b);
+	return err;
+}
+
+int xattr_set(struct talos_fs *fs, struct fs_request *rq)
+{
+	if (rq->length > TALOS_XATTR_BYTES_MAX)
+		return TALOS_ERR_TOO_BIG;
+	return change(fs, rq, set_locked);
+}
+
+int xattr_remove(struct talos_fs *fs, struct fs_request *rq)
+{
+	return change(fs, rq, remove_locked);
+}
+
+int xattr_get(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct fs_key k = key_xattr(rq->ino, rq->name);
+	struct inode i;
+	uint32_t n = 0;
+	int err = check_name(rq->name);
+
+	if (!err)
+		err = inode_load(fs, rq->ino, &i);
+	if (err)
+		return err;
+	err = exists(fs, &i, rq->name, &n);
+	if (err == TALOS_ERR_NOT_FOUND)
+		return FS_ERRNO(ENODATA);
+	rq->out_bytes = n;
+	if (err || !rq->length)
+		return err;
+	if (n > rq->length)
+		return FS_ERRNO(ERANGE);
+	rq->out = talos_malloc(n);
+	if (!rq->out)
+		return TALOS_ERR_NO_MEMORY;
+	err = talos_engine_get(fs->engine, k.b, k.n, rq->out, n, &n);
+	rq->out_bytes = n;
+	/* It changed or went away since we looked. */
+	if (err == TALOS_ERR_TOO_BIG)
+		return FS_ERRNO(ERANGE);
+	return err == TALOS_ERR_NOT_FOUND ? FS_ERRNO(ENODATA) : err;
+}
+
+/* --- all of an inode's ------------------------------------------------------------------- */
+
+struct names {
+	char *list; /* NUL-terminated names one after the other; NULL: only count */
+	uint64_t bytes, room;
+};
+
+static int add_name(void *ctx, const uint8_t *key, uint32_t key_bytes, const uint8_t *value,
+		    uint32_t value_bytes)
+{
+	struct names *n = ctx;
+	uint32_t bytes = key_bytes - 10;
+
+	(void)value;
+	(void)value_bytes;
+	if (n->list) {
+		if (n->bytes + bytes + 1 > n->room)
+			return FS_ERRNO(ERANGE);
+		memcpy(n->list + n->bytes, key + 10, bytes);
+		n->list[n->bytes + bytes] = 0;
+	}
+	n->bytes += bytes + 1;
+	return 0;
+}
+
+int xattr_list(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct fs_key prefix = key_xattr_prefix(rq->ino);
+	struct names n = { .room = talos_min(rq->length, (uint64_t)LIST_BYTES_MAX) };
+	struct inode i;
+	int err = inode_load(fs, rq->ino, &i);
+
+	if (err)
+		return err;
+	if (rq->length) {
+		rq->out = n.list = talos_malloc(n.room);
+		if (!n.list)
+			return TALOS_ERR_NO_MEMORY;
+	}
+	if (i.flags & TALOS_INODE_HAS_XATTR)
+		err = talos_engine_scan(fs->engine, prefix.b, prefix.n, NULL, 0, add_name, &n);
+	rq->out_bytes = n.bytes;
+	return err;
+}
+
+static int add_delete(void *ctx, const uint8_t *key, uint32_t key_bytes, const uint8_t *value,
+		      uint32_t value_bytes)
+{
+	(void)value;
+	(void)value_bytes;
+	return talos_batch_delete(ctx, key, key_bytes);
+}
+
+int xattr_remove_all(struct talos_fs *fs, struct talos_batch *b, uint64_t ino)
+{
+	struct fs_key prefix = key_xattr_prefix(ino);
+
+	return talos_engine_scan(fs->engine, prefix.b, prefix.n, NULL, 0, add_delete, b);
+}
