@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The control socket: /run/talosfs/MAJOR:MINOR.sock, by the mount's device
+ * number, which is found in /proc/self/mountinfo without touching the mount: a
+ * hung daemon must not hang the tool that asks what is wrong with it.
+ *
+ * One JSON object each way per connection, ended by shutting down the sending
+ * side; at most 64 KiB, a few seconds.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "daemon.h"
+#include "options.h"
+#include "talos/log.h"
+
+#define RUN_DIR "/run/talosfs"
+#define REQUEST_BYTES_MAX 65536u
+#define REPLY_BYTES_MAX (1u << 20)
+
+struct control {
+	struct daemon *daemon;
+	control_handler handler;
+	int fd, stop_fd;
+	pthread_t thread;
+	char path[108];
+};
+
+/* --- where it is ------------------------------------------------------------------------- */
+
+/* Undo mountinfo's \040 and the like, in place. */
+static void unescape(char *s)
+{
+	char *to = s;
+
+	for (; *s; s++) {
+		if (s[0] == '\\' && s[1] && s[2] && s[3]) {
+			*to++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
+			s += 3;
+		} else {
+			*to++ = *s;
+		}
+	}
+	*to = 0;
+}
+
+bool control_path(const char *mountpoint, char *buf, size_t bytes)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char line[8192], dev[32], dir[4097];
+	bool found = false;
+
+	if (!f)
+		return false;
+	/* The last one wins: it lies on top. */
+	while (fgets(line, sizeof(line), f)) {
+		if (!strstr(line, " - fuse.talosfs ") && !strstr(line, " - fuseblk.talosfs "))
+			continue;
+		if (sscanf(line, "%*d %*d %31s %*s %4096s", dev, dir) != 2)
+			continue;
+		unescape(dir);
+		if (strcmp(dir, mountpoint) != 0)
+			continue;
+		snprintf(buf, bytes, RUN_DIR "/%s.sock", dev);
+		found = true;
+	}
+	fclose(f);
+	return found;
+}
+
+/* --- bytes ------------------------------------------------------------------------------------ */
+
+/* Read to the end, within limits; NUL-terminated. NULL: too long, too slow, or an error. */
+static char *read_all(int fd, size_t max, int timeout_ms)
+{
+	char *buf = malloc(max + 1);
+	size_t used = 0;
+
+	while (buf) {
+		struct pollfd p = { .fd = fd, .events = POLLIN };
+		ssize_t n = poll(&p, 1, timeout_ms) == 1 ? read(fd, buf + used, max - used) : -1;
+
+		if (n == 0) {
+			buf[used] = 0;
+			return buf;
+		}
+		if (n > 0)
+			used += (size_t)n;
+		if ((n < 0 && errno != EINTR) || used == max)
+			break;
+	}
+	free(buf);
+	return NULL;
+}
+
+static bool write_all(int fd, const char *text)
+{
+	size_t left = strlen(text);
+
+	while (left) {
+		ssize_t n = send(fd, text, left, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return false;
+		text += n;
+		left -= (size_t)n;
+	}
+	return shutdown(fd, SHUT_WR) == 0;
+}
+
+/* --- the daemon's side --------------------------------------------------------------------------- */
+
+static void serve_one(struct control *c, int fd)
+{
+	char *text = read_all(fd, REQUEST_BYTES_MAX, 5000);
+	json_t *request = text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL, *reply;
+	char *out;
+
+	if (json_is_object(request))
+		reply = c->handler(c->daemon, request);
+	else
+		reply = json_pack("{s:s}", "error", "not a JSON object");
+	out = json_dumps(reply, JSON_COMPACT);
+	if (out)
+		write_all(fd, out);
+	free(out);
+	json_decref(reply);
+	json_decref(request);
+	free(text);
+}
+
+static void *serve(void *arg)
+{
+	struct control *c = arg;
+
+	for (;;) {
+		struct pollfd p[2] = { { .fd = c->fd, .events = POLLIN },
+				       { .fd = c->stop_fd, .events = POLLIN } };
+		int fd;
+
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			break;
+		if (p[1].revents)
+			break;
+		fd = p[0].revents ? accept4(c->fd, NULL, NULL, SOCK_CLOEXEC) : -1;
+		if (fd >= 0) {
+			serve_one(c, fd);
+			close(fd);
+		}
+	}
+	return NULL;
+}
+
+static int make_socket(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	mode_t old;
+	int err;
+
+	if (fd < 0)
+		return -1;
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+	unlink(path); /* of a daemon that was killed: device numbers are used again */
+	old = umask(0177);
+	err = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(fd, 8);
+	umask(old);
+	if (err) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+int control_start(struct daemon *d, control_handler handler, struct control **out)
+{
+	struct control *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return TALOS_ERR_NO_MEMORY;
+	c->daemon = d;
+	c->handler = handler;
+	c->fd = c->stop_fd = -1;
+	mkdir(RUN_DIR, 0700);
+	if (control_path(d->o.mountpoint, c->path, sizeof(c->path)))
+		c->fd = make_socket(c->path);
+	if (c->fd >= 0)
+		c->stop_fd = eventfd(0, EFD_CLOEXEC);
+	if (c->stop_fd < 0 || pthread_create(&c->thread, NULL, serve, c)) {
+		if (c->fd >= 0) {
+			close(c->fd);
+			unlink(c->path);
+		}
+		if (c->stop_fd >= 0)
+			close(c->stop_fd);
+		free(c);
+		return TALOS_ERR_SYSTEM;
+	}
+	*out = c;
+	return TALOS_OK;
+}
+
+void control_stop(struct control *c)
+{
+	uint64_t one = 1;
+
+	if (!c)
+		return;
+	if (write(c->stop_fd, &one, sizeof(one)) == sizeof(one))
+		pthread_join(c->thread, NULL);
+	unlink(c->path);
+	close(c->fd);
+	close(c->stop_fd);
+	free(c);
+}
+
+/* --- the tool's side -------------------------------------------------------------------------------- */
+
+static int connect_to(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&addr, sizeof(addr))) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+json_t *control_ask(const char *mountpoint, json_t *request, char *why)
+{
+	char *text = json_dumps(request, JSON_COMPACT), *answer = NULL;
+	char path[108];
+	json_t *reply = NULL;
+	int fd = -1;
+
+	json_decref(request);
+	if (!control_path(mountpoint, path, sizeof(path))) {
+		snprintf(why, 512, "%s: no talosfs is mounted here", mountpoint);
+	} else {
+		fd = connect_to(path);
+		if (fd < 0 && errno == EACCES)
+			snprintf(why, 512, "%s: only root may ask the daemon", mountpoint);
+		else if (fd < 0)
+			snprintf(why, 512,
+				 "%s: its daemon does not run any more: unmount it (umount %s) and "
+				 "mount the image again",
+				 mountpoint, mountpoint);
+	}
+	if (fd >= 0 && text && write_all(fd, text))
+		answer = read_all(fd, REPLY_BYTES_MAX, 120000);
+	if (answer)
+		reply = json_loads(answer, 0, NULL);
+	if (fd >= 0) {
+		if (!reply)
+			snprintf(why, 512, "%s: its daemon does not answer", mountpoint);
+		close(fd);
+	}
+	free(answer);
+	free(text);
+	return reply;
+}

@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: MIT */
+#include "daemon.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "image.h"
+#include "options.h"
+#include "talos/log.h"
+#include "talos/repl_hook.h"
+
+#define PEER_TIMEOUT_DEFAULT_NS (5 * TALOS_NS_PER_SEC)
+/* A daemon whose mount is gone needs a moment to write out and end. */
+#define LOCK_WAIT_S 10
+
+/* --- events of replication --------------------------------------------------------------- */
+
+static void on_event(void *ctx, enum talos_repl_event event)
+{
+	struct daemon *d = ctx;
+	struct talos_fs *fs = d->fs;
+
+	switch (event) {
+	case TALOS_REPL_WRITABLE:
+		if (fs)
+			talos_fs_writable(fs);
+		break;
+	case TALOS_REPL_ROLE_CHANGED:
+		if (fs)
+			talos_fs_role_changed(fs);
+		else
+			d->role_changed_early = true;
+		break;
+	case TALOS_REPL_READY:
+		break;
+	}
+}
+
+/* --- opening the image ---------------------------------------------------------------------- */
+
+/* Is @image mounted by any daemon just now? */
+static bool image_is_mounted(const char *image)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char line[8192];
+	bool found = false;
+
+	while (f && !found && fgets(line, sizeof(line), f)) {
+		const char *type = strstr(line, " - fuse.talosfs ");
+
+		found = type && !strncmp(type + strlen(" - fuse.talosfs "), image, strlen(image));
+	}
+	if (f)
+		fclose(f);
+	return found;
+}
+
+static int open_image(struct daemon *d, char *why)
+{
+	int pid, err;
+
+	for (int tries = 0;; tries++) {
+		err = talos_io_file_open(d->o.image, TALOS_IO_OPEN_EXISTING, &d->io, &pid);
+		if (err != TALOS_ERR_BUSY || tries == LOCK_WAIT_S * 10 ||
+		    image_is_mounted(d->o.image))
+			break;
+		usleep(100000);
+	}
+	if (err)
+		image_problem(d->o.image, err, pid, why);
+	return err;
+}
+
+/* May an image in this state be mounted with these options? */
+static int check_state(const struct daemon *d, const struct talos_superblock_info *info, char *why)
+{
+	const char *image = d->o.image;
+
+	switch (info->state) {
+	case TALOS_REPLICA_PRIMARY:
+		if (!d->o.primary)
+			return TALOS_OK;
+		snprintf(why, 512,
+			 "%s is a primary: leave out primary=, or make it a backup with "
+			 "'mkfs.talosfs --backup --force %s' (its own content is lost then)",
+			 image, image);
+		return TALOS_ERR_INVALID;
+	case TALOS_REPLICA_DEPOSED:
+		snprintf(why, 512,
+			 "%s was the primary, but another replica was promoted (epoch %llu): make it "
+			 "a backup of that one with 'mkfs.talosfs --backup --force %s', then mount it "
+			 "with primary=",
+			 image, (unsigned long long)info->epoch, image);
+		return TALOS_ERR_STALE_EPOCH;
+	case TALOS_REPLICA_EMPTY:
+	case TALOS_REPLICA_SEEDING:
+		if (d->o.primary)
+			return TALOS_OK;
+		snprintf(why, 512,
+			 "%s is an empty replica: mount it with -o primary=HOST:PORT for its first "
+			 "copy",
+			 image);
+		return TALOS_ERR_EMPTY_REPLICA;
+	case TALOS_REPLICA_BACKUP:
+		return TALOS_OK;
+	}
+	snprintf(why, 512, "%s: in an unknown state", image);
+	return TALOS_ERR_CORRUPT;
+}
+
+static int open_engine(struct daemon *d, char *why)
+{
+	struct talos_engine_options o = {
+		.cache_bytes = d->o.cache_bytes,
+		.l0_bytes = d->o.l0_bytes,
+		.commit_interval_ns = d->o.commit_ns,
+	};
+	struct talos_superblock_info info;
+	int err = talos_engine_probe(d->io, &info);
+
+	if (!err) {
+		err = check_state(d, &info, why);
+		if (err)
+			return err;
+	}
+	if (!err)
+		err = talos_engine_open(d->io, &o, &d->engine);
+	if (!err && info.state == TALOS_REPLICA_PRIMARY)
+		err = talos_engine_lead(d->engine, info.epoch);
+	if (err)
+		image_problem(d->o.image, err, 0, why);
+	return err;
+}
+
+/* --- replication --------------------------------------------------------------------------------- */
+
+static void explain_refusal(const struct daemon *d, int err, char *why)
+{
+	struct talos_repl_status s;
+
+	talos_repl_status(d->repl, &s);
+	if (s.refused)
+		snprintf(why, 512, "%s refused this replica: %s", d->o.primary, s.state_text);
+	else if (err == TALOS_ERR_TIMEOUT)
+		snprintf(why, 512,
+			 "cannot reach the primary %s: %s. An empty replica needs it for its first "
+			 "copy: start it there with listen=%s",
+			 d->o.primary, s.state_text, d->o.primary);
+	else
+		snprintf(why, 512, "first copy from %s failed: %s", d->o.primary,
+			 talos_strerror(err));
+}
+
+static void show_progress(const struct talos_repl_status *s, bool done)
+{
+	char a[32], b[32];
+
+	if (!isatty(STDERR_FILENO))
+		return;
+	fprintf(stderr, "\rfirst copy: %s of %s%s", size_text(s->copy_done_bytes, a),
+		size_text(s->copy_total_bytes, b), done ? "\n" : "   ");
+}
+
+/* An empty replica can be mounted when its first copy is complete. */
+static int wait_for_first_copy(struct daemon *d, char *why)
+{
+	uint64_t timeout = d->o.timeout_ns ? d->o.timeout_ns : PEER_TIMEOUT_DEFAULT_NS;
+	uint64_t since = talos_now_ns(&talos_system_clock);
+	int err;
+
+	for (;;) {
+		struct talos_repl_status s;
+		uint64_t now;
+
+		err = talos_repl_wait_ready(d->repl, 200 * TALOS_NS_PER_MS);
+		talos_repl_status(d->repl, &s);
+		if (err != TALOS_ERR_TIMEOUT) {
+			if (s.copy_total_bytes)
+				show_progress(&s, true);
+			break;
+		}
+		now = talos_now_ns(&talos_system_clock);
+		if (s.connected)
+			since = now;
+		if (s.copy_total_bytes)
+			show_progress(&s, false);
+		if (now - since > timeout)
+			break;
+	}
+	if (err)
+		explain_refusal(d, err, why);
+	return err;
+}
+
+static int start_replication(struct daemon *d, char *why)
+{
+	struct talos_repl_options o = {
+		.engine = d->engine,
+		.listen = d->o.listen,
+		.primary = d->o.primary,
+		.insecure = d->o.insecure,
+		.peer_timeout_ns = d->o.timeout_ns,
+		.event = on_event,
+		.ctx = d,
+	};
+	struct talos_engine_stats s;
+	int err = talos_repl_start(&o, &d->repl);
+
+	if (err == TALOS_ERR_STALE_EPOCH) {
+		snprintf(why, 512,
+			 "another replica was promoted meanwhile: %s is out of date. Make it a backup "
+			 "with 'mkfs.talosfs --backup --force %s', then mount it with primary=",
+			 d->o.image, d->o.image);
+		return err;
+	}
+	if (err == TALOS_ERR_INVALID) {
+		snprintf(why, 512,
+			 "cannot use listen=%s primary=%s: an address must be HOST:PORT, of this host "
+			 "and free for listen=; other addresses than loopback need the option insecure",
+			 d->o.listen ? d->o.listen : "", d->o.primary ? d->o.primary : "");
+		return err;
+	}
+	if (err) {
+		snprintf(why, 512, "replication: %s", talos_strerror(err));
+		return err;
+	}
+	talos_engine_stats(d->engine, &s);
+	return s.role == TALOS_ROLE_EMPTY ? wait_for_first_copy(d, why) : TALOS_OK;
+}
+
+/* --- the mount ------------------------------------------------------------------------------------------ */
+
+/* libfuse takes commas and backslashes in an option's value only escaped. */
+static void escape(const char *text, char *out, size_t bytes)
+{
+	size_t n = 0;
+
+	for (; *text && n + 2 < bytes; text++) {
+		if (*text == ',' || *text == '\\')
+			out[n++] = '\\';
+		out[n++] = *text;
+	}
+	out[n] = 0;
+}
+
+static int mount_fs(struct daemon *d, char *why)
+{
+	char source[8192];
+	struct talos_fs_options o = {
+		.engine = d->engine,
+		.source = source,
+		.mountpoint = d->o.mountpoint,
+		.fuse_options = d->o.fuse_options,
+		.threads = d->o.threads,
+		.debug = d->o.debug,
+	};
+	struct talos_fs *fs;
+	int err;
+
+	escape(d->o.image, source, sizeof(source));
+	err = talos_fs_mount(&o, &fs);
+	if (err == TALOS_ERR_UNSUPPORTED)
+		snprintf(why, 512, "cannot use /dev/fuse: load the fuse module (modprobe fuse), and "
+				   "run as root");
+	else if (err == TALOS_ERR_NOT_FOUND)
+		snprintf(why, 512, "%s has no root directory: it is damaged; restore it from a replica",
+			 d->o.image);
+	else if (err == TALOS_ERR_SYSTEM)
+		snprintf(why, 512, "cannot mount on %s: %s", d->o.mountpoint,
+			 errno ? strerror(errno) : "see the messages above");
+	else if (err)
+		snprintf(why, 512, "%s: %s", d->o.image, talos_strerror(err));
+	if (err)
+		return err;
+	d->fs = fs;
+	if (d->role_changed_early)
+		talos_fs_role_changed(fs);
+	return TALOS_OK;
+}
+
+/* --- control requests -------------------------------------------------------------------------------------- */
+
+static json_t *error_json(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static json_t *error_json(const char *fmt, ...)
+{
+	char text[512];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	return json_pack("{s:s}", "error", text);
+}
+
+static json_t *result_json(int err, const char *what)
+{
+	return err ? error_json("%s: %s", what, talos_strerror(err)) : json_object();
+}
+
+static json_t *do_promote(struct daemon *d, const json_t *request)
+{
+	bool accept = json_is_true(json_object_get(request, "accept_data_loss"));
+	struct talos_promote_report r = { 0 };
+	json_t *o;
+	int err = talos_repl_promote(d->repl, accept, &r);
+
+	if (err == TALOS_ERR_NOT_IN_SYNC)
+		return error_json("not promoted: %s. If the primary is lost for good, use "
+				  "--accept-data-loss: what was acknowledged after position %llu "
+				  "would be lost",
+				  r.reason, (unsigned long long)r.position);
+	if (err == TALOS_ERR_INVALID)
+		return error_json("not promoted: this node is the primary already");
+	if (err)
+		return error_json("not promoted: %s%s%s", talos_strerror(err),
+				  *r.reason ? ": " : "", r.reason);
+	o = json_pack("{s:I, s:I, s:b, s:I, s:s}", "epoch", (json_int_t)r.epoch, "position",
+		      (json_int_t)r.position, "was_in_sync", r.was_in_sync, "lost_bytes_max",
+		      (json_int_t)r.lost_bytes_max, "reason", r.reason);
+	return o;
+}
+
+static json_t *do_drop(struct daemon *d, const json_t *request)
+{
+	const char *name = json_string_value(json_object_get(request, "member"));
+	int err = name ? talos_repl_drop_member(d->repl, name) : TALOS_ERR_INVALID;
+
+	if (err == TALOS_ERR_NOT_FOUND)
+		return error_json("%s: no such member; see 'talosfs member list'", name);
+	if (err == TALOS_ERR_INVALID)
+		return error_json("%s: several members match, or this node is not the primary",
+				  name ? name : "no name");
+	return result_json(err, "member drop");
+}
+
+static json_t *do_sync(struct daemon *d)
+{
+	struct talos_log_state s;
+
+	talos_engine_log_state(d->engine, &s);
+	return result_json(talos_engine_sync(d->engine, s.end), "sync");
+}
+
+static json_t *do_debug(struct daemon *d, const char *what)
+{
+	if (!strcmp(what, "flush"))
+		return result_json(talos_engine_flush(d->engine), what);
+	if (!strcmp(what, "compact"))
+		return result_json(talos_engine_compact(d->engine), what);
+	if (!strcmp(what, "checkpoint"))
+		return result_json(talos_engine_checkpoint(d->engine), what);
+	return error_json("debug %s: unknown", what);
+}
+
+static json_t *handle(struct daemon *d, const json_t *request)
+{
+	const char *command = json_string_value(json_object_get(request, "command"));
+	const char *what = json_string_value(json_object_get(request, "what"));
+
+	if (!command)
+		return error_json("a command is missing");
+	if (!strcmp(command, "status"))
+		return status_json(d);
+	if (!strcmp(command, "promote"))
+		return do_promote(d, request);
+	if (!strcmp(command, "drop"))
+		return do_drop(d, request);
+	if (!strcmp(command, "sync"))
+		return do_sync(d);
+	if (!strcmp(command, "debug") && what)
+		return do_debug(d, what);
+	return error_json("%s: unknown command", command);
+}
+
+/* --- all of it ------------------------------------------------------------------------------------------------ */
+
+static struct daemon *signalled;
+
+static void on_signal(int sig)
+{
+	struct talos_fs *fs = signalled->fs;
+
+	(void)sig;
+	if (fs)
+		talos_fs_stop(fs);
+}
+
+static void block_signals(int how)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	pthread_sigmask(how, &set, NULL);
+}
+
+static int take_down(struct daemon *d)
+{
+	int err;
+
+	control_stop(d->control);
+	/* A change of role must not find half a filesystem. */
+	talos_repl_stop(d->repl);
+	talos_fs_close(d->fs);
+	err = talos_engine_close(d->engine);
+	talos_io_close(d->io);
+	return err;
+}
+
+int daemon_start(struct daemon *d, char *why)
+{
+	int err;
+
+	/* For the threads; only the main one takes signals, once it serves. */
+	block_signals(SIG_BLOCK);
+	signal(SIGPIPE, SIG_IGN);
+	err = open_image(d, why);
+	if (!err)
+		err = open_engine(d, why);
+	if (!err)
+		err = start_replication(d, why);
+	if (!err)
+		err = mount_fs(d, why);
+	if (!err) {
+		err = control_start(d, handle, &d->control);
+		if (err)
+			snprintf(why, 512, "cannot make the control socket in /run/talosfs: %s",
+				 strerror(errno));
+	}
+	if (err)
+		take_down(d);
+	return err;
+}
+
+int daemon_run(struct daemon *d)
+{
+	struct sigaction sa = { .sa_handler = on_signal };
+	int err, end_err;
+
+	signalled = d;
+	sigaction(SIGTERM, &sa, NULL);
+	sigaction(SIGINT, &sa, NULL);
+	signal(SIGHUP, SIG_IGN);
+	block_signals(SIG_UNBLOCK);
+	err = talos_fs_run(d->fs);
+	block_signals(SIG_BLOCK);
+	end_err = take_down(d);
+	if (end_err)
+		talos_error("the volume was not closed in order: %s", talos_strerror(end_err));
+	return err ? err : end_err;
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One mounted volume: the only place that wires engine, replication and
+ * filesystem together.
+ *
+ * Order of starting: engine, replication, filesystem, control socket; of
+ * ending: the filesystem's requests, replication, engine. talos_fs_run()
+ * returns when the volume was unmounted, or on SIGTERM or SIGINT.
+ */
+#ifndef TALOS_DAEMON_H
+#define TALOS_DAEMON_H
+
+#include <jansson.h>
+#include <stdatomic.h>
+
+#include "talos/engine.h"
+#include "talos/fs.h"
+#include "talos/repl.h"
+
+struct mount_options {
+	const char *image, *mountpoint; /* absolute */
+	const char *listen, *primary;
+	bool insecure, read_only, foreground, debug, nonempty;
+	uint64_t timeout_ns, cache_bytes, l0_bytes, commit_ns;
+	unsigned threads;
+	char fuse_options[512];
+};
+
+struct daemon {
+	struct mount_options o;
+	struct talos_io *io;
+	struct talos_engine *engine;
+	struct talos_repl *repl;
+	_Atomic(struct talos_fs *) fs;
+	_Atomic bool role_changed_early; /* before there was a filesystem */
+	struct control *control;
+	uint64_t started_ns;
+};
+
+/*
+ * Bring everything up to the point where the mount is usable. On failure
+ * @why (512 bytes) has one line for people; nothing is left running.
+ */
+int daemon_start(struct daemon *d, char *why);
+/* Serve until the end, then take everything down. First error. */
+int daemon_run(struct daemon *d);
+
+/* --- control.c: the socket by which the tools talk to a daemon -------------------- */
+
+/* Path of the socket for a mount point. False: no talosfs is mounted there. */
+bool control_path(const char *mountpoint, char *buf, size_t bytes);
+/* Answers one request. Returns a new reference, never NULL. */
+typedef json_t *(*control_handler)(struct daemon *d, const json_t *request);
+int control_start(struct daemon *d, control_handler handler, struct control **out);
+void control_stop(struct control *c);
+/* Ask the daemon of @mountpoint. NULL: @why (512 bytes) says why not. */
+json_t *control_ask(const char *mountpoint, json_t *request, char *why);
+
+/* --- status.c ------------------------------------------------------------------------- */
+
+json_t *status_json(struct daemon *d);
+/* For people, on stdout. */
+void status_print(const json_t *status);
+
+#endif

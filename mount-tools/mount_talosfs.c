@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: MIT */
+/* Runs a mount, of a primary or a backup. See mount.talosfs(8). */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "daemon.h"
+#include "options.h"
+#include "talos/log.h"
+
+/* Exit codes of mount(8). */
+#define EXIT_USAGE 1
+#define EXIT_SYSTEM 2
+#define EXIT_MOUNT 32
+
+static const char usage_text[] =
+	"Usage: mount.talosfs [OPTION]... IMAGE DIR\n"
+	"Mount the talosfs volume in IMAGE on DIR.\n\n"
+	"  -o OPTIONS     comma-separated mount options:\n"
+	"                   listen=HOST:PORT   where other nodes reach this one\n"
+	"                   primary=HOST:PORT  follow this primary: a backup\n"
+	"                   timeout=TIME       a peer silent for so long is away (5s)\n"
+	"                   insecure           listen on other addresses than loopback\n"
+	"                   cache=SIZE         memory for index blocks (64M)\n"
+	"                   l0=SIZE            memory for the newest index entries\n"
+	"                   commit=TIME        unsynced data reach the device this often (1s)\n"
+	"                   threads=N          request threads\n"
+	"                   nonempty           DIR may have content\n"
+	"                   ro, noatime, nosuid, ...   as for mount(8)\n"
+	"  -f             stay in the foreground\n"
+	"  -d             log every request (implies -f)\n"
+	"  -r             read-only\n"
+	"  -h, --help     show this help\n"
+	"  -V, --version  show the version\n";
+
+/* --- options ------------------------------------------------------------------------------- */
+
+static bool take_value(struct mount_options *o, const char *name, const char *value)
+{
+	if (!strcmp(name, "listen"))
+		o->listen = value;
+	else if (!strcmp(name, "primary"))
+		o->primary = value;
+	else if (!strcmp(name, "timeout"))
+		return option_time(value, &o->timeout_ns);
+	else if (!strcmp(name, "commit"))
+		return option_time(value, &o->commit_ns);
+	else if (!strcmp(name, "cache"))
+		return option_size(value, &o->cache_bytes);
+	else if (!strcmp(name, "l0"))
+		return option_size(value, &o->l0_bytes);
+	else if (!strcmp(name, "threads"))
+		return (o->threads = (unsigned)strtoul(value, NULL, 10)) > 0 && o->threads <= 256;
+	return true;
+}
+
+static bool in_list(const char *const *list, const char *name)
+{
+	for (; *list; list++)
+		if (!strcmp(*list, name))
+			return true;
+	return false;
+}
+
+static void add_fuse_option(struct mount_options *o, const char *name)
+{
+	size_t used = strlen(o->fuse_options);
+
+	snprintf(o->fuse_options + used, sizeof(o->fuse_options) - used, "%s%s", used ? "," : "",
+		 name);
+}
+
+static bool take_flag(struct mount_options *o, const char *name)
+{
+	/* For the kernel, by way of libfuse. */
+	static const char *const kernel[] = { "ro",	 "rw",	   "nosuid",  "suid",	 "nodev",
+					      "dev",	 "noexec", "exec",    "noatime", "atime",
+					      "dirsync", "sync",   "async",   NULL };
+	/* For mount(8) and fstab(5), or true here anyway. */
+	static const char *const ignored[] = {
+		"defaults", "auto",	  "noauto",   "nofail",	     "_netdev",	 "user",
+		"nouser",   "users",	  "owner",    "group",	     "relatime", "norelatime",
+		"nomand",   "allow_other", "default_permissions", "diratime", "nodiratime",
+		"strictatime", "lazytime", "nolazytime", "silent", "loud", "iversion", "noiversion",
+		NULL
+	};
+
+	if (!strcmp(name, "insecure"))
+		return o->insecure = true;
+	if (!strcmp(name, "nonempty"))
+		return o->nonempty = true;
+	if (in_list(kernel, name)) {
+		o->read_only = o->read_only || !strcmp(name, "ro");
+		add_fuse_option(o, name);
+		return true;
+	}
+	return in_list(ignored, name) || !strncmp(name, "x-", 2) || !strncmp(name, "comment=", 8);
+}
+
+static bool take_options(struct mount_options *o, char *text)
+{
+	static const char *const valued[] = { "listen", "primary", "timeout", "commit",
+					      "cache",	"l0",	   "threads", NULL };
+
+	for (char *save, *name = strtok_r(text, ",", &save); name;
+	     name = strtok_r(NULL, ",", &save)) {
+		char *value = strchr(name, '=');
+
+		if (value && !strncmp(name, "x-", 2))
+			continue;
+		if (value)
+			*value++ = 0;
+		if (value && in_list(valued, name)) {
+			if (!take_value(o, name, value)) {
+				complain("%s=%s: not a value for this option", name, value);
+				return false;
+			}
+		} else if (value && (!strcmp(name, "fsname") || !strcmp(name, "subtype"))) {
+			continue; /* by way of mount.fuse */
+		} else if (value || !take_flag(o, name)) {
+			complain("unknown option '%s'; see mount.talosfs(8)", name);
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool parse(int argc, char **argv, struct mount_options *o)
+{
+	static const struct option options[] = {
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
+		{ 0 },
+	};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "o:fdrwnsvt:hV", options, NULL)) != -1) {
+		switch (c) {
+		case 'o':
+			if (!take_options(o, optarg))
+				return false;
+			break;
+		case 'f':
+			o->foreground = true;
+			break;
+		case 'd':
+			o->foreground = o->debug = true;
+			break;
+		case 'r':
+			take_flag(o, "ro");
+			break;
+		case 'w': /* what mount(8) passes on */
+		case 'n':
+		case 's':
+		case 'v':
+		case 't':
+			break;
+		case 'h':
+			fputs(usage_text, stdout);
+			exit(0);
+		case 'V':
+			puts("mount.talosfs " TALOSFS_VERSION);
+			exit(0);
+		default:
+			fputs("Try 'mount.talosfs --help'.\n", stderr);
+			return false;
+		}
+	}
+	if (argc - optind != 2) {
+		complain("an image and a directory are needed; try 'mount.talosfs --help'");
+		return false;
+	}
+	o->image = argv[optind];
+	o->mountpoint = argv[optind + 1];
+	return true;
+}
+
+/* --- the mount point ----------------------------------------------------------------------------- */
+
+static bool is_empty(const char *dir)
+{
+	DIR *d = opendir(dir);
+	struct dirent *e;
+	bool empty = true;
+
+	while (d && empty && (e = readdir(d)))
+		empty = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
+	if (d)
+		closedir(d);
+	return empty;
+}
+
+static bool check_mountpoint(const struct mount_options *o)
+{
+	struct stat st;
+
+	if (stat(o->mountpoint, &st)) {
+		if (errno == ENOTCONN)
+			complain("%s: a mount whose daemon has died is in the way: run 'umount %s' "
+				 "first",
+				 o->mountpoint, o->mountpoint);
+		else
+			complain("%s: %s: make the directory first", o->mountpoint,
+				 strerror(errno));
+		return false;
+	}
+	if (!S_ISDIR(st.st_mode)) {
+		complain("%s: not a directory", o->mountpoint);
+		return false;
+	}
+	if (!o->nonempty && !is_empty(o->mountpoint)) {
+		complain("%s: not empty: mount elsewhere, or use the option nonempty to hide its "
+			 "content",
+			 o->mountpoint);
+		return false;
+	}
+	return true;
+}
+
+static const char *absolute(const char *path)
+{
+	char *real = realpath(path, NULL);
+
+	return real ? real : path;
+}
+
+/* --- the daemon ------------------------------------------------------------------------------------ */
+
+static void to_syslog(enum talos_log_level level, const char *line)
+{
+	static const int priorities[] = { LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
+
+	syslog(priorities[level], "%s", line);
+}
+
+static void say_how_it_went(const struct daemon *d)
+{
+	struct talos_engine_stats s;
+	struct talos_repl_status r;
+
+	talos_engine_stats(d->engine, &s);
+	talos_repl_status(d->repl, &r);
+	if (s.role == TALOS_ROLE_FOLLOWER && !d->o.primary)
+		complain("%s is a backup; without primary= it is mounted read-only, as it is. "
+			 "'talosfs promote' makes it the primary",
+			 d->o.image);
+	else if (s.role == TALOS_ROLE_FOLLOWER && !r.connected)
+		complain("the primary %s cannot be reached so far (%s): mounted read-only, and still "
+			 "trying",
+			 d->o.primary, r.state_text);
+	else if (s.role == TALOS_ROLE_LEADER && r.writes_blocked)
+		complain("mounted; writes wait: %s", r.state_text);
+}
+
+static void detach(void)
+{
+	int fd = open("/dev/null", O_RDWR);
+
+	talos_log_set_sink(to_syslog);
+	if (fd < 0)
+		return;
+	dup2(fd, 0);
+	dup2(fd, 1);
+	dup2(fd, 2);
+	if (fd > 2)
+		close(fd);
+}
+
+static int serve(struct daemon *d, int ready_fd)
+{
+	char why[512] = "";
+	char code = EXIT_MOUNT;
+	int err = daemon_start(d, why);
+
+	if (err) {
+		complain("%s", why);
+		if (ready_fd >= 0 && write(ready_fd, &code, 1) != 1)
+			return EXIT_SYSTEM;
+		return EXIT_MOUNT;
+	}
+	say_how_it_went(d);
+	if (ready_fd >= 0) {
+		detach();
+		code = 0;
+		if (write(ready_fd, &code, 1) != 1)
+			talos_warn("nobody waited for the mount");
+		close(ready_fd);
+	}
+	return daemon_run(d) ? EXIT_SYSTEM : 0;
+}
+
+/* The child does everything; this process only waits for its word. */
+static int wait_for_child(int fd)
+{
+	char code;
+
+	if (read(fd, &code, 1) == 1)
+		return code;
+	complain("the daemon ended before the mount was usable; see the system log");
+	return EXIT_SYSTEM;
+}
+
+int main(int argc, char **argv)
+{
+	static struct daemon d;
+	int ends[2];
+	pid_t pid;
+
+	program_name = "mount.talosfs";
+	if (!parse(argc, argv, &d.o))
+		return EXIT_USAGE;
+	if (!check_mountpoint(&d.o))
+		return EXIT_MOUNT;
+	if (access("/dev/fuse", F_OK)) {
+		complain("there is no /dev/fuse: load the fuse module (modprobe fuse)");
+		return EXIT_SYSTEM;
+	}
+	d.o.image = absolute(d.o.image);
+	d.o.mountpoint = absolute(d.o.mountpoint);
+	openlog("talosfs", LOG_PID, LOG_DAEMON);
+	if (d.o.foreground)
+		return serve(&d, -1);
+	if (pipe2(ends, O_CLOEXEC) || (pid = fork()) < 0) {
+		complain("cannot start the daemon: %s", strerror(errno));
+		return EXIT_SYSTEM;
+	}
+	if (pid) {
+		close(ends[1]);
+		return wait_for_child(ends[0]);
+	}
+	close(ends[0]);
+	setsid();
+	if (chdir("/"))
+		return EXIT_SYSTEM;
+	return serve(&d, ends[1]);
+}

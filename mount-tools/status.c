@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: MIT */
+/* What `talosfs status` shows: made in the daemon, printed by the tool. */
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon.h"
+#include "options.h"
+
+static const char *role_text(enum talos_engine_role role)
+{
+	switch (role) {
+	case TALOS_ROLE_EMPTY:
+		return "empty";
+	case TALOS_ROLE_FOLLOWER:
+		return "backup";
+	case TALOS_ROLE_LEADER:
+		return "primary";
+	case TALOS_ROLE_DEPOSED:
+		return "deposed";
+	}
+	return "unknown";
+}
+
+static const char *peer_state_text(enum talos_peer_state state)
+{
+	switch (state) {
+	case TALOS_PEER_AWAY:
+		return "away";
+	case TALOS_PEER_COPYING:
+		return "copying";
+	case TALOS_PEER_CATCHING_UP:
+		return "catching-up";
+	case TALOS_PEER_STREAMING:
+		return "streaming";
+	}
+	return "unknown";
+}
+
+static void set_int(json_t *o, const char *name, uint64_t v)
+{
+	json_object_set_new(o, name, json_integer((json_int_t)v));
+}
+
+static void set_text(json_t *o, const char *name, const char *v)
+{
+	json_object_set_new(o, name, json_string(v));
+}
+
+static void set_uuid(json_t *o, const char *name, const struct talos_uuid *u)
+{
+	char text[37];
+
+	uuid_text(u, text);
+	set_text(o, name, text);
+}
+
+static void set_bool(json_t *o, const char *name, bool v)
+{
+	json_object_set_new(o, name, json_boolean(v));
+}
+
+static json_t *peer_json(const struct talos_peer_status *p)
+{
+	json_t *o = json_object();
+
+	set_uuid(o, "replica", &p->replica);
+	set_text(o, "address", p->address);
+	set_text(o, "state", peer_state_text(p->state));
+	set_bool(o, "member", p->member);
+	set_bool(o, "in_sync", p->in_sync);
+	set_int(o, "acked", p->acked);
+	set_int(o, "applied", p->applied);
+	set_int(o, "lag_bytes", p->lag_bytes);
+	set_int(o, "lag_ms", p->lag_ms);
+	set_int(o, "sent_bytes", p->sent_bytes);
+	set_int(o, "copy_done_bytes", p->copy_done_bytes);
+	set_int(o, "copy_total_bytes", p->copy_total_bytes);
+	set_int(o, "away_ms", p->away_ms);
+	return o;
+}
+
+static json_t *repl_json(const struct talos_repl_status *r)
+{
+	json_t *o = json_object(), *peers = json_array();
+
+	set_text(o, "policy", r->policy == TALOS_POLICY_AVAILABLE ? "available" : "consistent");
+	set_text(o, "ack", "memory");
+	set_text(o, "listen", r->listening ? r->listen : "");
+	set_text(o, "primary", r->primary);
+	set_bool(o, "connected", r->connected);
+	set_bool(o, "in_sync", r->in_sync);
+	set_bool(o, "writes_blocked", r->writes_blocked);
+	set_text(o, "state", r->state_text);
+	set_int(o, "committed", r->committed);
+	set_int(o, "lag_bytes", r->lag_bytes);
+	set_int(o, "lag_ms", r->lag_ms);
+	set_int(o, "received_bytes", r->received_bytes);
+	set_int(o, "copy_done_bytes", r->copy_done_bytes);
+	set_int(o, "copy_total_bytes", r->copy_total_bytes);
+	set_int(o, "higher_epoch", r->higher_epoch);
+	set_text(o, "deposed_by", r->deposed_by);
+	for (unsigned i = 0; i < r->peer_count; i++)
+		json_array_append_new(peers, peer_json(&r->peers[i]));
+	json_object_set_new(o, "peers", peers);
+	return o;
+}
+
+static json_t *log_json(const struct talos_engine_stats *s)
+{
+	json_t *o = json_object();
+
+	set_int(o, "end", s->log_end);
+	set_int(o, "durable", s->log_durable);
+	set_int(o, "applied", s->log_applied);
+	set_int(o, "checkpoint", s->checkpoint_pos == TALOS_NO_CHECKPOINT ? 0 : s->checkpoint_pos);
+	set_int(o, "replay_from", s->replay_pos);
+	return o;
+}
+
+static json_t *space_json(const struct talos_engine_stats *s)
+{
+	json_t *o = json_object();
+
+	set_int(o, "total_bytes", s->slots_total * s->segment_bytes);
+	set_int(o, "free_bytes", s->slots_free * s->segment_bytes);
+	set_int(o, "reserve_bytes", s->reserve_slots * s->segment_bytes);
+	set_int(o, "log_bytes", s->slots_log * s->segment_bytes);
+	set_int(o, "index_bytes", s->slots_index * s->segment_bytes);
+	return o;
+}
+
+static json_t *engine_json(const struct talos_engine_stats *s)
+{
+	json_t *o = json_object(), *levels = json_array();
+
+	set_int(o, "segment_bytes", s->segment_bytes);
+	set_int(o, "memtables", s->memtables);
+	set_int(o, "memtable_bytes", s->memtable_bytes);
+	for (unsigned i = 1; i <= TALOS_LEVELS_MAX; i++)
+		json_array_append_new(levels, json_integer(s->level_segments[i]));
+	json_object_set_new(o, "level_segments", levels);
+	set_int(o, "user_bytes", s->user_bytes);
+	set_int(o, "log_bytes_written", s->log_bytes_written);
+	set_int(o, "index_bytes_written", s->index_bytes_written);
+	set_int(o, "flushes", s->flushes);
+	set_int(o, "compactions", s->compactions);
+	set_int(o, "device_flushes", s->device_flushes);
+	set_int(o, "cache_bytes", s->cache_bytes);
+	set_int(o, "cache_hits", s->cache_hits);
+	set_int(o, "cache_misses", s->cache_misses);
+	set_int(o, "corruptions", s->corruptions);
+	return o;
+}
+
+static json_t *fs_json(struct talos_fs *fs)
+{
+	struct talos_fs_stats s;
+	json_t *o = json_object();
+
+	talos_fs_stats(fs, &s);
+	set_int(o, "requests", s.requests);
+	set_int(o, "errors", s.errors);
+	set_int(o, "blocked", s.parked);
+	set_int(o, "read_bytes", s.read_bytes);
+	set_int(o, "written_bytes", s.written_bytes);
+	return o;
+}
+
+json_t *status_json(struct daemon *d)
+{
+	struct talos_engine_stats s;
+	struct talos_repl_status r;
+	json_t *o = json_object();
+
+	talos_engine_stats(d->engine, &s);
+	talos_repl_status(d->repl, &r);
+	set_text(o, "mountpoint", d->o.mountpoint);
+	set_text(o, "image", d->o.image);
+	set_int(o, "pid", (uint64_t)getpid());
+	set_text(o, "version", TALOSFS_VERSION);
+	set_text(o, "role", role_text(s.role));
+	set_bool(o, "failed", s.failed);
+	set_int(o, "epoch", s.epoch);
+	set_uuid(o, "volume", &s.volume);
+	set_uuid(o, "replica", &s.replica);
+	json_object_set_new(o, "log", log_json(&s));
+	json_object_set_new(o, "replication", repl_json(&r));
+	json_object_set_new(o, "space", space_json(&s));
+	json_object_set_new(o, "engine", engine_json(&s));
+	json_object_set_new(o, "fs", fs_json(d->fs));
+	return o;
+}
+
+/* --- for people ---------------------------------------------------------------------------- */
+
+static const char *text_of(const json_t *o, const char *name)
+{
+	const char *s = json_string_value(json_object_get(o, name));
+
+	return s ? s : "";
+}
+
+static uint64_t int_of(const json_t *o, const char *name)
+{
+	return (uint64_t)json_integer_value(json_object_get(o, name));
+}
+
+static bool is_true(const json_t *o, const char *name)
+{
+	return json_is_true(json_object_get(o, name));
+}
+
+static void print_peer(const json_t *p)
+{
+	char lag[32];
+
+	printf("  %-22s %.8s  %-11s %-11s", text_of(p, "address"), text_of(p, "replica"),
+	       text_of(p, "state"), is_true(p, "in_sync") ? "in-sync" : "not in sync");
+	if (!strcmp(text_of(p, "state"), "away"))
+		printf("  for %.1f s\n", (double)int_of(p, "away_ms") / 1000);
+	else
+		printf("  lag %s, %" PRIu64 " ms\n", size_text(int_of(p, "lag_bytes"), lag),
+		       int_of(p, "lag_ms"));
+}
+
+static void print_replication(const json_t *status, const json_t *r)
+{
+	const json_t *peers = json_object_get(r, "peers"), *p;
+	char lag[32];
+	size_t i;
+
+	printf("policy:    %s, fsync waits for this device and the memory of in-sync backups\n",
+	       text_of(r, "policy"));
+	if (*text_of(r, "listen"))
+		printf("listening: %s\n", text_of(r, "listen"));
+	if (!strcmp(text_of(status, "role"), "backup"))
+		printf("primary:   %s, %s, %s; lag %s, %" PRIu64 " ms\n",
+		       *text_of(r, "primary") ? text_of(r, "primary") : "none given",
+		       is_true(r, "connected") ? "connected" : "not connected",
+		       is_true(r, "in_sync") ? "in-sync" : "not in sync",
+		       size_text(int_of(r, "lag_bytes"), lag), int_of(r, "lag_ms"));
+	if (json_array_size(peers))
+		puts("backups:");
+	json_array_foreach(peers, i, p)
+		print_peer(p);
+}
+
+void status_print(const json_t *status)
+{
+	const json_t *log = json_object_get(status, "log");
+	const json_t *repl = json_object_get(status, "replication");
+	const json_t *space = json_object_get(status, "space");
+	char a[32], b[32];
+
+	printf("%s: %s of volume %s, epoch %" PRIu64 "%s\n", text_of(status, "mountpoint"),
+	       text_of(status, "role"), text_of(status, "volume"), int_of(status, "epoch"),
+	       is_true(status, "failed") ? ", READ-ONLY after a device error" : "");
+	printf("state:     %s\n", text_of(repl, "state"));
+	printf("image:     %s (process %" PRIu64 ")\n", text_of(status, "image"),
+	       int_of(status, "pid"));
+	printf("log:       end %" PRIu64 ", durable %" PRIu64 ", visible %" PRIu64
+	       ", checkpoint %" PRIu64 "\n",
+	       int_of(log, "end"), int_of(log, "durable"), int_of(log, "applied"),
+	       int_of(log, "checkpoint"));
+	print_replication(status, repl);
+	printf("space:     %s free of %s\n", size_text(int_of(space, "free_bytes"), a),
+	       size_text(int_of(space, "total_bytes"), b));
+}
