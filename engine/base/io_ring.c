@@ -187,37 +187,35 @@ static unsigned ring_reap(struct io_ring *r)
 }
 
 /*
- * Submit @count requests (RING_ENTRIES at most) and wait for those that went
- * in. False: some did not, because the kernel refuses entries; they are left
- * in the ring's queue, so the ring must not be used again.
+ * Submit @count requests (RING_ENTRIES at most, all IO_RING_LEFT) and wait for those that went
+ * in. An error (-errno): some did not, because the kernel refuses entries; they
+ * stay in the ring's queue, so the ring must not be used again.
  */
-static bool ring_run(struct io_ring *r, int fd, struct talos_io_req *reqs, unsigned count)
+static int ring_run(struct io_ring *r, int fd, struct talos_io_req *reqs, unsigned count)
 {
 	unsigned submitted = 0, completed = 0;
-	bool refused = false;
+	int err = 0;
 
-	for (unsigned i = 0; i < count; i++) {
-		reqs[i].status = IO_RING_LEFT;
+	for (unsigned i = 0; i < count; i++)
 		ring_prepare(r, fd, &reqs[i]);
-	}
-	while (completed < submitted || (submitted < count && !refused)) {
+	while (completed < submitted || (submitted < count && !err)) {
 		struct io_uring_cqe *cqe;
 
-		if (submitted < count && !refused) {
+		if (submitted < count && !err) {
 			int n = io_uring_submit_and_wait(&r->uring, count - completed);
 
 			if (n > 0)
 				submitted += (unsigned)n;
 			/* With some in flight it helps to let them end first (EAGAIN, EBUSY). */
 			else if (n != -EINTR && completed == submitted)
-				refused = true;
+				err = n ? n : -EAGAIN;
 		}
 		/* Fails only with EINTR and the like: what is in flight must come back. */
 		if (completed < submitted)
 			(void)io_uring_wait_cqe(&r->uring, &cqe);
 		completed += ring_reap(r);
 	}
-	return !refused;
+	return err;
 }
 
 /* --- the pool --------------------------------------------------------------- */
@@ -294,33 +292,35 @@ static struct io_ring *pool_get(struct io_ring_pool *p)
 	return r;
 }
 
-static void pool_put(struct io_ring_pool *p, struct io_ring *r, bool usable)
+/* @err: what ring_run() gave. A refusal that is no shortage will come again: no more rings then. */
+static void pool_put(struct io_ring_pool *p, struct io_ring *r, int err)
 {
+	if (err && err != -EAGAIN && err != -EBUSY && err != -ENOMEM)
+		atomic_store(&p->works, false);
 	talos_mutex_lock(&p->lock);
-	if (usable)
-		p->idle[p->idle_count++] = r;
-	else
+	if (err)
 		p->ring_count--;
+	else
+		p->idle[p->idle_count++] = r;
 	talos_mutex_unlock(&p->lock);
-	if (!usable)
+	if (err)
 		ring_free(r);
 }
 
 void io_ring_pool_run(struct io_ring_pool *p, struct talos_io_req *reqs, unsigned count)
 {
 	struct io_ring *r = pool_get(p);
-	bool usable = r != NULL;
+	unsigned done = 0;
+	int err = 0;
 
-	for (unsigned done = 0; done < count;) {
+	for (unsigned i = 0; i < count; i++)
+		reqs[i].status = IO_RING_LEFT;
+	while (r && !err && done < count) {
 		unsigned n = talos_min(count - done, RING_ENTRIES);
 
-		if (usable)
-			usable = ring_run(r, p->fd, reqs + done, n);
-		else
-			for (unsigned i = 0; i < n; i++)
-				reqs[done + i].status = IO_RING_LEFT;
+		err = ring_run(r, p->fd, reqs + done, n);
 		done += n;
 	}
 	if (r)
-		pool_put(p, r, usable);
+		pool_put(p, r, err);
 }

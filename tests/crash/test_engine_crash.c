@@ -34,11 +34,9 @@ struct model {
 
 static void fill(uint8_t *p, uint32_t n, uint64_t seed)
 {
-	for (uint32_t i = 0; i < n; i += 8) {
-		uint64_t v = rng_next(&seed);
+	struct rng rng = { seed };
 
-		memcpy(p + i, &v, n - i < 8 ? n - i : 8);
-	}
+	rng_fill(&rng, p, n);
 }
 
 /* The changes of batch @i: to the model, and (if not NULL) to a batch. */
@@ -47,7 +45,7 @@ static void change(uint64_t seed, uint32_t i, struct model *m, struct talos_batc
 	static uint8_t values[4][6000];
 	static char keys[4][32];
 	static le32 count;
-	uint64_t rng = seed ^ i * 0x9e3779b97f4a7c15ull;
+	struct rng rng = { seed ^ i * 0x9e3779b97f4a7c15ull };
 	uint32_t n = 1 + (uint32_t)rng_below(&rng, 4);
 
 	m->count = i;
@@ -98,6 +96,7 @@ static const struct talos_uuid volume = { "crash-volume-uu" }, replica = { "cras
 
 static void format(struct sim_disk *d)
 {
+	struct talos_io *io = sim_disk_io(d);
 	struct talos_format_options o = {
 		.device_bytes = DEVICE,
 		.segment_bytes = SEGMENT,
@@ -106,20 +105,35 @@ static void format(struct sim_disk *d)
 		.replica = replica,
 	};
 
-	assert_int_equal(talos_engine_format(sim_disk_io(d), &o), 0);
+	assert_int_equal(talos_engine_format(io, &o), 0);
+	talos_io_close(io);
 }
 
-static int open_engine(struct sim_disk *d, struct sim_clock *clock, struct talos_engine **out)
+/* An engine on a simulated disk, with what it borrows. */
+struct store {
+	struct talos_io *io;
+	struct sim_clock clock;
+	struct talos_engine *e;
+};
+
+static int store_open(struct sim_disk *d, struct store *s)
 {
 	struct talos_engine_options o = {
-		.clock = &clock->clock,
+		.clock = &s->clock.clock,
 		.cache_bytes = 128 << 10,
 		.tail_buffers = 4,
 		.no_threads = true,
 	};
 
-	sim_clock_init(clock, NULL, NULL);
-	return talos_engine_open(sim_disk_io(d), &o, out);
+	sim_clock_init(&s->clock);
+	s->io = sim_disk_io(d);
+	return talos_engine_open(s->io, &o, &s->e);
+}
+
+static void store_close(struct store *s)
+{
+	assert_int_equal(talos_engine_close(s->e), 0);
+	talos_io_close(s->io);
 }
 
 /* --- checking ------------------------------------------------------------------------------ */
@@ -238,12 +252,13 @@ static uint32_t acked_at(uint64_t events)
 static void run_workload(struct sim_disk *d, uint64_t seed, uint32_t first, uint32_t last)
 {
 	static struct model m;
-	struct sim_clock clock;
+	struct store s;
 	struct talos_batch *b = talos_batch_new();
 	struct talos_engine *e;
-	uint64_t rng = seed;
+	struct rng rng = { seed };
 
-	assert_int_equal(open_engine(d, &clock, &e), 0);
+	assert_int_equal(store_open(d, &s), 0);
+	e = s.e;
 	assert_int_equal(talos_engine_lead(e, 1), 0);
 	for (uint32_t i = first; i <= last; i++) {
 		struct talos_pos end;
@@ -253,7 +268,7 @@ static void run_workload(struct sim_disk *d, uint64_t seed, uint32_t first, uint
 		assert_int_equal(talos_engine_write(e, b, &end), 0);
 		if (rng_below(&rng, 4) == 0) {
 			assert_int_equal(talos_engine_sync(e, end), 0);
-			acks[ack_count++] = (struct ack){ sim_disk_events(d), i };
+			acks[ack_count++] = (struct ack){ sim_disk_recorded(d), i };
 		}
 		while (rng_below(&rng, 3) && talos_engine_step(e) > 0)
 			;
@@ -262,25 +277,24 @@ static void run_workload(struct sim_disk *d, uint64_t seed, uint32_t first, uint
 	}
 	talos_batch_free(b);
 	check_prefix(e, seed, last);
-	assert_int_equal(talos_engine_close(e), 0);
+	store_close(&s);
 }
 
 static void recover_and_check(struct sim_disk *cut, uint64_t seed, uint32_t acked)
 {
-	struct sim_clock clock;
-	struct talos_engine *e;
+	struct store s;
 	uint32_t count;
 
-	assert_int_equal(open_engine(cut, &clock, &e), 0);
-	count = check_prefix(e, seed, acked);
+	assert_int_equal(store_open(cut, &s), 0);
+	count = check_prefix(s.e, seed, acked);
 	/* And it can go on: lead, flush, read again, close, open again. */
-	assert_int_equal(talos_engine_lead(e, 1), 0);
-	assert_int_equal(talos_engine_flush(e), 0);
-	assert_int_equal(check_prefix(e, seed, count), count);
-	assert_int_equal(talos_engine_close(e), 0);
-	assert_int_equal(open_engine(cut, &clock, &e), 0);
-	assert_int_equal(check_prefix(e, seed, count), count);
-	assert_int_equal(talos_engine_close(e), 0);
+	assert_int_equal(talos_engine_lead(s.e, 1), 0);
+	assert_int_equal(talos_engine_flush(s.e), 0);
+	assert_int_equal(check_prefix(s.e, seed, count), count);
+	store_close(&s);
+	assert_int_equal(store_open(cut, &s), 0);
+	assert_int_equal(check_prefix(s.e, seed, count), count);
+	store_close(&s);
 }
 
 static uint32_t rounds(void)
@@ -292,20 +306,21 @@ static uint32_t rounds(void)
 
 static void state_after_power_cut_anywhere_is_a_prefix_with_all_that_was_acknowledged(void **state)
 {
-	uint64_t seed = rng_seed(1), rng = seed;
-	uint64_t points = 0;
+	uint64_t seed = rng_test_seed(), points = 0;
+	struct rng rng = { seed };
 
 	(void)state;
 	for (uint32_t round = 0; round < rounds(); round++, seed++) {
 		struct sim_disk *d = sim_disk_new(DEVICE);
 
 		format(d);
-		sim_disk_settle(d);
+		sim_disk_record(d);
 		ack_count = 0;
 		run_workload(d, seed, 1, BATCHES);
-		for (uint64_t at = 0; at <= sim_disk_events(d); at++) {
-			for (int how = SIM_CUT_NONE; how <= SIM_CUT_PREFIX; how++) {
-				struct sim_disk *cut = sim_disk_cut(d, at, how, rng_next(&rng));
+		for (uint64_t at = 0; at <= sim_disk_recorded(d); at++) {
+			for (int how = SIM_CRASH_NONE; how <= SIM_CRASH_TORN; how++) {
+				struct sim_disk *cut =
+					sim_disk_crash_at(d, at, rng_next(&rng), how);
 
 				recover_and_check(cut, seed, acked_at(at));
 				sim_disk_free(cut);
@@ -314,7 +329,7 @@ static void state_after_power_cut_anywhere_is_a_prefix_with_all_that_was_acknowl
 		}
 		sim_disk_free(d);
 	}
-	printf("%" PRIu64 " crash points\n", points);
+	printf("%llu crash points\n", (unsigned long long)points);
 }
 
 int main(void)

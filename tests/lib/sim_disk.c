@@ -151,12 +151,13 @@ static void apply_sectors(struct sim_image *im, const struct entry *e, struct rn
 }
 
 /* Entries [first, end) were not durable when power was cut; let @mode decide what is. */
-static void apply_pending(struct sim_image *im, const struct entry *e, uint64_t first,
-			  uint64_t end, uint64_t seed, enum sim_crash mode)
+static void apply_pending(struct sim_image *im, const struct entry *e, uint64_t first, uint64_t end,
+			  uint64_t seed, enum sim_crash mode)
 {
 	static const unsigned odds[] = { 4, 1, 7 };
 	struct rng rng = { seed };
-	uint64_t whole_end = first, last = end; /* before whole_end: all; last: the torn one's end */
+	uint64_t whole_end = first,
+		 last = end; /* before whole_end: all; last: the torn one's end */
 	unsigned num;
 
 	if (mode == SIM_CRASH_ANY)
@@ -172,7 +173,8 @@ static void apply_pending(struct sim_image *im, const struct entry *e, uint64_t 
 		whole_end = last > first ? last - 1 : first;
 	}
 	for (uint64_t i = first; i < end; i++) {
-		if (e[i].kind == ENTRY_POKE) /* damage is no write; but it is newer than those before */
+		if (e[i].kind ==
+		    ENTRY_POKE) /* damage is no write; but it is newer than those before */
 			write_clipped(im, e[i].offset, e[i].data, e[i].bytes);
 		else if (i < whole_end || (mode == SIM_CRASH_WRITES && rng_chance(&rng, num, 8)))
 			apply_whole(im, &e[i]);

@@ -12,11 +12,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -31,6 +35,40 @@
 
 static char dir[PATH_MAX];
 static char path[PATH_MAX + 16];
+
+/*
+ * In the place of the C library's: what the kernel may do but seldom does.
+ * Off (0) unless a test turns it on; then one thread runs.
+ */
+static unsigned failing_syncs;
+static _Atomic unsigned sync_count;
+static unsigned bad_pwrites; /* this many of them are interrupted, or short */
+
+int fdatasync(int fd)
+{
+	sync_count++;
+	if (failing_syncs) {
+		failing_syncs--;
+		errno = EIO;
+		return -1;
+	}
+	return (int)syscall(SYS_fdatasync, fd);
+}
+
+ssize_t pwrite(int fd, const void *from, size_t n, off_t offset)
+{
+	if (bad_pwrites) {
+		bad_pwrites--;
+		if (bad_pwrites % 3 == 2) {
+			errno = EINTR;
+			return -1;
+		}
+		/* Short: first inside a block, then after one and a half. */
+		n = talos_min(n, bad_pwrites % 3 ? BLOCK + BLOCK / 2 : (size_t)BLOCK + 512);
+		n = talos_round_down(n, 512);
+	}
+	return (ssize_t)syscall(SYS_pwrite64, fd, from, n, offset);
+}
 
 static void quiet(enum talos_log_level level, const char *line)
 {
@@ -113,7 +151,8 @@ static void write_and_read_many(void)
 	for (unsigned round = 0; round < 3; round++) {
 		/* Half of it is registered before the first ring is used, all after the second. */
 		if (round != 1)
-			io->ops->use_buffer(io, region, round ? blocks * BLOCK : blocks * BLOCK / 2);
+			io->ops->use_buffer(io, region,
+					    round ? blocks * BLOCK : blocks * BLOCK / 2);
 		for (unsigned i = 0; i < REQS; i++) {
 			uint32_t n = (uint32_t)rng_between(&rng, 0, 4) * BLOCK;
 			uint64_t at = i * 4ull * BLOCK;
@@ -301,6 +340,71 @@ static void requests_go_through_when_no_ring_can_be_made(void **state)
 	talos_free(a);
 }
 
+/* Forbid one system call to this process for good. */
+static bool forbid(int call)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog filter = { sizeof(code) / sizeof(code[0]), code };
+
+	return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) &&
+	       !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter);
+}
+
+enum { CHILD_GOOD = 0, CHILD_BAD = 1, CHILD_CANNOT = 77 };
+
+/* In a child: forbid @call before or after the open, then use the file. */
+static int use_file_without(int call, bool forbid_first)
+{
+	uint8_t *a = talos_alloc_aligned(BLOCK, 8 * BLOCK);
+	struct talos_io_req reqs[8];
+	struct talos_io *io;
+
+	if (!a || (forbid_first && !forbid(call)))
+		return CHILD_CANNOT;
+	if (talos_io_file_open(path, TALOS_IO_OPEN_EXISTING, &io, NULL))
+		return CHILD_BAD;
+	if (!forbid_first && !forbid(call))
+		return CHILD_CANNOT;
+	memset(a, 6, 8 * BLOCK);
+	for (unsigned i = 0; i < 8; i++)
+		reqs[i] =
+			(struct talos_io_req){ TALOS_IO_WRITE, i * BLOCK, a + i * BLOCK, BLOCK, 1 };
+	for (unsigned round = 0; round < 3; round++) {
+		if (talos_io_run(io, reqs, 8) || talos_io_file_uses_uring(io))
+			return CHILD_BAD;
+	}
+	memset(a, 0, 8 * BLOCK);
+	if (talos_io_read(io, 0, a, 8 * BLOCK) || a[0] != 6 || a[8 * BLOCK - 1] != 6)
+		return CHILD_BAD;
+	talos_io_close(io);
+	talos_free(a);
+	return CHILD_GOOD;
+}
+
+static void all_goes_on_plainly_where_io_uring_is_forbidden(void **state)
+{
+	(void)state;
+	talos_io_close(open_new(8 * BLOCK));
+	for (unsigned i = 0; i < 2; i++) {
+		int status;
+		pid_t pid = fork();
+
+		assert_true(pid >= 0);
+		if (pid == 0)
+			_exit(use_file_without(i ? __NR_io_uring_enter : __NR_io_uring_setup, !i));
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFEXITED(status));
+		if (WEXITSTATUS(status) == CHILD_CANNOT)
+			skip(); /* no seccomp here */
+		assert_int_equal(WEXITSTATUS(status), CHILD_GOOD);
+	}
+}
+
 static bool always(void *ctx)
 {
 	(void)ctx;
@@ -406,6 +510,41 @@ static void a_short_read_is_an_error(void **state)
 {
 	(void)state;
 	both_ways(read_a_cut_file);
+}
+
+static void interrupted_and_short_writes_have_no_effect(void **state)
+{
+	struct rng rng = { rng_test_seed() };
+	uint8_t *a = buffer(16 * BLOCK), *b = buffer(16 * BLOCK);
+	struct talos_io *io = open_new(16 * BLOCK);
+
+	(void)state;
+	rng_fill(&rng, a, 16 * BLOCK);
+	bad_pwrites = 12;
+	assert_int_equal(talos_io_write(io, 0, a, 16 * BLOCK), 0);
+	assert_int_equal(bad_pwrites, 0);
+	assert_int_equal(talos_io_read(io, 0, b, 16 * BLOCK), 0);
+	assert_memory_equal(a, b, 16 * BLOCK);
+	talos_io_close(io);
+	talos_free(a);
+	talos_free(b);
+}
+
+/* Linux tells of a lost write once; the next fdatasync() would succeed. */
+static void after_a_failed_flush_no_flush_succeeds(void **state)
+{
+	struct talos_io *io = open_new(BLOCK);
+	unsigned before;
+
+	(void)state;
+	assert_int_equal(talos_io_flush(io), 0);
+	failing_syncs = 1;
+	assert_int_equal(talos_io_flush(io), TALOS_ERR_IO);
+	before = sync_count;
+	assert_int_equal(talos_io_flush(io), TALOS_ERR_IO);
+	assert_int_equal(talos_io_flush(io), TALOS_ERR_IO);
+	assert_int_equal(sync_count, before);
+	talos_io_close(io);
 }
 
 /* A file-size limit stands for a full device: the kernel says EFBIG, or writes less. */
@@ -615,10 +754,13 @@ int main(void)
 		cmocka_unit_test_setup(more_threads_than_rings_all_get_their_data, fresh),
 		cmocka_unit_test_setup(the_environment_turns_io_uring_off, fresh),
 		cmocka_unit_test_setup(requests_go_through_when_no_ring_can_be_made, fresh),
+		cmocka_unit_test_setup(all_goes_on_plainly_where_io_uring_is_forbidden, fresh),
 		cmocka_unit_test_setup(running_out_of_memory_is_an_error_only_at_open, fresh),
 		cmocka_unit_test_setup(unaligned_requests_are_refused, fresh),
 		cmocka_unit_test_setup(nothing_is_read_or_written_past_the_end, fresh),
 		cmocka_unit_test_setup(a_short_read_is_an_error, fresh),
+		cmocka_unit_test_setup(interrupted_and_short_writes_have_no_effect, fresh),
+		cmocka_unit_test_setup(after_a_failed_flush_no_flush_succeeds, fresh),
 		cmocka_unit_test_setup(a_write_that_finds_no_room_says_so, fresh),
 		cmocka_unit_test_setup(a_read_only_file_is_read_and_never_written, fresh),
 		cmocka_unit_test_setup(what_cannot_be_a_device_is_not_opened, fresh),

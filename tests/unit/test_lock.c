@@ -226,12 +226,12 @@ static void assert_held_is_true_for_the_holder_only(void **state)
 
 #else
 
-#define SKIPPED(name)                                                                              \
-	static void name(void **state)                                                             \
-	{                                                                                          \
-		(void)state;                                                                       \
-		print_message("skipped: built without TALOS_DEBUG_LOCKS\n");                       \
-		skip();                                                                            \
+#define SKIPPED(name)                                                        \
+	static void name(void **state)                                       \
+	{                                                                    \
+		(void)state;                                                 \
+		print_message("skipped: built without TALOS_DEBUG_LOCKS\n"); \
+		skip();                                                      \
 	}
 SKIPPED(taking_locks_downwards_aborts_and_names_both)
 SKIPPED(one_rank_twice_aborts_unless_asked_for)
