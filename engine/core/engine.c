@@ -163,6 +163,16 @@ int talos_engine_set_notes(struct talos_engine *e, uint32_t set, uint32_t clear)
 	return engine_superblock_update(e, change_notes, &c);
 }
 
+uint32_t talos_engine_notes(struct talos_engine *e)
+{
+	uint32_t notes;
+
+	talos_mutex_lock(&e->superblock_lock);
+	notes = e->sb.notes;
+	talos_mutex_unlock(&e->superblock_lock);
+	return notes;
+}
+
 /* --- background work ------------------------------------------------------------------------------ */
 
 static void wake(struct talos_engine *e, bool *flag, struct talos_cond *cond)

@@ -97,6 +97,7 @@ int talos_engine_store_epoch(struct talos_engine *e, uint64_t epoch);
 
 /* TALOS_NOTE_ bits in the superblock, durably: set, then clear. */
 int talos_engine_set_notes(struct talos_engine *e, uint32_t set, uint32_t clear);
+uint32_t talos_engine_notes(struct talos_engine *e);
 
 /* --- writing --------------------------------------------------------------- */
 

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The primary's side of the engine: what it tells (the hook), what it has to
+ * wait for, and the keeper, which notices who stays away.
+ */
+#include <stdio.h>
+
+#include "repl_private.h"
+
+void primary_wake_sessions_locked(struct talos_repl *r)
+{
+	for (unsigned i = 0; i < SESSIONS_MAX; i++)
+		if (r->sessions[i] && r->sessions[i]->idle)
+			r->sessions[i]->conn->ops->wake(r->sessions[i]->conn);
+}
+
+/* --- the hook --------------------------------------------------------------------------- */
+
+static int hook_admit(void *ctx)
+{
+	struct talos_repl *r = ctx;
+
+	if (r->deposed)
+		return TALOS_ERR_STALE_EPOCH;
+	return r->blocked ? TALOS_ERR_AGAIN : TALOS_OK;
+}
+
+static void hook_log_appended(void *ctx, struct talos_pos end)
+{
+	struct talos_repl *r = ctx;
+
+	r->log_end = end.v;
+	talos_mutex_lock(&r->lock);
+	primary_wake_sessions_locked(r);
+	talos_mutex_unlock(&r->lock);
+}
+
+static void hook_log_durable(void *ctx, struct talos_pos durable)
+{
+	struct talos_repl *r = ctx;
+	bool unblocked;
+
+	talos_mutex_lock(&r->lock);
+	r->durable = talos_max(r->durable, durable.v);
+	insync_changed_locked(r, &unblocked);
+	primary_wake_sessions_locked(r);
+	talos_mutex_unlock(&r->lock);
+	if (unblocked)
+		repl_event(r, TALOS_REPL_WRITABLE);
+}
+
+/* Until @done says so, or this node stops or is deposed. */
+static int wait_for(struct talos_repl *r, bool (*done)(struct talos_repl *r, void *arg), void *arg)
+{
+	int err = TALOS_OK;
+
+	talos_mutex_lock(&r->lock);
+	while (!done(r, arg)) {
+		if (r->deposed || r->stopping) {
+			err = r->deposed ? TALOS_ERR_STALE_EPOCH : TALOS_ERR_CLOSED;
+			break;
+		}
+		talos_cond_wait(&r->changed, &r->lock, r->clock, TALOS_NS_PER_SEC);
+	}
+	/* A deposed node acknowledges nothing, whatever it holds. */
+	if (!err && r->deposed)
+		err = TALOS_ERR_STALE_EPOCH;
+	talos_mutex_unlock(&r->lock);
+	return err;
+}
+
+static bool log_is_held(struct talos_repl *r, void *arg)
+{
+	return insync_acked_locked(r, NULL) >= *(uint64_t *)arg;
+}
+
+static int hook_log_wait(void *ctx, struct talos_pos pos)
+{
+	return wait_for(ctx, log_is_held, &pos.v);
+}
+
+struct wanted_ids {
+	const struct talos_segment_id *ids;
+	uint32_t count;
+};
+
+/* Is a segment that a session still has to bring, or to have confirmed, one of @w? */
+static bool session_lacks(const struct session *s, const struct wanted_ids *w)
+{
+	for (uint32_t i = 0; i < w->count; i++) {
+		for (uint32_t k = 0; k < s->queue_count; k++)
+			if (s->queue[k]->name == w->ids[i].v)
+				return true;
+		for (uint32_t k = 0; k < BULK_REGIONS; k++)
+			if (s->unstored[k] && s->unstored[k]->name == w->ids[i].v)
+				return true;
+		if (s->current && s->current->name == w->ids[i].v)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A member that is away is not waited for: it asks for what it lacks when it
+ * is back, and its view stays right until then (see talos_apply_missing()).
+ */
+static bool index_is_stored(struct talos_repl *r, void *arg)
+{
+	for (unsigned i = 0; i < r->member_count; i++) {
+		const struct member *m = &r->members[i];
+
+		if (m->in_sync && m->session && session_lacks(m->session, arg))
+			return false;
+	}
+	return true;
+}
+
+static int hook_index_wait(void *ctx, const struct talos_segment_id *ids, uint32_t count)
+{
+	struct wanted_ids w = { ids, count };
+
+	return wait_for(ctx, index_is_stored, &w);
+}
+
+static bool queues_have_room(struct talos_repl *r, void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < SESSIONS_MAX; i++)
+		if (r->sessions[i] && r->sessions[i]->queue_count >= SHIPMENTS_MAX)
+			return false;
+	return true;
+}
+
+static int hook_index_built(void *ctx, struct talos_segment_id id, const void *bytes,
+			    uint32_t used_bytes, uint64_t sum)
+{
+	struct talos_repl *r = ctx;
+	struct shipment *s;
+	int err = wait_for(r, queues_have_room, NULL);
+
+	if (err)
+		return err;
+	s = shipment_new(false, id.v, sum, bytes, used_bytes);
+	if (!s)
+		return TALOS_ERR_NO_MEMORY;
+	talos_mutex_lock(&r->lock);
+	for (unsigned i = 0; i < SESSIONS_MAX; i++) {
+		struct session *to = r->sessions[i];
+
+		/* One that is copying gets what its seed names, and asks for the rest. */
+		if (!to || to->seeding || to->queue_count >= SHIPMENTS_MAX)
+			continue;
+		s->refs++;
+		to->queue[to->queue_count++] = s;
+	}
+	primary_wake_sessions_locked(r);
+	talos_mutex_unlock(&r->lock);
+	shipment_unref(s);
+	return TALOS_OK;
+}
+
+const struct talos_repl_hook primary_hook = {
+	.admit = hook_admit,
+	.log_appended = hook_log_appended,
+	.log_durable = hook_log_durable,
+	.log_wait = hook_log_wait,
+	.index_built = hook_index_built,
+	.index_wait = hook_index_wait,
+};
+
+int primary_start(struct talos_repl *r)
+{
+	struct talos_repl_hook hook = primary_hook;
+	struct talos_log_state s;
+	bool any = false;
+	int err = insync_load(r);
+
+	if (err)
+		return err;
+	talos_engine_log_state(r->engine, &s);
+	talos_mutex_lock(&r->lock);
+	for (unsigned i = 0; i < r->member_count; i++)
+		any = any || r->members[i].in_sync;
+	r->durable = s.durable.v;
+	r->log_end = s.end.v;
+	r->blocked = any; /* until all of them are back */
+	talos_mutex_unlock(&r->lock);
+	hook.ctx = r;
+	talos_engine_set_committed(r->engine, talos_pos(any ? 0 : UINT64_MAX));
+	talos_engine_set_hook(r->engine, &hook);
+	r->hook_set = true;
+	r->leading = true;
+	return TALOS_OK;
+}
+
+void primary_step_down(struct talos_repl *r, uint64_t epoch, const char *who)
+{
+	bool was = r->deposed;
+
+	if (was)
+		return;
+	r->deposed = true;
+	talos_mutex_lock(&r->lock);
+	r->higher_epoch = epoch;
+	snprintf(r->deposed_by, sizeof(r->deposed_by), "%s", who);
+	talos_cond_broadcast(&r->changed);
+	talos_mutex_unlock(&r->lock);
+	if (talos_engine_depose(r->engine, epoch))
+		talos_error("could not write down that this node was deposed");
+	talos_error("another replica was promoted (epoch %llu, told by %s): this one is out of date "
+		    "and read-only. Unmount it, run 'mkfs.talosfs --backup --force' on its image, "
+		    "and mount it with primary=",
+		    (unsigned long long)epoch, who);
+	repl_event(r, TALOS_REPL_ROLE_CHANGED);
+}
+
+/* --- the keeper: who is away, and for how long ----------------------------------------------- */
+
+struct overdue {
+	struct talos_uuid replica;
+	char address[72];
+	bool found;
+};
+
+/* The first in-sync member that has been away for longer than the timeout. */
+static struct overdue find_overdue(struct talos_repl *r)
+{
+	struct overdue o = { .found = false };
+	uint64_t now = repl_now(r);
+
+	talos_mutex_lock(&r->lock);
+	for (unsigned i = 0; i < r->member_count && !o.found; i++) {
+		struct member *m = &r->members[i];
+
+		if (!m->in_sync || m->dropping || !m->away_since_ns ||
+		    now - m->away_since_ns < r->timeout_ns)
+			continue;
+		o.found = true;
+		o.replica = m->replica;
+		memcpy(o.address, m->address, sizeof(o.address));
+	}
+	talos_mutex_unlock(&r->lock);
+	return o;
+}
+
+static void block_writes(struct talos_repl *r, const struct overdue *o)
+{
+	bool say;
+
+	talos_mutex_lock(&r->lock);
+	say = !r->said_blocked;
+	r->said_blocked = true;
+	r->blocked = true;
+	talos_mutex_unlock(&r->lock);
+	if (say)
+		talos_warn("writes are blocked: the in-sync backup %s is away. Bring it back, or go "
+			   "on without it: 'talosfs member drop DIR %s'",
+			   o->address, o->address);
+}
+
+static void keep_members(struct talos_repl *r)
+{
+	struct overdue o = find_overdue(r);
+	int err;
+
+	if (!o.found)
+		return;
+	if (r->policy == TALOS_POLICY_CONSISTENT) {
+		block_writes(r, &o);
+		return;
+	}
+	err = insync_drop(r, &o.replica);
+	if (err && err != TALOS_ERR_CLOSED)
+		talos_error("cannot drop the backup %s: %s", o.address, talos_strerror(err));
+}
+
+/* After a promotion, the old primary must learn of it, should it come back. */
+static void keep_notice(struct talos_repl *r, uint64_t *next_ns)
+{
+	uint64_t epoch, now = repl_now(r);
+	char address[72];
+
+	talos_mutex_lock(&r->lock);
+	memcpy(address, r->old_primary, sizeof(address));
+	talos_mutex_unlock(&r->lock);
+	if (!address[0] || r->notice_acked || now < *next_ns)
+		return;
+	*next_ns = now + TALOS_NS_PER_SEC;
+	if (!epoch_ask(r, address, WIRE_HELLO_NOTICE, 500 * TALOS_NS_PER_MS, &epoch))
+		r->notice_acked = true;
+}
+
+void *keeper_main(void *arg)
+{
+	struct talos_repl *r = arg;
+	uint64_t next_notice_ns = 0;
+
+	while (!r->stopping) {
+		if (r->leading && !r->deposed) {
+			keep_members(r);
+			keep_notice(r, &next_notice_ns);
+		}
+		session_join_ended(r);
+		talos_mutex_lock(&r->lock);
+		if (!r->stopping)
+			talos_cond_wait(&r->changed, &r->lock, r->clock, 50 * TALOS_NS_PER_MS);
+		talos_mutex_unlock(&r->lock);
+	}
+	return NULL;
+}

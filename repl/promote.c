@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Turns a backup into the primary, in place. The order is the promise (G5 to
+ * G7): cut off the old primary; decide whether this node may hold less than
+ * was acknowledged; store the new epoch; read the tail; lead.
+ *
+ * The new reign begins with nobody else in the in-sync set: the other backups
+ * count again when they have attached and caught up. The old primary is told
+ * the new epoch until it has answered once.
+ *
+ * When may a backup not know whether it lacks acknowledged writes?
+ *  - it was told that it is not in sync (kept in the superblock), or its own
+ *    prefix of the history does not name it in sync;
+ *  - it is copying or catching up;
+ *  - policy available: any time that the primary cannot be asked, since it may
+ *    have gone on alone. (Policy consistent: a primary never acknowledges
+ *    without its in-sync backups, unless an operator dropped one by hand, and
+ *    was told then not to promote it.)
+ */
+#include <stdio.h>
+
+#include "repl_private.h"
+
+/* Ask a primary that is still there to stop. True: it has. */
+static bool ask_to_step_down(struct talos_repl *r, uint64_t epoch)
+{
+	struct talos_wire_hello hello;
+	struct transport_event ev;
+	struct transport_conn *c;
+	uint64_t until = repl_now(r) + 2 * TALOS_NS_PER_SEC;
+	bool stopped = false;
+
+	if (!r->primary[0] || transport_tcp_connect(r->primary, TALOS_NS_PER_SEC, &c))
+		return false;
+	epoch_fill_hello(r, WIRE_HELLO_NOTICE, &hello);
+	hello.epoch = le64_from(epoch);
+	c->ops->send(c, WIRE_HELLO, &hello, sizeof(hello));
+	while (!stopped && repl_now(r) < until) {
+		if (!c->ops->poll(c, 50 * TALOS_NS_PER_MS, &ev))
+			continue;
+		if (ev.kind != TRANSPORT_MESSAGE)
+			break;
+		stopped = ev.type == WIRE_EPOCH && !wire_check(ev.type, ev.bytes, ev.n) &&
+			  le64_get(((const struct talos_wire_epoch *)ev.bytes)->epoch) >= epoch;
+		break;
+	}
+	c->ops->close(c);
+	return stopped;
+}
+
+/* Why this node may lack acknowledged writes, or NULL. */
+static const char *doubt(struct talos_repl *r, const struct talos_engine_stats *s, bool catching_up)
+{
+	bool in_sync;
+	int err = insync_read(r->engine, &s->replica, &in_sync, NULL);
+
+	if (r->told_stale)
+		return "the primary said that this backup is not in sync";
+	if (err)
+		return "this backup was never in sync";
+	if (!in_sync)
+		return "this backup was dropped from the in-sync set";
+	if (talos_apply_missing(r->engine, NULL, 0))
+		return "this backup is still catching up: it lacks index segments";
+	if (catching_up && r->primary_end > s->log_end)
+		return "this backup was still catching up";
+	return NULL;
+}
+
+static int decide(struct talos_repl *r, bool accept, uint64_t epoch,
+		  struct talos_promote_report *out)
+{
+	struct talos_engine_stats s;
+	enum talos_policy policy;
+	const char *why;
+	bool catching_up, stopped;
+	int err;
+
+	talos_engine_stats(r->engine, &s);
+	err = insync_load_policy(r->engine, &policy);
+	if (err)
+		return err;
+	talos_mutex_lock(&r->lock);
+	catching_up = r->catching_up;
+	talos_mutex_unlock(&r->lock);
+	why = doubt(r, &s, catching_up);
+	out->position = s.log_end;
+	out->unsure_since_ns = s.applied_wall_ns;
+	out->lost_bytes_max = r->primary_end > s.log_end ? r->primary_end - s.log_end : 0;
+	/* Nobody is told to step down for a promotion that is then refused. */
+	stopped = (!why || accept) && ask_to_step_down(r, epoch);
+	if (!why && policy == TALOS_POLICY_AVAILABLE && !stopped)
+		why = "policy available, and the primary cannot be asked: it may have gone on "
+		      "without this backup";
+	out->was_in_sync = why == NULL;
+	if (!why)
+		snprintf(out->reason, sizeof(out->reason),
+			 "It was in sync: nothing acknowledged is lost.");
+	else
+		snprintf(out->reason, sizeof(out->reason), "%s", why);
+	return why && !accept ? TALOS_ERR_NOT_IN_SYNC : TALOS_OK;
+}
+
+/* The members as the new reign has them: known, but none in sync. */
+static int reset_members(struct talos_repl *r)
+{
+	struct talos_engine_stats s;
+	struct talos_pos end;
+	int err = insync_load(r);
+
+	talos_engine_stats(r->engine, &s);
+	if (!err)
+		err = insync_forget(r->engine, &s.replica, &end);
+	for (unsigned i = 0; !err && i < r->member_count; i++)
+		if (!talos_uuid_equal(&r->members[i].replica, &s.replica))
+			err = insync_write(r->engine, &r->members[i].replica,
+					   r->members[i].address, false, &end);
+	return err;
+}
+
+static int lead(struct talos_repl *r, uint64_t epoch, struct talos_promote_report *out)
+{
+	struct talos_engine_stats s;
+	int err = talos_engine_lead(r->engine, epoch);
+
+	if (!err)
+		err = reset_members(r);
+	if (!err)
+		err = primary_start(r);
+	if (err)
+		return err;
+	talos_engine_stats(r->engine, &s);
+	out->epoch = epoch;
+	out->position = s.log_end;
+	talos_mutex_lock(&r->lock);
+	memcpy(r->old_primary, r->primary, sizeof(r->old_primary));
+	r->primary[0] = 0;
+	r->notice_acked = false;
+	talos_mutex_unlock(&r->lock);
+	talos_warn("this node is the primary now, in epoch %llu. %s", (unsigned long long)epoch,
+		   out->reason);
+	return TALOS_OK;
+}
+
+int talos_repl_promote(struct talos_repl *r, bool accept_data_loss,
+		       struct talos_promote_report *out)
+{
+	struct talos_engine_stats s;
+	bool follows;
+	int err = TALOS_OK;
+
+	*out = (struct talos_promote_report){ 0 };
+	talos_mutex_lock(&r->node);
+	talos_engine_stats(r->engine, &s);
+	if (s.role == TALOS_ROLE_EMPTY)
+		err = TALOS_ERR_EMPTY_REPLICA;
+	else if (s.role == TALOS_ROLE_DEPOSED)
+		err = TALOS_ERR_STALE_EPOCH;
+	else if (s.role == TALOS_ROLE_LEADER)
+		err = TALOS_ERR_INVALID;
+	if (err) {
+		snprintf(out->reason, sizeof(out->reason), "%s", talos_strerror(err));
+		talos_mutex_unlock(&r->node);
+		return err;
+	}
+	follows = r->follower.started;
+	backup_stop(r); /* the fence */
+	err = decide(r, accept_data_loss, s.epoch + 1, out);
+	if (!err)
+		err = lead(r, s.epoch + 1, out);
+	if (err && follows)
+		backup_start(r); /* as if nobody had asked */
+	talos_mutex_unlock(&r->node);
+	if (!err)
+		repl_event(r, TALOS_REPL_ROLE_CHANGED);
+	return err;
+}

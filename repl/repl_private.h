@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Replication's own state, shared by the files of repl/.
+ *
+ * Two locks. `node` (TALOS_LOCK_REPL_NODE) is for what changes the role:
+ * start, promote, stop; engine calls are made under it. `lock`
+ * (TALOS_LOCK_REPL_SEND) guards everything else below; it ranks above the
+ * engine's, since the engine's hooks take it: so no engine call is made under
+ * it.
+ *
+ * Threads: a listener; one per connection that came in; on a backup one that
+ * follows the primary; a keeper (timeouts, drops, notices). Each connection is
+ * driven by steps that never block but in the transport's poll.
+ *
+ * The in-sync set: a member counts from the moment that it is marked in
+ * memory, which is before its pair is written; it counts no more from the
+ * moment that the pair that says so is durable here and on all that remain.
+ * Both err on the side of waiting.
+ */
+#ifndef TALOS_REPL_PRIVATE_H
+#define TALOS_REPL_PRIVATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "talos/alloc.h"
+#include "talos/lock.h"
+#include "talos/log.h"
+#include "talos/repl.h"
+#include "talos/repl_apply.h"
+#include "talos/repl_hook.h"
+#include "transport.h"
+#include "wire.h"
+
+#define MEMBERS_MAX TALOS_PEERS_MAX
+#define SESSIONS_MAX 32u
+#define PEER_TIMEOUT_DEFAULT_NS (5 * TALOS_NS_PER_SEC)
+#define HELLO_TIMEOUT_NS (5 * TALOS_NS_PER_SEC)
+/* While backups are attached the log reaches the device this often, so that they may show it. */
+#define COMMIT_INTERVAL_NS (10 * TALOS_NS_PER_MS)
+#define IN_SYNC_WINDOW_BYTES (4ull << 20)
+#define LOG_IN_FLIGHT_MAX (8ull << 20)
+#define SHIPMENTS_MAX 8u
+#define BULK_REGIONS 2u
+
+/* A segment on its way to a backup; counted, since several sessions share one. */
+struct shipment {
+	_Atomic uint32_t refs;
+	bool is_log; /* of a first copy */
+	uint64_t name, sum;
+	uint32_t bytes;
+	uint8_t data[];
+};
+struct shipment *shipment_new(bool is_log, uint64_t name, uint64_t sum, const void *bytes,
+			      uint32_t n);
+void shipment_unref(struct shipment *s);
+
+/* A backup that belongs to the volume. Guarded by repl.lock. */
+struct member {
+	struct talos_uuid replica;
+	char address[72];
+	bool in_sync;
+	bool dropping;		/* being taken out */
+	uint64_t acked;		/* highest position known to be in its memory */
+	uint64_t applied, applied_wall_ns;
+	uint64_t in_sync_from;	/* end of the record that made it so */
+	uint64_t seen_ns;	/* last sign of life; 0: none since we lead */
+	uint64_t away_since_ns; /* 0: it is here */
+	struct session *session; /* NULL: not connected */
+};
+
+/* A log write that has not completed. */
+struct log_write {
+	struct log_write *next;
+	uint64_t end; /* position behind it */
+	struct talos_log_pin pin; /* or: */
+	uint8_t *copy;
+};
+
+struct offered {
+	uint64_t segment;
+	uint32_t region;
+	bool valid;
+};
+
+/* One connection to a backup, on a primary. The thread's own unless said otherwise. */
+struct session {
+	struct talos_repl *r;
+	struct transport_conn *conn;
+	pthread_t thread;
+	struct talos_uuid replica;
+	char address[72];
+	enum talos_peer_state state; /* guarded by r->lock */
+	_Atomic bool stop, idle; /* idle: asleep in poll, wants to be woken */
+	/* Log. */
+	struct offered log[TRANSPORT_REGIONS_MAX];
+	uint64_t sent;	     /* log position up to which writes are posted */
+	uint64_t target;     /* a record border that sent runs to */
+	uint64_t in_flight;  /* bytes */
+	struct log_write *writes, **writes_last;
+	uint64_t told_upto, told_committed; /* by the last doorbell */
+	uint64_t told_ns, heard_ns;
+	/* Segments. */
+	uint32_t bulk[BULK_REGIONS];
+	uint32_t bulk_bytes;
+	uint32_t bulk_count; /* free ones, at the front */
+	struct shipment *queue[SHIPMENTS_MAX + 2]; /* guarded by r->lock */
+	uint32_t queue_count;			    /* guarded by r->lock */
+	struct shipment *current;		    /* being written; changes under r->lock */
+	uint32_t current_offset, current_region;
+	struct shipment *unstored[BULK_REGIONS]; /* written, not confirmed; changes under r->lock */
+	uint32_t unstored_region[BULK_REGIONS];
+	/* First copy. */
+	bool seeding;
+	struct talos_seed seed;
+	uint32_t seed_index;
+	uint64_t seed_segment;
+	uint64_t copy_done, copy_total; /* guarded by r->lock */
+};
+
+/* A backup's side. */
+struct follower {
+	pthread_t thread;
+	bool started;
+	_Atomic bool stop;
+	struct transport_conn *conn;
+	struct offered log[TRANSPORT_REGIONS_MAX];
+	uint8_t *bulk[BULK_REGIONS];
+	uint32_t bulk_region[BULK_REGIONS];
+	uint32_t bulk_bytes;
+	uint64_t offered_to; /* log segments below it are offered, or passed */
+	uint64_t heard_ns, told_ns, asked_ns;
+	bool copying;
+	struct talos_wire_seed seed;
+	struct talos_wire_doorbell doorbell;
+	bool have_doorbell;
+	uint64_t told_received, told_applied;
+};
+
+struct talos_repl {
+	struct talos_engine *engine;
+	const struct talos_clock *clock;
+	struct talos_repl_options o;
+	char listen[72], primary[72];
+	uint64_t timeout_ns;
+
+	struct talos_mutex node; /* TALOS_LOCK_REPL_NODE */
+	struct talos_mutex lock; /* TALOS_LOCK_REPL_SEND; guards: */
+	struct talos_cond changed;
+	enum talos_policy policy;
+	struct member members[MEMBERS_MAX];
+	unsigned member_count;
+	struct session *sessions[SESSIONS_MAX]; /* all that run */
+	struct session *ended[SESSIONS_MAX];	/* to be joined */
+	unsigned ended_count;
+	uint64_t durable;	/* this device */
+	uint64_t committed;	/* grows only */
+	bool said_blocked;
+	int refused;
+	char state_text[160];
+	char deposed_by[72];
+	uint64_t higher_epoch;
+	/* A backup: */
+	bool connected, ready, catching_up, told_stale;
+	uint64_t primary_end, primary_end_wall_ns, primary_heard_ns;
+	uint64_t copy_done, copy_total, received_bytes;
+	char old_primary[72]; /* after a promotion: to be told of the new epoch */
+	bool notice_acked;
+
+	_Atomic bool stopping, leading, blocked, deposed;
+	_Atomic uint64_t log_end;
+	struct transport_listener *listener;
+	pthread_t listener_thread, keeper_thread;
+	bool listener_started, keeper_started;
+	struct follower follower;
+	bool hook_set;
+};
+
+static inline uint64_t repl_now(struct talos_repl *r)
+{
+	return talos_now_ns(r->clock);
+}
+
+void repl_event(struct talos_repl *r, enum talos_repl_event event);
+void repl_say(struct talos_repl *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* --- insync.c: members and policy, as pairs and in memory -------------------------------- */
+
+int insync_load(struct talos_repl *r);
+int insync_load_policy(struct talos_engine *e, enum talos_policy *out);
+/* What this node's view says of replica @u. TALOS_ERR_NOT_FOUND. */
+int insync_read(struct talos_engine *e, const struct talos_uuid *u, bool *out_in_sync,
+		char address[72]);
+int insync_write(struct talos_engine *e, const struct talos_uuid *u, const char *address,
+		 bool in_sync, struct talos_pos *out_end);
+int insync_forget(struct talos_engine *e, const struct talos_uuid *u, struct talos_pos *out_end);
+struct member *insync_find_locked(struct talos_repl *r, const struct talos_uuid *u);
+/* Lowest position that all in-sync members hold; UINT64_MAX if there are none. */
+uint64_t insync_acked_locked(const struct talos_repl *r, const struct member *except);
+/* Recompute committed and blocked, wake whoever waits. */
+void insync_changed_locked(struct talos_repl *r, bool *out_unblocked);
+/* Take a member out: recorded first. Waits for the record to be durable. */
+int insync_drop(struct talos_repl *r, const struct talos_uuid *u);
+
+/* --- primary.c: the engine's hook, and the keeper ----------------------------------------- */
+
+extern const struct talos_repl_hook primary_hook;
+int primary_start(struct talos_repl *r);
+void primary_wake_sessions_locked(struct talos_repl *r);
+void *keeper_main(void *arg);
+/* A higher epoch exists at @who: stop acknowledging, for good. */
+void primary_step_down(struct talos_repl *r, uint64_t epoch, const char *who);
+
+/* --- session.c ------------------------------------------------------------------------------ */
+
+/* Serve a backup that has said hello; the connection is taken over. */
+int session_attach(struct talos_repl *r, struct transport_conn *conn,
+		   const struct talos_wire_hello *hello);
+void session_stop_all(struct talos_repl *r);
+void session_join_ended(struct talos_repl *r);
+
+/* --- listener.c --------------------------------------------------------------------------------- */
+
+int listener_start(struct talos_repl *r);
+void listener_stop(struct talos_repl *r);
+
+/* --- backup.c --------------------------------------------------------------------------------------- */
+
+int backup_start(struct talos_repl *r);
+/* The fence: when it returns, nothing from the primary can change this node's memory. */
+void backup_stop(struct talos_repl *r);
+
+/* --- epoch.c: asking and telling others ---------------------------------------------------------------- */
+
+/* Say HELLO of @kind to @address and return the epoch that it answers. */
+int epoch_ask(struct talos_repl *r, const char *address, enum wire_hello_kind kind,
+	      uint64_t timeout_ns, uint64_t *out_epoch);
+/* Does any member know a higher epoch? TALOS_ERR_STALE_EPOCH then. */
+int epoch_check_members(struct talos_repl *r);
+void epoch_fill_hello(struct talos_repl *r, enum wire_hello_kind kind, struct talos_wire_hello *h);
+
+#endif

@@ -1,0 +1,886 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A primary's side of one attached backup: brings it the log, index segments,
+ * and at first a whole copy. Driven by steps: each does what is possible now.
+ *
+ * Log bytes go out of the engine's own tail buffers, pinned until the write
+ * has completed; what is no longer in memory is read from the device. The
+ * backup's window is the buffers that it offered: a slow one slows us, until
+ * the engine's own buffers are full of what is not on the device, and the
+ * timeout takes it out.
+ */
+#include <stdio.h>
+
+#include "repl_private.h"
+
+#define BULK_COOKIE UINT64_MAX
+#define LOG_COOKIE 0
+
+/* --- shipments --------------------------------------------------------------------------- */
+
+struct shipment *shipment_new(bool is_log, uint64_t name, uint64_t sum, const void *bytes,
+			      uint32_t n)
+{
+	struct shipment *s = talos_malloc(sizeof(*s) + n);
+
+	if (!s)
+		return NULL;
+	s->refs = 1;
+	s->is_log = is_log;
+	s->name = name;
+	s->sum = sum;
+	s->bytes = n;
+	if (bytes)
+		memcpy(s->data, bytes, n);
+	return s;
+}
+
+void shipment_unref(struct shipment *s)
+{
+	if (s && --s->refs == 0)
+		talos_free(s);
+}
+
+/* --- what the others may know -------------------------------------------------------------- */
+
+static struct member *member_locked(struct session *s)
+{
+	return insync_find_locked(s->r, &s->replica);
+}
+
+static void set_state(struct session *s, enum talos_peer_state state)
+{
+	bool unblocked;
+
+	talos_mutex_lock(&s->r->lock);
+	s->state = state;
+	insync_changed_locked(s->r, &unblocked);
+	talos_mutex_unlock(&s->r->lock);
+	if (unblocked)
+		repl_event(s->r, TALOS_REPL_WRITABLE);
+}
+
+/* The backup's memory holds the log before @pos. */
+static void note_acked(struct session *s, uint64_t pos)
+{
+	struct talos_repl *r = s->r;
+	struct member *m;
+	uint64_t before;
+	bool unblocked;
+
+	talos_mutex_lock(&r->lock);
+	before = r->committed;
+	m = member_locked(s);
+	if (m)
+		m->acked = talos_max(m->acked, pos);
+	insync_changed_locked(r, &unblocked);
+	talos_engine_set_committed(r->engine, talos_pos(insync_acked_locked(r, NULL)));
+	if (r->committed != before)
+		primary_wake_sessions_locked(r);
+	talos_mutex_unlock(&r->lock);
+	if (unblocked)
+		repl_event(r, TALOS_REPL_WRITABLE);
+}
+
+static int send_message(struct session *s, uint8_t type, const void *bytes, uint32_t n)
+{
+	return s->conn->ops->send(s->conn, type, bytes, n);
+}
+
+/* --- messages from the backup ------------------------------------------------------------------ */
+
+static int take_offer(struct session *s, bool log, const struct talos_wire_offer *d)
+{
+	uint32_t region = le32_get(d->region);
+
+	if (!log) {
+		if (s->bulk_count == BULK_REGIONS)
+			return TALOS_ERR_PROTOCOL;
+		s->bulk[s->bulk_count++] = region;
+		s->bulk_bytes = le32_get(d->bytes);
+		return TALOS_OK;
+	}
+	for (unsigned i = 0; i < TRANSPORT_REGIONS_MAX; i++) {
+		if (s->log[i].valid)
+			continue;
+		s->log[i] = (struct offered){ le64_get(d->segment), region, true };
+		return TALOS_OK;
+	}
+	return TALOS_ERR_PROTOCOL;
+}
+
+static void take_progress(struct session *s, const struct talos_wire_progress *d)
+{
+	struct talos_repl *r = s->r;
+	struct member *m;
+
+	talos_mutex_lock(&r->lock);
+	m = member_locked(s);
+	if (m) {
+		m->applied = le64_get(d->applied);
+		m->applied_wall_ns = le64_get(d->applied_wall_ns);
+	}
+	talos_mutex_unlock(&r->lock);
+}
+
+/* The backup has put a segment on its device: its region is free again. */
+static int take_stored(struct session *s, const struct talos_wire_segment *d)
+{
+	uint32_t region = le32_get(d->region);
+	struct shipment *done = NULL;
+
+	if (le32_get(d->status)) {
+		talos_warn("backup %s could not store a segment: %s", s->address,
+			   talos_strerror(-(int)le32_get(d->status)));
+		return TALOS_ERR_IO;
+	}
+	talos_mutex_lock(&s->r->lock);
+	for (unsigned i = 0; i < BULK_REGIONS; i++) {
+		if (!s->unstored[i] || s->unstored_region[i] != region)
+			continue;
+		done = s->unstored[i];
+		s->unstored[i] = NULL;
+		s->copy_done += s->seeding ? done->bytes : 0;
+	}
+	talos_cond_broadcast(&s->r->changed);
+	talos_mutex_unlock(&s->r->lock);
+	if (!done || s->bulk_count == BULK_REGIONS)
+		return TALOS_ERR_PROTOCOL;
+	s->bulk[s->bulk_count++] = region;
+	shipment_unref(done);
+	return TALOS_OK;
+}
+
+/* The backup asks for an index segment by name. When the queue is full it will ask again. */
+static int take_request(struct session *s, const struct talos_wire_segment *d)
+{
+	struct talos_segment_id id = { le64_get(d->name) };
+	struct talos_engine_stats stats;
+	struct shipment *ship;
+	int err;
+
+	talos_engine_stats(s->r->engine, &stats);
+	ship = shipment_new(false, id.v, 0, NULL, stats.segment_bytes);
+	if (!ship)
+		return TALOS_ERR_NO_MEMORY;
+	err = talos_engine_index_read(s->r->engine, id, ship->data, &ship->bytes, &ship->sum);
+	if (err == TALOS_ERR_NOT_FOUND) {
+		struct talos_wire_segment gone = { .epoch = d->epoch, .name = d->name };
+
+		shipment_unref(ship);
+		return send_message(s, WIRE_INDEX_GONE, &gone, sizeof(gone));
+	}
+	if (!err) {
+		talos_mutex_lock(&s->r->lock);
+		if (s->queue_count < SHIPMENTS_MAX) {
+			s->queue[s->queue_count++] = ship;
+			ship = NULL;
+		}
+		talos_mutex_unlock(&s->r->lock);
+	}
+	shipment_unref(ship);
+	return err;
+}
+
+static int take_step_down(struct session *s, const struct talos_wire_epoch *d)
+{
+	struct talos_wire_epoch answer = { .epoch = d->epoch };
+
+	primary_step_down(s->r, le64_get(d->epoch), s->address);
+	send_message(s, WIRE_EPOCH, &answer, sizeof(answer));
+	return TALOS_ERR_STALE_EPOCH;
+}
+
+static int take_message(struct session *s, const struct transport_event *ev)
+{
+	uint64_t epoch;
+	int err = wire_check(ev->type, ev->bytes, ev->n);
+
+	if (err)
+		return err;
+	if (ev->type == WIRE_STEP_DOWN)
+		return take_step_down(s, (const void *)ev->bytes);
+	epoch = wire_epoch(ev->type, ev->bytes);
+	if (epoch && epoch != s->seed.epoch)
+		return TALOS_ERR_STALE_EPOCH;
+	switch ((enum wire_type)ev->type) {
+	case WIRE_OFFER_LOG:
+	case WIRE_OFFER_BULK:
+		return take_offer(s, ev->type == WIRE_OFFER_LOG, (const void *)ev->bytes);
+	case WIRE_PROGRESS:
+		take_progress(s, (const void *)ev->bytes);
+		return TALOS_OK;
+	case WIRE_STORED:
+		return take_stored(s, (const void *)ev->bytes);
+	case WIRE_INDEX_REQUEST:
+		return take_request(s, (const void *)ev->bytes);
+	default:
+		return TALOS_ERR_PROTOCOL;
+	}
+}
+
+static void write_done(struct session *s, struct log_write *w)
+{
+	if (w->copy)
+		talos_free(w->copy);
+	else
+		talos_log_unpin(s->r->engine, &w->pin);
+	talos_free(w);
+}
+
+static void take_written(struct session *s, const struct transport_event *ev)
+{
+	struct log_write *w = s->writes;
+
+	if (ev->cookie == BULK_COOKIE || !w)
+		return;
+	s->writes = w->next;
+	if (!s->writes)
+		s->writes_last = &s->writes;
+	s->in_flight -= w->pin.n;
+	note_acked(s, w->end);
+	write_done(s, w);
+}
+
+static int take_event(struct session *s, const struct transport_event *ev)
+{
+	s->heard_ns = repl_now(s->r);
+	switch (ev->kind) {
+	case TRANSPORT_MESSAGE:
+		return take_message(s, ev);
+	case TRANSPORT_WRITTEN:
+		take_written(s, ev);
+		return TALOS_OK;
+	case TRANSPORT_CLOSED:
+		break;
+	}
+	return ev->status ? ev->status : TALOS_ERR_CLOSED;
+}
+
+/* --- the log ------------------------------------------------------------------------------------------ */
+
+/* The region that log position @pos goes to; offers that are behind are dropped. */
+static bool find_region(struct session *s, uint64_t segment, uint32_t *out)
+{
+	bool found = false;
+
+	for (unsigned i = 0; i < TRANSPORT_REGIONS_MAX; i++) {
+		struct offered *o = &s->log[i];
+
+		if (o->valid && o->segment < segment)
+			o->valid = false;
+		if (o->valid && o->segment == segment) {
+			*out = o->region;
+			found = true;
+		}
+	}
+	return found;
+}
+
+/* Up to @max bytes of log from s->sent on, from memory or the device. */
+static int fetch_log(struct session *s, uint32_t max, struct log_write *w, const uint8_t **out,
+		     uint32_t *out_n)
+{
+	struct talos_engine *e = s->r->engine;
+	int err = talos_log_pin(e, talos_pos(s->sent), &w->pin);
+
+	if (!err) {
+		*out = w->pin.bytes;
+		*out_n = talos_min(w->pin.n, max);
+		return TALOS_OK;
+	}
+	if (err != TALOS_ERR_NOT_FOUND)
+		return err;
+	w->copy = talos_malloc(max);
+	if (!w->copy)
+		return TALOS_ERR_NO_MEMORY;
+	*out = w->copy;
+	return talos_log_read(e, talos_pos(s->sent), w->copy, max, out_n);
+}
+
+/* Post one write of log. 1: done; 0: not now. */
+static int post_log(struct session *s, uint32_t segment_bytes)
+{
+	uint64_t segment = s->sent / segment_bytes;
+	uint64_t max = talos_min(s->target - s->sent, (uint64_t)TRANSPORT_WRITE_BYTES_MAX);
+	struct log_write *w;
+	const uint8_t *bytes;
+	uint32_t region, n;
+	int err;
+
+	if (!find_region(s, segment, &region))
+		return 0;
+	w = talos_calloc(1, sizeof(*w));
+	if (!w)
+		return TALOS_ERR_NO_MEMORY;
+	err = fetch_log(s, (uint32_t)max, w, &bytes, &n);
+	if (!err)
+		err = s->conn->ops->write(s->conn, region, s->sent % segment_bytes, bytes, n,
+					  LOG_COOKIE);
+	if (err) {
+		write_done(s, w);
+		return err == TALOS_ERR_AGAIN ? 0 : err;
+	}
+	w->pin.n = n;
+	s->in_flight += n;
+	s->sent += n;
+	w->end = s->sent;
+	*s->writes_last = w;
+	s->writes_last = &w->next;
+	return 1;
+}
+
+static int pump_log(struct session *s)
+{
+	struct talos_log_state l;
+	struct talos_engine_stats stats;
+	int progress = 0;
+
+	if (s->sent == s->target) {
+		talos_engine_log_state(s->r->engine, &l);
+		s->target = l.end.v;
+	}
+	if (s->sent == s->target)
+		return 0;
+	talos_engine_stats(s->r->engine, &stats);
+	while (s->sent < s->target && s->in_flight < LOG_IN_FLIGHT_MAX) {
+		int done = post_log(s, stats.segment_bytes);
+
+		if (done < 0)
+			return done;
+		if (!done)
+			break;
+		progress = 1;
+	}
+	return progress;
+}
+
+/* --- segments --------------------------------------------------------------------------------------------- */
+
+static int announce(struct session *s, const struct shipment *ship)
+{
+	struct talos_wire_segment d = {
+		.epoch = le64_from(s->seed.epoch),
+		.name = le64_from(ship->name),
+		.sum = le64_from(ship->sum),
+		.bytes = le32_from(ship->bytes),
+		.region = le32_from(s->current_region),
+	};
+
+	return send_message(s, ship->is_log ? WIRE_SEED_LOG : WIRE_INDEX, &d, sizeof(d));
+}
+
+/* The current shipment is written: it waits for the backup's word. */
+static int finish_current(struct session *s)
+{
+	int err = announce(s, s->current);
+
+	talos_mutex_lock(&s->r->lock);
+	for (unsigned i = 0; !err && i < BULK_REGIONS; i++) {
+		if (s->unstored[i])
+			continue;
+		s->unstored[i] = s->current;
+		s->unstored_region[i] = s->current_region;
+		s->current = NULL;
+		break;
+	}
+	talos_mutex_unlock(&s->r->lock);
+	return err;
+}
+
+static bool take_from_queue(struct session *s)
+{
+	talos_mutex_lock(&s->r->lock);
+	if (!s->current && s->queue_count && s->bulk_count) {
+		s->current = s->queue[0];
+		memmove(s->queue, s->queue + 1, --s->queue_count * sizeof(s->queue[0]));
+		s->current_offset = 0;
+		s->current_region = s->bulk[--s->bulk_count];
+		talos_cond_broadcast(&s->r->changed);
+	}
+	talos_mutex_unlock(&s->r->lock);
+	return s->current != NULL;
+}
+
+/* One piece of the current shipment: log writes go in between. */
+static int pump_shipments(struct session *s)
+{
+	uint32_t n;
+	int err;
+
+	if (!s->current && !take_from_queue(s))
+		return 0;
+	if (s->current->bytes > s->bulk_bytes)
+		return TALOS_ERR_PROTOCOL;
+	n = talos_min(s->current->bytes - s->current_offset, TRANSPORT_WRITE_BYTES_MAX);
+	err = s->conn->ops->write(s->conn, s->current_region, s->current_offset,
+				  s->current->data + s->current_offset, n, BULK_COOKIE);
+	if (err)
+		return err;
+	s->current_offset += n;
+	if (s->current_offset == s->current->bytes)
+		err = finish_current(s);
+	return err ? err : 1;
+}
+
+/* --- first copy ---------------------------------------------------------------------------------------------- */
+
+static int send_seed(struct session *s, uint8_t type)
+{
+	struct talos_wire_seed d = {
+		.epoch = le64_from(s->seed.epoch),
+		.device_bytes = le64_from(s->seed.device_bytes),
+		.l0_bytes = le64_from(s->seed.l0_bytes),
+		.checkpoint = le64_from(s->seed.checkpoint.v),
+		.end = le64_from(s->seed.end.v),
+		.log_first = le64_from(s->seed.log_first),
+		.total_bytes = le64_from(s->copy_total),
+		.segment_bytes = le32_from(s->seed.segment_bytes),
+	};
+
+	memcpy(d.volume, s->seed.volume.b, sizeof(d.volume));
+	return send_message(s, type, &d, sizeof(d));
+}
+
+static int seed_begin(struct session *s)
+{
+	uint64_t logs, total;
+	int err = talos_engine_seed_pin(s->r->engine, &s->seed);
+
+	if (err)
+		return err;
+	s->seed_segment = s->seed.log_first;
+	logs = s->seed.end.v - s->seed.log_first * s->seed.segment_bytes;
+	total = logs + (uint64_t)s->seed.index_count * s->seed.segment_bytes;
+	talos_mutex_lock(&s->r->lock);
+	s->copy_total = total;
+	s->seeding = true;
+	talos_mutex_unlock(&s->r->lock);
+	return send_seed(s, WIRE_SEED_BEGIN);
+}
+
+/* The next segment of the copy, or NULL when all have been taken. */
+static int seed_next(struct session *s, struct shipment **out)
+{
+	uint64_t from = s->seed_segment * s->seed.segment_bytes;
+	struct shipment *ship;
+	int err = TALOS_OK;
+
+	*out = NULL;
+	if (s->seed_index == s->seed.index_count && from >= s->seed.end.v)
+		return TALOS_OK;
+	ship = shipment_new(true, s->seed_segment, 0, NULL, s->seed.segment_bytes);
+	if (!ship)
+		return TALOS_ERR_NO_MEMORY;
+	if (s->seed_index < s->seed.index_count) {
+		struct talos_segment_id id = s->seed.index_ids[s->seed_index++];
+
+		ship->is_log = false;
+		ship->name = id.v;
+		err = talos_engine_index_read(s->r->engine, id, ship->data, &ship->bytes,
+					      &ship->sum);
+	} else {
+		uint64_t left = s->seed.end.v - from;
+
+		err = talos_log_read(s->r->engine, talos_pos(from), ship->data,
+				     (uint32_t)talos_min(left, (uint64_t)s->seed.segment_bytes),
+				     &ship->bytes);
+		s->seed_segment++;
+	}
+	if (err)
+		shipment_unref(ship);
+	else
+		*out = ship;
+	return err;
+}
+
+static bool nothing_unstored(const struct session *s)
+{
+	for (unsigned i = 0; i < BULK_REGIONS; i++)
+		if (s->unstored[i])
+			return false;
+	return !s->current && !s->queue_count;
+}
+
+static int seed_step(struct session *s)
+{
+	struct shipment *ship;
+	int err;
+
+	if (s->queue_count || !s->bulk_count)
+		return 0;
+	err = seed_next(s, &ship);
+	if (err)
+		return err;
+	if (ship) {
+		talos_mutex_lock(&s->r->lock);
+		s->queue[s->queue_count++] = ship;
+		talos_mutex_unlock(&s->r->lock);
+		return 1;
+	}
+	if (!nothing_unstored(s))
+		return 0;
+	err = send_seed(s, WIRE_SEED_END);
+	s->sent = s->target = s->seed.end.v;
+	talos_mutex_lock(&s->r->lock);
+	s->seeding = false;
+	talos_mutex_unlock(&s->r->lock);
+	return err ? err : 1;
+}
+
+/* --- keeping the backup informed --------------------------------------------------------------------------- */
+
+static int ring(struct session *s)
+{
+	struct talos_repl *r = s->r;
+	struct talos_engine_stats stats;
+	uint64_t now = repl_now(r), committed, in_sync_from;
+	struct talos_wire_doorbell d;
+	struct member *m;
+	bool due;
+
+	talos_mutex_lock(&r->lock);
+	m = member_locked(s);
+	committed = r->committed;
+	in_sync_from = m && m->in_sync ? m->in_sync_from : 0;
+	talos_mutex_unlock(&r->lock);
+	due = (s->sent == s->target && s->sent != s->told_upto) ||
+	      committed != s->told_committed || now - s->told_ns >= r->timeout_ns / 5;
+	if (!due)
+		return 0;
+	if (s->sent == s->target)
+		s->told_upto = s->sent;
+	talos_engine_stats(r->engine, &stats);
+	d = (struct talos_wire_doorbell){
+		.epoch = le64_from(s->seed.epoch),
+		.upto = le64_from(s->told_upto),
+		.committed = le64_from(committed),
+		.end = le64_from(stats.log_end),
+		.end_wall_ns = le64_from(stats.applied_wall_ns),
+		.in_sync_from = le64_from(in_sync_from),
+	};
+	s->told_committed = committed;
+	s->told_ns = now;
+	return send_message(s, WIRE_DOORBELL, &d, sizeof(d)) ? TALOS_ERR_CLOSED : 1;
+}
+
+/* Close enough behind to count: from now on syncs wait for it. Marked first, then recorded. */
+static int consider_in_sync(struct session *s)
+{
+	struct talos_repl *r = s->r;
+	struct talos_pos end;
+	struct member *m;
+	bool grant, near;
+	int err;
+
+	talos_mutex_lock(&r->lock);
+	m = member_locked(s);
+	near = m && m->acked + IN_SYNC_WINDOW_BYTES >= r->log_end && m->acked >= r->committed;
+	grant = near && !m->in_sync && !m->dropping && !r->deposed;
+	if (grant) {
+		m->in_sync = true;
+		m->in_sync_from = 0;
+	}
+	talos_mutex_unlock(&r->lock);
+	if (near && s->state != TALOS_PEER_STREAMING)
+		set_state(s, TALOS_PEER_STREAMING);
+	if (!grant)
+		return 0;
+	err = insync_write(r->engine, &s->replica, s->address, true, &end);
+	talos_mutex_lock(&r->lock);
+	m = member_locked(s);
+	if (m && err)
+		m->in_sync = false;
+	else if (m)
+		m->in_sync_from = end.v;
+	talos_mutex_unlock(&r->lock);
+	if (!err)
+		talos_info("backup %s is in sync from log position %llu on", s->address,
+			   (unsigned long long)end.v);
+	return err ? err : 1;
+}
+
+/* --- the session's life ---------------------------------------------------------------------------------------- */
+
+static int session_step(struct session *s)
+{
+	struct transport_event ev;
+	int progress = 0, r;
+
+	while (s->conn->ops->poll(s->conn, 0, &ev)) {
+		r = take_event(s, &ev);
+		if (r)
+			return r;
+		progress = 1;
+	}
+	r = s->seeding ? seed_step(s) : pump_log(s);
+	if (r < 0)
+		return r;
+	progress |= r;
+	r = pump_shipments(s);
+	if (r < 0)
+		return r;
+	progress |= r;
+	if (!s->seeding) {
+		r = ring(s);
+		if (r < 0)
+			return r;
+		progress |= r;
+		r = consider_in_sync(s);
+		if (r < 0)
+			return r;
+		progress |= r;
+	}
+	if (repl_now(s->r) - s->heard_ns > s->r->timeout_ns)
+		return TALOS_ERR_TIMEOUT;
+	return progress;
+}
+
+/* Sleep until the backup says something, or there is log to send. */
+static int session_wait(struct session *s)
+{
+	struct transport_event ev;
+	uint64_t committed;
+	int r = 0;
+
+	s->idle = true;
+	talos_mutex_lock(&s->r->lock);
+	committed = s->r->committed;
+	talos_mutex_unlock(&s->r->lock);
+	/* Anything that came before we were marked idle did not wake us. */
+	if (s->seeding || (s->r->log_end == s->target && committed == s->told_committed) ||
+	    s->sent != s->target)
+		if (s->conn->ops->poll(s->conn, s->r->timeout_ns / 10, &ev))
+			r = take_event(s, &ev);
+	s->idle = false;
+	return r;
+}
+
+static void leave_sessions(struct session *s)
+{
+	struct talos_repl *r = s->r;
+	struct member *m;
+
+	talos_mutex_lock(&r->lock);
+	for (unsigned i = 0; i < SESSIONS_MAX; i++)
+		if (r->sessions[i] == s)
+			r->sessions[i] = NULL;
+	m = member_locked(s);
+	if (m && m->session == s) {
+		m->session = NULL;
+		m->away_since_ns = repl_now(r);
+	}
+	talos_cond_broadcast(&r->changed);
+	talos_mutex_unlock(&r->lock);
+}
+
+static void session_free(struct session *s)
+{
+	s->conn->ops->close(s->conn);
+	while (s->writes) {
+		struct log_write *w = s->writes;
+
+		s->writes = w->next;
+		write_done(s, w);
+	}
+	while (s->queue_count)
+		shipment_unref(s->queue[--s->queue_count]);
+	for (unsigned i = 0; i < BULK_REGIONS; i++)
+		shipment_unref(s->unstored[i]);
+	shipment_unref(s->current);
+	if (s->seed.pin)
+		talos_engine_seed_unpin(s->r->engine, &s->seed);
+	talos_free(s);
+}
+
+static void *session_main(void *arg)
+{
+	struct session *s = arg;
+	struct talos_repl *r = s->r;
+	int err = s->state == TALOS_PEER_COPYING ? seed_begin(s) : TALOS_OK;
+
+	while (err >= 0 && !s->stop && !r->stopping && !r->deposed) {
+		err = session_step(s);
+		if (!err)
+			err = session_wait(s);
+	}
+	if (!s->stop && !r->stopping && !r->deposed)
+		talos_warn("lost the backup %s: %s", s->address, talos_strerror(err));
+	leave_sessions(s);
+	talos_mutex_lock(&r->lock);
+	r->ended[r->ended_count++] = s;
+	talos_mutex_unlock(&r->lock);
+	return NULL;
+}
+
+void session_join_ended(struct talos_repl *r)
+{
+	for (;;) {
+		struct session *s = NULL;
+
+		talos_mutex_lock(&r->lock);
+		if (r->ended_count)
+			s = r->ended[--r->ended_count];
+		talos_mutex_unlock(&r->lock);
+		if (!s)
+			return;
+		pthread_join(s->thread, NULL);
+		session_free(s);
+	}
+}
+
+static bool any_session(struct talos_repl *r)
+{
+	bool any = false;
+
+	talos_mutex_lock(&r->lock);
+	for (unsigned i = 0; i < SESSIONS_MAX; i++) {
+		if (!r->sessions[i])
+			continue;
+		any = true;
+		r->sessions[i]->stop = true;
+		r->sessions[i]->conn->ops->wake(r->sessions[i]->conn);
+	}
+	if (any)
+		talos_cond_wait(&r->changed, &r->lock, r->clock, 10 * TALOS_NS_PER_MS);
+	talos_mutex_unlock(&r->lock);
+	return any;
+}
+
+void session_stop_all(struct talos_repl *r)
+{
+	while (any_session(r))
+		;
+	session_join_ended(r);
+}
+
+/* --- attaching ------------------------------------------------------------------------------------------------------ */
+
+/* Where can this backup go on? */
+static int choose_mode(struct talos_repl *r, const struct talos_wire_hello *h, enum wire_mode *mode,
+		       uint64_t *pos)
+{
+	struct talos_engine_stats s;
+	struct talos_uuid volume;
+	uint64_t chain;
+	int err;
+
+	memcpy(volume.b, h->volume, sizeof(volume.b));
+	talos_engine_stats(r->engine, &s);
+	*pos = 0;
+	*mode = WIRE_MODE_COPY;
+	if (talos_uuid_is_zero(&volume))
+		return TALOS_OK;
+	if (le32_get(h->segment_bytes) != s.segment_bytes)
+		return TALOS_ERR_INVALID;
+	*pos = le64_get(h->end);
+	*mode = WIRE_MODE_RESUME;
+	err = talos_engine_log_chain(r->engine, talos_pos(*pos), &chain);
+	if (!err && chain == le64_get(h->end_chain))
+		return TALOS_OK;
+	*pos = le64_get(h->applied);
+	*mode = WIRE_MODE_TRUNCATE;
+	err = talos_engine_log_chain(r->engine, talos_pos(*pos), &chain);
+	if (!err && chain == le64_get(h->applied_chain))
+		return TALOS_OK;
+	return err && err != TALOS_ERR_NOT_FOUND ? err : TALOS_ERR_DIVERGED;
+}
+
+/* Enter the session, and its member, into the tables. */
+static int enter_sessions(struct session *s, const struct talos_wire_hello *h, bool *out_in_sync)
+{
+	struct talos_repl *r = s->r;
+	unsigned slot = 0;
+	struct member *m;
+	int err = TALOS_OK;
+
+	talos_mutex_lock(&r->lock);
+	while (slot < SESSIONS_MAX && r->sessions[slot])
+		slot++;
+	m = member_locked(s);
+	if (m && m->session) {
+		/* The old connection is dead, or this is a double: it will come again. */
+		m->session->stop = true;
+		m->session->conn->ops->wake(m->session->conn);
+		err = TALOS_ERR_AGAIN;
+	} else if (slot == SESSIONS_MAX || (!m && r->member_count == MEMBERS_MAX)) {
+		err = TALOS_ERR_NO_SPACE;
+	} else if (!m) {
+		m = &r->members[r->member_count++];
+		*m = (struct member){ .replica = s->replica };
+	}
+	if (!err) {
+		memcpy(m->address, s->address, sizeof(m->address));
+		m->acked = s->sent;
+		m->applied = le64_get(h->applied);
+		m->session = s;
+		m->away_since_ns = 0;
+		m->seen_ns = repl_now(r);
+		*out_in_sync = m->in_sync;
+		r->sessions[slot] = s;
+	}
+	talos_mutex_unlock(&r->lock);
+	return err;
+}
+
+static int welcome(struct session *s, enum wire_mode mode, uint64_t pos, bool in_sync)
+{
+	struct talos_engine_stats stats;
+	struct talos_wire_welcome d;
+
+	talos_engine_stats(s->r->engine, &stats);
+	d = (struct talos_wire_welcome){
+		.magic = le32_from(WIRE_MAGIC),
+		.version = le16_from(WIRE_VERSION_MAX),
+		.mode = le32_from(mode),
+		.flags = le32_from(in_sync ? WIRE_FLAG_IN_SYNC : 0),
+		.policy = le32_from(s->r->policy),
+		.segment_bytes = le32_from(stats.segment_bytes),
+		.epoch = le64_from(stats.epoch),
+		.pos = le64_from(pos),
+	};
+	memcpy(d.volume, stats.volume.b, sizeof(d.volume));
+	memcpy(d.replica, stats.replica.b, sizeof(d.replica));
+	s->seed.epoch = stats.epoch;
+	return send_message(s, WIRE_WELCOME, &d, sizeof(d));
+}
+
+int session_attach(struct talos_repl *r, struct transport_conn *conn,
+		   const struct talos_wire_hello *hello)
+{
+	struct session *s = talos_calloc(1, sizeof(*s));
+	enum wire_mode mode;
+	bool in_sync = false;
+	uint64_t pos;
+	int err;
+
+	if (!s)
+		return TALOS_ERR_NO_MEMORY;
+	s->r = r;
+	s->conn = conn;
+	s->writes_last = &s->writes;
+	s->heard_ns = repl_now(r);
+	memcpy(s->replica.b, hello->replica, sizeof(s->replica.b));
+	snprintf(s->address, sizeof(s->address), "%s",
+		 hello->listen[0] ? hello->listen : conn->peer);
+	err = choose_mode(r, hello, &mode, &pos);
+	if (!err) {
+		s->state = mode == WIRE_MODE_COPY ? TALOS_PEER_COPYING : TALOS_PEER_CATCHING_UP;
+		s->sent = s->target = pos;
+		err = enter_sessions(s, hello, &in_sync);
+	}
+	if (err) {
+		talos_free(s);
+		return err;
+	}
+	talos_engine_set_commit_interval(r->engine, COMMIT_INTERVAL_NS);
+	welcome(s, mode, pos, in_sync);
+	if (pthread_create(&s->thread, NULL, session_main, s)) {
+		leave_sessions(s);
+		talos_free(s);
+		return TALOS_ERR_SYSTEM;
+	}
+	talos_info("backup %s attached: %s from log position %llu", s->address,
+		   mode == WIRE_MODE_COPY ? "first copy" : "catching up", (unsigned long long)pos);
+	return TALOS_OK;
+}
