@@ -522,6 +522,7 @@ static int seed_step(struct session *s)
 		return 0;
 	err = send_seed(s, WIRE_SEED_END);
 	s->sent = s->target = s->seed.end.v;
+	note_acked(s, s->seed.end.v); /* all of it is on the backup's device */
 	talos_mutex_lock(&s->r->lock);
 	s->seeding = false;
 	talos_mutex_unlock(&s->r->lock);
