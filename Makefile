@@ -86,10 +86,189 @@ $(OUT)/tests/bench/%: $(OUT)/tests/bench/%.o $(TESTLIB) $(LIBS_ALL)
 $(OUT)/tests/%: $(OUT)/tests/%.o $(TESTLIB) $(LIBS_ALL)
 	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(TEST_LIBS) $(PKG_LIBS)
 
+MOUNTED_TOOLS := $(OUT)/tests/mounted/fsync_writer $(OUT)/tests/mounted/superblock_edit
+$(OUT)/tests/mounted/%: $(OUT)/tests/mounted/%.o $(LIBS_ALL)
+	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+# --- checks ---------------------------------------------------------------------------
+
+check: check-includes check-headers check-man check-unit check-san check-mounted
+
+# Runs every cmocka program; stops at the first that fails.
+check-unit: $(TESTS)
+	@failed=0; for t in $(TESTS); do echo "== $$t"; $$t >$$t.log 2>&1 || { failed=1; cat $$t.log; }; \
+		grep -hE '^\[  (PASSED|FAILED) |^SEED=|crash points' $$t.log || true; \
+		[ $$failed = 0 ] || exit 1; done
+
+# The same under the sanitizers, each in a build folder of its own.
+check-san:
+	@$(MAKE) --no-print-directory SAN=address,undefined check-unit
+	@$(MAKE) --no-print-directory SAN=thread check-unit
+
+# Needs root and /dev/fuse; a test that cannot run says why.
+MOUNTED := $(filter-out tests/mounted/lib.sh,$(wildcard tests/mounted/*.sh))
+check-mounted: $(TOOLS) $(MOUNTED_TOOLS)
+	@for t in $(MOUNTED); do echo "== $$t"; OUT=$(abspath $(OUT)) timeout 300 $$t || { c=$$?; [ $$c = 77 ] || exit $$c; }; done
+
+check-includes:
+	@tests/check-includes.sh
+
+# Each public header compiles alone.
+check-headers:
+	@for h in engine/include/talos/*.h fs/include/talos/*.h repl/include/talos/*.h; do \
+		$(CC) -std=gnu11 -Wall -Wextra -Werror -fsyntax-only -Iengine/include -x c $$h || exit 1; done
+	@echo "headers: each compiles alone"
+
+check-man:
+	@mandoc -Tlint -Wwarning man/*.[1-8]
+	@tests/check-man.sh $(OUT)
+check-man: $(TOOLS)
+
+# libFuzzer targets, FUZZ_SECONDS each.
+FUZZ_SECONDS ?= 20
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+check-fuzz fuzz:
+	@command -v clang >/dev/null || { echo "SKIP: fuzzing needs clang"; exit 0; }; \
+	mkdir -p $(OUT)/fuzz; for f in $(FUZZERS); do \
+		clang -std=gnu11 -g -O1 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+			-Iengine/include -Iengine/base -Iengine/store -Iengine/index -Iengine/core -Ifs/include -Ifs -Irepl/include -Irepl -Itests/lib $(PKG_CFLAGS) \
+			-o $(OUT)/fuzz/$$f tests/fuzz/$$f.c $(ENGINE_SRC) $(FS_SRC) $(REPL_SRC) $(PKG_LIBS) && \
+		mkdir -p $(OUT)/fuzz/corpus.$$f && \
+		$(OUT)/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0 $(OUT)/fuzz/corpus.$$f || exit 1; \
+		echo "$$f: $(FUZZ_SECONDS) s, nothing found"; done
+
+# Long forms.
+soak: $(TESTS) $(TOOLS) $(MOUNTED_TOOLS)
+	CRASH_ROUNDS=200 $(OUT)/tests/crash/test_engine_crash
+	OUT=$(abspath $(OUT)) ROUNDS=200 tests/mounted/crash_rounds.sh
+	OUT=$(abspath $(OUT)) ROUNDS=200 tests/mounted/promote_rounds.sh
+
+C_FILES = $(shell git ls-files '*.c')
+format-check:
+	@clang-format --dry-run -Werror $(C_FILES) && echo "format: as .clang-format says"
+format:
+	clang-format -i $(C_FILES)
+
+bench: $(TOOLS) $(BENCHES)
+	tests/bench/run.sh $(OUT)
+
+demo: $(TOOLS)
+	@OUT=$(abspath $(OUT)) ./demo.sh
+
+# --- install -----------------------------------------------------------------------------
+
+# mount(8) looks for its helper in /sbin, whatever PREFIX is.
+install: all $(LIBS)
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/sbin
+	install -m 755 $(OUT)/mkfs.talosfs $(OUT)/mount.talosfs $(DESTDIR)$(PREFIX)/sbin
+	install -m 755 $(OUT)/talosfs $(DESTDIR)$(PREFIX)/bin
+	ln -sf $(PREFIX)/sbin/mount.talosfs $(DESTDIR)/sbin/mount.talosfs
+	ln -sf $(PREFIX)/sbin/mkfs.talosfs $(DESTDIR)/sbin/mkfs.talosfs
+	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/talos
+	install -m 644 $(OUT)/libtalos_engine.a $(DESTDIR)$(PREFIX)/lib
+	install -m 644 engine/include/talos/*.h $(DESTDIR)$(PREFIX)/include/talos
+	for s in 5 7 8; do install -d $(DESTDIR)$(MANDIR)/man$$s && install -m 644 man/*.$$s $(DESTDIR)$(MANDIR)/man$$s; done
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/sbin/mkfs.talosfs $(DESTDIR)$(PREFIX)/sbin/mount.talosfs $(DESTDIR)$(PREFIX)/bin/talosfs
+	rm -f $(DESTDIR)/sbin/mount.talosfs $(DESTDIR)/sbin/mkfs.talosfs $(DESTDIR)$(PREFIX)/lib/libtalos_engine.a
+	rm -rf $(DESTDIR)$(PREFIX)/include/talos
+	for p in man/*.[578]; do rm -f $(DESTDIR)$(MANDIR)/man$${p##*.}/$${p##*/}; done
+
+MOUNTED_TOOLS := $(OUT)/tests/mounted/fsync_writer $(OUT)/tests/mounted/superblock_edit
+$(OUT)/tests/mounted/%: $(OUT)/tests/mounted/%.o $(LIBS_ALL)
+	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+# --- checks ---------------------------------------------------------------------------
+
+check: check-includes check-headers check-man check-unit check-san check-mounted
+
+# Runs every cmocka program; stops at the first that fails.
+check-unit: $(TESTS)
+	@failed=0; for t in $(TESTS); do echo "== $$t"; $$t >$$t.log 2>&1 || { failed=1; cat $$t.log; }; \
+		grep -hE '^\[  (PASSED|FAILED) |^SEED=|crash points' $$t.log || true; \
+		[ $$failed = 0 ] || exit 1; done
+
+# The same under the sanitizers, each in a build folder of its own.
+check-san:
+	@$(MAKE) --no-print-directory SAN=address,undefined check-unit
+	@$(MAKE) --no-print-directory SAN=thread check-unit
+
+# Needs root and /dev/fuse; a test that cannot run says why.
+MOUNTED := $(filter-out tests/mounted/lib.sh,$(wildcard tests/mounted/*.sh))
+check-mounted: $(TOOLS) $(MOUNTED_TOOLS)
+	@for t in $(MOUNTED); do echo "== $$t"; OUT=$(abspath $(OUT)) timeout 300 $$t || { c=$$?; [ $$c = 77 ] || exit $$c; }; done
+
+check-includes:
+	@tests/check-includes.sh
+
+# Each public header compiles alone.
+check-headers:
+	@for h in engine/include/talos/*.h fs/include/talos/*.h repl/include/talos/*.h; do \
+		$(CC) -std=gnu11 -Wall -Wextra -Werror -fsyntax-only -Iengine/include -x c $$h || exit 1; done
+	@echo "headers: each compiles alone"
+
+check-man:
+	@mandoc -Tlint -Wwarning man/*.[1-8]
+	@tests/check-man.sh $(OUT)
+check-man: $(TOOLS)
+
+# libFuzzer targets, FUZZ_SECONDS each.
+FUZZ_SECONDS ?= 20
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+check-fuzz fuzz:
+	@command -v clang >/dev/null || { echo "SKIP: fuzzing needs clang"; exit 0; }; \
+	mkdir -p $(OUT)/fuzz; for f in $(FUZZERS); do \
+		clang -std=gnu11 -g -O1 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+			-Iengine/include -Iengine/base -Iengine/store -Iengine/index -Iengine/core -Ifs/include -Ifs -Irepl/include -Irepl -Itests/lib $(PKG_CFLAGS) \
+			-o $(OUT)/fuzz/$$f tests/fuzz/$$f.c $(ENGINE_SRC) $(FS_SRC) $(REPL_SRC) $(PKG_LIBS) && \
+		mkdir -p $(OUT)/fuzz/corpus.$$f && \
+		$(OUT)/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0 $(OUT)/fuzz/corpus.$$f || exit 1; \
+		echo "$$f: $(FUZZ_SECONDS) s, nothing found"; done
+
+# Long forms.
+soak: $(TESTS) $(TOOLS) $(MOUNTED_TOOLS)
+	CRASH_ROUNDS=200 $(OUT)/tests/crash/test_engine_crash
+	OUT=$(abspath $(OUT)) ROUNDS=200 tests/mounted/crash_rounds.sh
+	OUT=$(abspath $(OUT)) ROUNDS=200 tests/mounted/promote_rounds.sh
+
+C_FILES = $(shell git ls-files '*.c')
+format-check:
+	@clang-format --dry-run -Werror $(C_FILES) && echo "format: as .clang-format says"
+format:
+	clang-format -i $(C_FILES)
+
+bench: $(TOOLS) $(BENCHES)
+	tests/bench/run.sh $(OUT)
+
+demo: $(TOOLS)
+	@OUT=$(abspath $(OUT)) ./demo.sh
+
+# --- install -----------------------------------------------------------------------------
+
+# mount(8) looks for its helper in /sbin, whatever PREFIX is.
+install: all $(LIBS)
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/sbin
+	install -m 755 $(OUT)/mkfs.talosfs $(OUT)/mount.talosfs $(DESTDIR)$(PREFIX)/sbin
+	install -m 755 $(OUT)/talosfs $(DESTDIR)$(PREFIX)/bin
+	ln -sf $(PREFIX)/sbin/mount.talosfs $(DESTDIR)/sbin/mount.talosfs
+	ln -sf $(PREFIX)/sbin/mkfs.talosfs $(DESTDIR)/sbin/mkfs.talosfs
+	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/talos
+	install -m 644 $(OUT)/libtalos_engine.a $(DESTDIR)$(PREFIX)/lib
+	install -m 644 engine/include/talos/*.h $(DESTDIR)$(PREFIX)/include/talos
+	for s in 5 7 8; do install -d $(DESTDIR)$(MANDIR)/man$$s && install -m 644 man/*.$$s $(DESTDIR)$(MANDIR)/man$$s; done
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/sbin/mkfs.talosfs $(DESTDIR)$(PREFIX)/sbin/mount.talosfs $(DESTDIR)$(PREFIX)/bin/talosfs
+	rm -f $(DESTDIR)/sbin/mount.talosfs $(DESTDIR)/sbin/mkfs.talosfs $(DESTDIR)$(PREFIX)/lib/libtalos_engine.a
+	rm -rf $(DESTDIR)$(PREFIX)/include/talos
+	for p in man/*.[578]; do rm -f $(DESTDIR)$(MANDIR)/man$${p##*.}/$${p##*/}; done
+
 clean:
 	rm -rf build build-*
 
 FORCE:
-.PHONY: all clean FORCE
+.PHONY: all check check-unit check-san check-mounted check-includes check-headers check-man check-fuzz fuzz soak \
+	format format-check bench demo install uninstall clean FORCE
 .SECONDARY:
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)

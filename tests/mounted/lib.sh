@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+# What the mounted tests share. Source it; then $A and $B are mount points, $image_a and $image_b
+# images, all in a temporary folder that goes away at the end, with every daemon that was started.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+top=$(cd "$here/../.." && pwd)
+OUT=${OUT:-$top/build}
+export PATH=$OUT:$OUT/tests/mounted:$PATH
+
+skip() {
+	echo "SKIP: $*"
+	exit 77
+}
+[ "$(id -u)" = 0 ] || skip "mounting needs root"
+[ -c /dev/fuse ] || skip "there is no /dev/fuse"
+
+dir=$(mktemp -d "${TMPDIR:-/tmp}/talosfs-test.XXXXXX")
+A=$dir/a B=$dir/b image_a=$dir/a.tfs image_b=$dir/b.tfs
+mkdir "$A" "$B"
+# Ports of this run: tests may run side by side.
+port=$((20000 + $$ % 20000))
+addr_a=127.0.0.1:$port addr_b=127.0.0.1:$((port + 1))
+
+seed=${SEED:-$RANDOM}
+echo "SEED=$seed"
+RANDOM=$seed
+
+# json NAME[.NAME]...: one value of the JSON on stdin
+json() {
+	python3 -c '
+import json, sys
+v = json.load(sys.stdin)
+for k in sys.argv[1].split("."):
+    v = v[int(k)] if isinstance(v, list) else v[k]
+print(str(v).lower() if isinstance(v, bool) else v)' "$1"
+}
+status_of() { talosfs status --json "$1" | json "$2"; }
+pid_of() { status_of "$1" pid; }
+is() { [ "$(status_of "$1" "$2")" = "$3" ]; }
+
+# wait_for SECONDS COMMAND...: until it succeeds
+wait_for() {
+	local until=$((SECONDS + $1))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		if [ $SECONDS -ge $until ]; then
+			echo "waited too long for: $*" >&2
+			return 1
+		fi
+		sleep 0.02
+	done
+}
+gone() { ! kill -0 "$1" 2>/dev/null || grep -qs '^State:.Z' "/proc/$1/status"; }
+kill9() {
+	kill -9 "$1"
+	wait_for 10 gone "$1"
+}
+fail() {
+	echo "$*" >&2
+	exit 1
+}
+
+cleanup() {
+	local code=$? d p
+	trap - EXIT
+	set +e
+	for d in "$dir"/*/; do
+		d=${d%/}
+		grep -qs " $d fuse.talosfs" /proc/mounts || continue
+		p=$(timeout 5 talosfs status --json "$d" 2>/dev/null | json pid 2>/dev/null)
+		umount "$d" 2>/dev/null || umount -l "$d"
+		if [ -n "$p" ]; then
+			kill -CONT "$p" 2>/dev/null
+			wait_for 10 gone "$p" || kill -9 "$p"
+		fi
+	done
+	[ -n "${KEEP:-}" ] || rm -rf "$dir"
+	if [ $code = 0 ]; then
+		echo "PASS: $(basename "$0")"
+	else
+		echo "FAIL: $(basename "$0") (exit $code)"
+	fi
+	exit $code
+}
+trap cleanup EXIT
+
+# start_pair [MKFS OPTION]...: a primary on $A and its backup, in sync, on $B
+start_pair() {
+	local more=${MOUNT_OPTIONS:+,$MOUNT_OPTIONS}
+	mkfs.talosfs --size "${SIZE:-1G}" "$@" "$image_a" >/dev/null
+	mount.talosfs "$image_a" "$A" -o "listen=$addr_a$more"
+	mkfs.talosfs --backup "$image_b" >/dev/null
+	mount.talosfs "$image_b" "$B" -o "primary=$addr_a,listen=$addr_b$more"
+	wait_for 20 is "$B" replication.in_sync true
+}
+# Everything that the primary has is visible at the backup.
+caught_up() { [ "$(status_of "$A" log.end)" = "$(status_of "$B" log.applied)" ]; }
