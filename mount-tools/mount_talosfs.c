@@ -7,7 +7,6 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -184,44 +183,38 @@ static bool parse(int argc, char **argv, struct mount_options *o)
 
 /* --- the mount point ----------------------------------------------------------------------------- */
 
-static bool is_empty(const char *dir)
+static bool has_entries(DIR *d)
 {
-	DIR *d = opendir(dir);
 	struct dirent *e;
-	bool empty = true;
 
-	while (d && empty && (e = readdir(d)))
-		empty = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
-	if (d)
-		closedir(d);
-	return empty;
+	while ((e = readdir(d)))
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			return true;
+	return false;
 }
 
 static bool check_mountpoint(const struct mount_options *o)
 {
-	struct stat st;
+	/* Not stat(): the kernel may still have a dead mount's attributes. */
+	DIR *d = opendir(o->mountpoint);
+	bool entries;
 
-	if (stat(o->mountpoint, &st)) {
-		if (errno == ENOTCONN)
-			complain("%s: a mount whose daemon has died is in the way: run 'umount %s' "
-				 "first",
-				 o->mountpoint, o->mountpoint);
-		else
-			complain("%s: %s: make the directory first", o->mountpoint,
-				 strerror(errno));
+	if (!d && errno == ENOTCONN)
+		complain("%s: a mount whose daemon has died is in the way: run 'umount %s' first",
+			 o->mountpoint, o->mountpoint);
+	else if (!d && errno == ENOENT)
+		complain("%s: no such directory: make the directory first", o->mountpoint);
+	else if (!d)
+		complain("%s: cannot mount here: %s", o->mountpoint, strerror(errno));
+	if (!d)
 		return false;
-	}
-	if (!S_ISDIR(st.st_mode)) {
-		complain("%s: not a directory", o->mountpoint);
-		return false;
-	}
-	if (!o->nonempty && !is_empty(o->mountpoint)) {
-		complain("%s: not empty: mount elsewhere, or use the option nonempty to hide its "
-			 "content",
-			 o->mountpoint);
-		return false;
-	}
-	return true;
+	entries = has_entries(d);
+	closedir(d);
+	if (!entries || o->nonempty)
+		return true;
+	complain("%s: not empty: mount elsewhere, or use the option nonempty to hide its content",
+		 o->mountpoint);
+	return false;
 }
 
 static const char *absolute(const char *path)

@@ -32,7 +32,7 @@ refused 'does not know' "$dir/feature" mount.talosfs "$dir/feature" "$A"
 refused "unknown option 'nonsense'" "$image_a" mount.talosfs "$image_a" "$A" -o nonsense
 refused 'timeout=x: not a value' "$image_a" mount.talosfs "$image_a" "$A" -o timeout=x
 refused 'make the directory first' "$image_a" mount.talosfs "$image_a" "$dir/missing"
-refused 'not a directory' "$image_a" mount.talosfs "$image_a" "$dir/text"
+refused 'Not a directory' "$image_a" mount.talosfs "$image_a" "$dir/text"
 mkdir "$dir/full" && touch "$dir/full/x"
 refused 'not empty' "$image_a" mount.talosfs "$image_a" "$dir/full"
 refused 'say how big' "$dir/new" mkfs.talosfs "$dir/new"

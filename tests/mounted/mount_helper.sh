@@ -7,11 +7,10 @@ if [ -z "${IN_NAMESPACE:-}" ] && [ "$(id -u)" = 0 ]; then
 	IN_NAMESPACE=1 exec unshare --mount --propagation private "$0"
 fi
 . "$(dirname "$0")/lib.sh"
-mkdir "$dir/sbin"
-mount -t tmpfs none "$dir/sbin"
-cp -a /sbin/. "$dir/sbin/"
-cp "$OUT/mount.talosfs" "$OUT/talosfs" "$dir/sbin/"
-mount --bind "$dir/sbin" "$(realpath /sbin)"
+mount -t tmpfs none /mnt
+cp -a /sbin/. /mnt/
+cp "$OUT/mount.talosfs" "$OUT/talosfs" /mnt/
+mount --move /mnt "$(realpath /sbin)"
 
 mkfs.talosfs --size 256M "$image_a" >/dev/null
 mount -t talosfs "$image_a" "$A" -o "listen=$addr_a,noatime"
