@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Primary and backups in one process, over TCP on loopback: first copy,
+ * streaming, flushes and compactions shipped, a restart, promotion, fencing.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <cmocka.h>
+#include <pthread.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "talos/repl.h"
+#include "talos/repl_hook.h"
+#include "temp_store.h"
+
+struct node {
+	struct temp_store store;
+	struct talos_repl *repl;
+	char address[32];
+};
+
+static unsigned next_port;
+
+static void name_node(struct node *n)
+{
+	if (!next_port)
+		next_port = 15000 + (unsigned)getpid() % 10000;
+	snprintf(n->address, sizeof(n->address), "127.0.0.1:%u", next_port++);
+}
+
+static int start(struct node *n, const struct node *primary)
+{
+	struct talos_repl_options o = {
+		.engine = n->store.e,
+		.listen = n->address,
+		.primary = primary ? primary->address : NULL,
+		.peer_timeout_ns = 2 * TALOS_NS_PER_SEC,
+	};
+
+	return talos_repl_start(&o, &n->repl);
+}
+
+static void stop(struct node *n)
+{
+	talos_repl_stop(n->repl);
+	n->repl = NULL;
+}
+
+static void make_primary(struct node *n, enum talos_policy policy)
+{
+	name_node(n);
+	temp_store_primary(&n->store, 1, 64 << 10);
+	assert_int_equal(talos_repl_format(n->store.e, policy), 0);
+	assert_int_equal(start(n, NULL), 0);
+}
+
+static void pause_ms(long ms)
+{
+	struct timespec ts = { 0, ms * 1000000 };
+
+	nanosleep(&ts, NULL);
+}
+
+static bool in_sync(struct node *backup)
+{
+	struct talos_repl_status s;
+
+	talos_repl_status(backup->repl, &s);
+	return s.in_sync;
+}
+
+/* Until @done, at most 20 s. */
+#define await(done)                                                                                \
+	do {                                                                                       \
+		for (int tries = 0; !(done); tries++) {                                            \
+			assert_true(tries < 4000);                                                 \
+			pause_ms(5);                                                               \
+		}                                                                                  \
+	} while (0)
+
+static void make_backup(struct node *n, uint8_t replica, const struct node *primary)
+{
+	name_node(n);
+	temp_store_empty(&n->store, replica);
+	assert_int_equal(start(n, primary), 0);
+	assert_int_equal(talos_repl_wait_ready(n->repl, 20 * TALOS_NS_PER_SEC), 0);
+	await(in_sync(n));
+}
+
+/* --- content ------------------------------------------------------------------------------- */
+
+static int put(struct node *n, unsigned i, bool sync)
+{
+	struct talos_batch *b = talos_batch_new();
+	static uint8_t data[9000];
+	struct talos_pos end;
+	char key[32];
+	int err;
+
+	memset(data, (int)i, sizeof(data));
+	talos_batch_put(b, key, (uint32_t)snprintf(key, sizeof(key), "k%06u", i * 7919 % 100000),
+			&i, sizeof(i));
+	talos_batch_span_write(b, "object", 6, (uint64_t)i * 5000, data, 1 + i * 31 % 9000);
+	err = talos_engine_write(n->store.e, b, &end);
+	if (!err && sync)
+		err = talos_engine_sync(n->store.e, end);
+	talos_batch_free(b);
+	return err;
+}
+
+static bool has(struct node *n, unsigned i)
+{
+	char key[32];
+	unsigned v = 0;
+	uint32_t bytes;
+	uint8_t c;
+
+	return !talos_engine_get(n->store.e, key,
+				 (uint32_t)snprintf(key, sizeof(key), "k%06u", i * 7919 % 100000),
+				 &v, sizeof(v), &bytes) &&
+	       v == i &&
+	       !talos_engine_span_read(n->store.e, "object", 6, (uint64_t)i * 5000, &c, 1) &&
+	       c == (uint8_t)i;
+}
+
+static void put_range(struct node *n, unsigned from, unsigned to)
+{
+	for (unsigned i = from; i < to; i++)
+		assert_int_equal(put(n, i, i % 97 == 0), 0);
+}
+
+static bool has_range(struct node *n, unsigned from, unsigned to)
+{
+	for (unsigned i = from; i < to; i++)
+		if (!has(n, i))
+			return false;
+	return true;
+}
+
+/* --- tests ------------------------------------------------------------------------------------ */
+
+static void a_backup_gets_a_copy_and_follows(void **state)
+{
+	struct node a, b;
+	struct talos_engine_stats s;
+
+	(void)state;
+	make_primary(&a, TALOS_POLICY_CONSISTENT);
+	put_range(&a, 0, 1500);
+	make_backup(&b, 2, &a);
+	assert_true(has_range(&b, 0, 1500));
+	put_range(&a, 1500, 3000);
+	await(has(&b, 2999));
+	assert_true(has_range(&b, 0, 3000));
+	assert_int_equal(talos_engine_compact(a.store.e), 0);
+	put_range(&a, 3000, 3100);
+	await(has(&b, 3099));
+	assert_true(has_range(&b, 0, 3100));
+	talos_engine_stats(b.store.e, &s);
+	assert_int_equal(s.flushes + s.compactions, 0); /* a backup never compacts */
+	assert_true(s.level_segments[2] > 0);
+	assert_int_equal(put(&b, 1, false), TALOS_ERR_READ_ONLY);
+	stop(&b);
+	stop(&a);
+	temp_store_remove(&b.store);
+	temp_store_remove(&a.store);
+}
+
+static void a_restarted_backup_goes_on_where_it_was(void **state)
+{
+	struct node a, b;
+
+	(void)state;
+	make_primary(&a, TALOS_POLICY_AVAILABLE);
+	make_backup(&b, 2, &a);
+	put_range(&a, 0, 500);
+	await(has(&b, 499));
+	stop(&b);
+	temp_store_close(&b.store);
+	put_range(&a, 500, 600); /* one fsync of these waits until it is dropped */
+	talos_engine_flush(a.store.e);
+	put_range(&a, 600, 1500);
+	talos_engine_compact(a.store.e);
+	temp_store_reopen(&b.store);
+	assert_true(has_range(&b, 0, 400)); /* what it showed, it shows */
+	assert_int_equal(start(&b, &a), 0);
+	await(in_sync(&b));
+	await(has(&b, 1499));
+	assert_true(has_range(&b, 0, 1500));
+	stop(&b);
+	stop(&a);
+	temp_store_remove(&b.store);
+	temp_store_remove(&a.store);
+}
+
+struct writer {
+	struct node *n;
+	unsigned acked;
+	_Atomic bool end;
+};
+
+static void *write_with_sync(void *arg)
+{
+	struct writer *w = arg;
+
+	while (!w->end && put(w->n, w->acked + 1, true) == 0)
+		w->acked++;
+	return NULL;
+}
+
+static void promotion_under_load_loses_nothing_acknowledged(void **state)
+{
+	struct talos_promote_report report;
+	struct node a, b, c;
+	struct writer w;
+	pthread_t thread;
+
+	(void)state;
+	make_primary(&a, TALOS_POLICY_CONSISTENT);
+	make_backup(&b, 2, &a);
+	w = (struct writer){ .n = &a };
+	assert_int_equal(pthread_create(&thread, NULL, write_with_sync, &w), 0);
+	pause_ms(300);
+	/* The old primary is alive and has writes in flight. */
+	assert_int_equal(talos_repl_promote(b.repl, false, &report), 0);
+	assert_int_equal(report.epoch, 2);
+	pthread_join(thread, NULL); /* turned away: it was told of the new epoch */
+	assert_true(has_range(&b, 1, w.acked + 1));
+	assert_int_equal(put(&a, 99999, false), TALOS_ERR_STALE_EPOCH);
+	put_range(&b, w.acked + 1, w.acked + 200);
+	/* It cannot lead again, nor follow what it differs from. */
+	stop(&a);
+	temp_store_close(&a.store);
+	temp_store_reopen(&a.store);
+	assert_int_equal(talos_engine_lead(a.store.e, 1), TALOS_ERR_STALE_EPOCH);
+	make_backup(&c, 3, &b);
+	assert_true(has_range(&c, 1, w.acked + 200));
+	stop(&c);
+	stop(&b);
+	temp_store_remove(&c.store);
+	temp_store_remove(&b.store);
+	temp_store_remove(&a.store);
+}
+
+static void a_backup_of_another_history_is_refused(void **state)
+{
+	struct talos_promote_report report;
+	struct talos_repl_status s;
+	struct node a, b;
+
+	(void)state;
+	make_primary(&a, TALOS_POLICY_CONSISTENT);
+	make_backup(&b, 2, &a);
+	stop(&b);
+	temp_store_close(&b.store);
+	/* Each goes its own way. */
+	assert_int_equal(talos_repl_drop_member(a.repl, b.address), 0);
+	put_range(&a, 0, 50);
+	stop(&a);
+	temp_store_reopen(&b.store);
+	assert_int_equal(start(&b, NULL), 0);
+	assert_int_equal(talos_repl_promote(b.repl, true, &report), 0);
+	put_range(&b, 100, 150);
+	stop(&b);
+	/* A node that leads is no backup; what b wrote is known by its chain. */
+	assert_int_equal(start(&a, NULL), 0);
+	talos_repl_status(a.repl, &s);
+	assert_true(has_range(&a, 0, 50));
+	assert_false(has(&a, 120));
+	stop(&a);
+	temp_store_remove(&b.store);
+	temp_store_remove(&a.store);
+}
+
+static void a_listen_address_is_checked(void **state)
+{
+	static const char *const bad[] = { "nowhere", "0.0.0.0:9", ":1", "127.0.0.1:", "1.2.3.4:x" };
+	struct node a;
+
+	(void)state;
+	temp_store_primary(&a.store, 1, 0);
+	assert_int_equal(talos_repl_format(a.store.e, TALOS_POLICY_CONSISTENT), 0);
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		snprintf(a.address, sizeof(a.address), "%s", bad[i]);
+		assert_int_equal(start(&a, NULL), TALOS_ERR_INVALID);
+	}
+	temp_store_remove(&a.store);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_backup_gets_a_copy_and_follows),
+		cmocka_unit_test(a_restarted_backup_goes_on_where_it_was),
+		cmocka_unit_test(promotion_under_load_loses_nothing_acknowledged),
+		cmocka_unit_test(a_backup_of_another_history_is_refused),
+		cmocka_unit_test(a_listen_address_is_checked),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
