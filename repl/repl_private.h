@@ -96,6 +96,7 @@ struct session {
 	struct offered log[TRANSPORT_REGIONS_MAX];
 	uint64_t sent;	     /* log position up to which writes are posted */
 	uint64_t target;     /* a record border that sent runs to */
+	uint64_t border;     /* the last record border that sent has passed */
 	uint64_t in_flight;  /* bytes */
 	struct log_write *writes, **writes_last;
 	uint64_t told_upto, told_committed; /* by the last doorbell */

@@ -325,6 +325,9 @@ static int post_log(struct session *s, uint32_t segment_bytes)
 	s->in_flight += n;
 	s->sent += n;
 	w->end = s->sent;
+	/* Records end at segment borders, and where the log ended when we looked. */
+	if (s->sent == s->target || s->sent % segment_bytes == 0)
+		s->border = s->sent;
 	*s->writes_last = w;
 	s->writes_last = &w->next;
 	return 1;
@@ -545,12 +548,11 @@ static int ring(struct session *s)
 	committed = r->committed;
 	in_sync_from = m && m->in_sync ? m->in_sync_from : 0;
 	talos_mutex_unlock(&r->lock);
-	due = (s->sent == s->target && s->sent != s->told_upto) ||
-	      committed != s->told_committed || now - s->told_ns >= r->timeout_ns / 5;
+	due = s->border != s->told_upto || committed != s->told_committed ||
+	      now - s->told_ns >= r->timeout_ns / 5;
 	if (!due)
 		return 0;
-	if (s->sent == s->target)
-		s->told_upto = s->sent;
+	s->told_upto = s->border;
 	talos_engine_stats(r->engine, &stats);
 	d = (struct talos_wire_doorbell){
 		.epoch = le64_from(s->seed.epoch),
