@@ -878,12 +878,12 @@ int session_attach(struct talos_repl *r, struct transport_conn *conn,
 	}
 	talos_engine_set_commit_interval(r->engine, COMMIT_INTERVAL_NS);
 	welcome(s, mode, pos, in_sync);
+	talos_info("backup %s attached: %s from log position %llu", s->address,
+		   mode == WIRE_MODE_COPY ? "first copy" : "catching up", (unsigned long long)pos);
 	if (pthread_create(&s->thread, NULL, session_main, s)) {
 		leave_sessions(s);
 		talos_free(s);
 		return TALOS_ERR_SYSTEM;
 	}
-	talos_info("backup %s attached: %s from log position %llu", s->address,
-		   mode == WIRE_MODE_COPY ? "first copy" : "catching up", (unsigned long long)pos);
 	return TALOS_OK;
 }
