@@ -73,7 +73,7 @@ static void to_stderr(enum talos_log_level level, const char *line)
 	fprintf(stderr, "%s.%03u %s: %s\n", when, ms, levels[level].name, line);
 }
 
-static talos_log_sink current_sink = to_stderr; /* const once threads run */
+static _Atomic(talos_log_sink) current_sink = to_stderr;
 static _Atomic int max_level = TALOS_LOG_INFO;
 
 void talos_log_set_sink(talos_log_sink sink)

@@ -102,8 +102,10 @@ static int emit_segment(struct talos_engine *e, struct build_job *j)
 	}
 	slot_set_sum(e->slots, ref->id.v, ref->sum);
 	e->index_bytes_written += ref->used_bytes;
-	if (e->hooked && e->hook.index_built)
+	if (hook_enter(e)) {
 		err = e->hook.index_built(e->hook.ctx, ref->id, bytes, ref->used_bytes, ref->sum);
+		hook_leave(e);
+	}
 	return err;
 }
 
@@ -138,14 +140,20 @@ static int wait_shipped(struct talos_engine *e, const struct build_job *j)
 {
 	auto_free struct talos_segment_id *ids = NULL;
 
-	if (!e->hooked || !e->hook.index_wait || !j->edit.added_count)
+	int err = TALOS_OK;
+
+	if (!j->edit.added_count)
 		return TALOS_OK;
 	ids = talos_calloc(j->edit.added_count, sizeof(*ids));
 	if (!ids)
 		return TALOS_ERR_NO_MEMORY;
 	for (uint32_t i = 0; i < j->edit.added_count; i++)
 		ids[i] = j->edit.added[i].id;
-	return e->hook.index_wait(e->hook.ctx, ids, j->edit.added_count);
+	if (hook_enter(e)) {
+		err = e->hook.index_wait(e->hook.ctx, ids, j->edit.added_count);
+		hook_leave(e);
+	}
+	return err;
 }
 
 /* Append the edit and install the manifest that it makes. */

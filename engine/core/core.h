@@ -88,7 +88,8 @@ struct talos_engine {
 	_Atomic int role;	    /* enum talos_engine_role */
 	_Atomic uint64_t epoch;	    /* records are made in it */
 	_Atomic bool hooked;	    /* hook is set */
-	struct talos_repl_hook hook; /* changes only while nothing runs in it */
+	_Atomic uint32_t hook_users; /* calls under way */
+	struct talos_repl_hook hook; /* changes only while there are none */
 
 	struct talos_mutex superblock_lock; /* TALOS_LOCK_SUPERBLOCK */
 	struct superblock sb;		    /* guarded by superblock_lock */
@@ -129,6 +130,21 @@ struct pending_edit {
 	struct manifest_edit edit;
 	uint64_t end; /* of its record */
 };
+
+/* Around each call of the hook. False: there is none. */
+static inline bool hook_enter(struct talos_engine *e)
+{
+	e->hook_users++;
+	if (e->hooked)
+		return true;
+	e->hook_users--;
+	return false;
+}
+
+static inline void hook_leave(struct talos_engine *e)
+{
+	e->hook_users--;
+}
 
 /* --- view.c -------------------------------------------------------------------- */
 

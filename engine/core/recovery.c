@@ -28,8 +28,10 @@ static void log_durable(void *ctx, uint64_t durable)
 {
 	struct talos_engine *e = ctx;
 
-	if (e->hooked && e->hook.log_durable)
+	if (hook_enter(e)) {
 		e->hook.log_durable(e->hook.ctx, talos_pos(durable));
+		hook_leave(e);
+	}
 }
 
 /* A thirty-second of the volume, at least 8 slots, but never more than a quarter. */

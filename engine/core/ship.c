@@ -5,6 +5,8 @@
  */
 #include "core.h"
 
+#include <time.h>
+
 #include "talos/alloc.h"
 #include "talos/checksum.h"
 #include "talos/log.h"
@@ -16,7 +18,12 @@ struct seed_out {
 
 void talos_engine_set_hook(struct talos_engine *e, const struct talos_repl_hook *hook)
 {
+	const struct timespec pause = { 0, 1000000 };
+
+	/* Whoever is inside comes out, since the replicator has told them to. */
 	e->hooked = false;
+	while (e->hook_users)
+		nanosleep(&pause, NULL);
 	e->hook = hook ? *hook : (struct talos_repl_hook){ 0 };
 	e->hooked = hook != NULL;
 }

@@ -99,8 +99,10 @@ void write_appended_locked(struct talos_engine *e, uint64_t old_end)
 {
 	uint64_t end = e->vlog->end;
 
-	if (e->hooked && e->hook.log_appended)
+	if (hook_enter(e)) {
 		e->hook.log_appended(e->hook.ctx, talos_pos(end));
+		hook_leave(e);
+	}
 	if (old_end / e->segment_bytes != end / e->segment_bytes || old_end == e->vlog->written)
 		engine_wake_log(e);
 }
@@ -247,7 +249,13 @@ static int write_batch(struct talos_engine *e, struct talos_batch *b, bool reser
 
 static int admit(struct talos_engine *e)
 {
-	return e->hooked && e->hook.admit ? e->hook.admit(e->hook.ctx) : TALOS_OK;
+	int err = TALOS_OK;
+
+	if (hook_enter(e)) {
+		err = e->hook.admit(e->hook.ctx);
+		hook_leave(e);
+	}
+	return err;
 }
 
 int talos_engine_write(struct talos_engine *e, struct talos_batch *b, struct talos_pos *out_end)
@@ -278,7 +286,9 @@ int talos_engine_sync(struct talos_engine *e, struct talos_pos pos)
 	if (err == TALOS_ERR_STALE_EPOCH || err == TALOS_ERR_EMPTY_REPLICA)
 		return err;
 	err = vlog_commit(e->vlog, pos.v, true);
-	if (!err && e->hooked && e->hook.log_wait)
+	if (!err && hook_enter(e)) {
 		err = e->hook.log_wait(e->hook.ctx, pos);
+		hook_leave(e);
+	}
 	return err;
 }

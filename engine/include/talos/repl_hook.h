@@ -36,7 +36,10 @@ struct talos_repl_hook {
 	void *ctx;
 };
 
-/* Set or (NULL) remove. Remove only when no write, sync or background work can be under way in the hook. */
+/*
+ * Set (all its functions) or, with NULL, remove. Removing waits until no call is
+ * under way: make those that block return first.
+ */
 void talos_engine_set_hook(struct talos_engine *e, const struct talos_repl_hook *hook);
 
 /*
