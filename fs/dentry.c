@@ -79,8 +79,8 @@ int dentry_find(struct talos_fs *fs, uint64_t dir, const char *name, struct dent
 	return free_cookie ? TALOS_ERR_NOT_FOUND : FS_ERRNO(ENOSPC);
 }
 
-int dentry_put(struct talos_batch *b, uint64_t dir, uint64_t cookie, const char *name,
-	       uint64_t ino, uint32_t mode)
+int dentry_put(struct talos_batch *b, uint64_t dir, uint64_t cookie, const char *name, uint64_t ino,
+	       uint32_t mode)
 {
 	uint8_t value[sizeof(struct stored_name)];
 	size_t n = strlen(name);
@@ -174,8 +174,7 @@ static bool list_dots(struct fs_request *rq, const struct inode *dir)
 {
 	uint64_t parent = dir->parent ? dir->parent : dir->ino;
 
-	if (rq->offset < COOKIE_DOT &&
-	    !rq->dirent(rq, ".", dir->ino, DT_DIR, COOKIE_DOT, NULL))
+	if (rq->offset < COOKIE_DOT && !rq->dirent(rq, ".", dir->ino, DT_DIR, COOKIE_DOT, NULL))
 		return false;
 	return rq->offset >= COOKIE_DOTDOT ||
 	       rq->dirent(rq, "..", parent, DT_DIR, COOKIE_DOTDOT, NULL);

@@ -501,8 +501,7 @@ static bool add_dirent(struct fs_request *rq, const char *name, uint64_t ino, un
 		need = fuse_add_direntry_plus(c->req, c->buf + c->used, left, name, &e,
 					      (off_t)cookie);
 	} else {
-		need = fuse_add_direntry(c->req, c->buf + c->used, left, name, &st,
-					 (off_t)cookie);
+		need = fuse_add_direntry(c->req, c->buf + c->used, left, name, &st, (off_t)cookie);
 	}
 	if (need > left)
 		return false;
@@ -554,13 +553,12 @@ static void call_init(void *userdata, struct fuse_conn_info *conn)
 	conn->max_background = 256;
 	conn->congestion_threshold = 192;
 	/* Splicing costs more than copying here; O_TRUNC comes as a setattr. */
-	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
-				  FUSE_CAP_SPLICE_MOVE | FUSE_CAP_ATOMIC_O_TRUNC |
-				  FUSE_CAP_WRITEBACK_CACHE);
+	conn->want &=
+		~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
+			    FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_WRITEBACK_CACHE);
 	conn->want |= conn->capable &
-		      (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
-		       FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_READ | FUSE_CAP_AUTO_INVAL_DATA |
-		       FUSE_CAP_CACHE_SYMLINKS);
+		      (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
+		       FUSE_CAP_ASYNC_READ | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_CACHE_SYMLINKS);
 }
 
 static const struct fuse_lowlevel_ops calls = {
@@ -629,8 +627,7 @@ static struct fuse_session *make_session(struct fuse_transport *t, const struct 
 	struct fuse_session *se = NULL;
 	char *options = NULL;
 
-	if (asprintf(&options,
-		     "subtype=talosfs,fsname=%s,default_permissions,allow_other%s%s",
+	if (asprintf(&options, "subtype=talosfs,fsname=%s,default_permissions,allow_other%s%s",
 		     o->source, o->fuse_options && *o->fuse_options ? "," : "",
 		     o->fuse_options ? o->fuse_options : "") < 0)
 		return NULL;
@@ -684,7 +681,8 @@ int fuse_transport_run(struct fuse_transport *t)
 		return TALOS_ERR_NO_MEMORY;
 	fuse_loop_cfg_set_clone_fd(config, 0);
 	fuse_loop_cfg_set_max_threads(config, t->threads);
-	fuse_loop_cfg_set_idle_threads(config, t->threads); /* never reaped: coming and going costs most */
+	fuse_loop_cfg_set_idle_threads(config,
+				       t->threads); /* never reaped: coming and going costs most */
 	err = fuse_session_loop_mt(t->session, config);
 	fuse_loop_cfg_destroy(config);
 	return err < 0 ? TALOS_ERR_SYSTEM : TALOS_OK;

@@ -35,9 +35,9 @@ static const void *append(uint8_t **p, const void *bytes, size_t n)
 static struct fs_request *copy_request(const struct fs_request *rq)
 {
 	size_t data_bytes = rq->data ? rq->length : 0;
-	struct fs_request *c = talos_malloc(sizeof(*c) + text_bytes(rq->name) +
-					    text_bytes(rq->new_name) + text_bytes(rq->target) +
-					    data_bytes);
+	struct fs_request *c =
+		talos_malloc(sizeof(*c) + text_bytes(rq->name) + text_bytes(rq->new_name) +
+			     text_bytes(rq->target) + data_bytes);
 	uint8_t *p = (uint8_t *)(c + 1);
 
 	if (!c)

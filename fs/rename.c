@@ -186,8 +186,7 @@ static int look(struct rename *r)
 
 	if (err)
 		return err;
-	err = dentry_find(r->fs, r->rq->new_ino, r->rq->new_name, &r->victim_name,
-			  &r->free_cookie);
+	err = dentry_find(r->fs, r->rq->new_ino, r->rq->new_name, &r->victim_name, &r->free_cookie);
 	r->has_victim = !err;
 	if (err)
 		r->victim_name = (struct dentry){ 0 };

@@ -92,11 +92,12 @@ static int check_state(const struct daemon *d, const struct talos_superblock_inf
 			 image, image);
 		return TALOS_ERR_INVALID;
 	case TALOS_REPLICA_DEPOSED:
-		snprintf(why, 512,
-			 "%s was the primary, but another replica was promoted (epoch %llu): make it "
-			 "a backup of that one with 'mkfs.talosfs --backup --force %s', then mount it "
-			 "with primary=",
-			 image, (unsigned long long)info->epoch, image);
+		snprintf(
+			why, 512,
+			"%s was the primary, but another replica was promoted (epoch %llu): make it "
+			"a backup of that one with 'mkfs.talosfs --backup --force %s', then mount it "
+			"with primary=",
+			image, (unsigned long long)info->epoch, image);
 		return TALOS_ERR_STALE_EPOCH;
 	case TALOS_REPLICA_EMPTY:
 	case TALOS_REPLICA_SEEDING:
@@ -213,17 +214,19 @@ static int start_replication(struct daemon *d, char *why)
 	int err = talos_repl_start(&o, &d->repl);
 
 	if (err == TALOS_ERR_STALE_EPOCH) {
-		snprintf(why, 512,
-			 "another replica was promoted meanwhile: %s is out of date. Make it a backup "
-			 "with 'mkfs.talosfs --backup --force %s', then mount it with primary=",
-			 d->o.image, d->o.image);
+		snprintf(
+			why, 512,
+			"another replica was promoted meanwhile: %s is out of date. Make it a backup "
+			"with 'mkfs.talosfs --backup --force %s', then mount it with primary=",
+			d->o.image, d->o.image);
 		return err;
 	}
 	if (err == TALOS_ERR_INVALID) {
-		snprintf(why, 512,
-			 "cannot use listen=%s primary=%s: an address must be HOST:PORT, of this host "
-			 "and free for listen=; other addresses than loopback need the option insecure",
-			 d->o.listen ? d->o.listen : "", d->o.primary ? d->o.primary : "");
+		snprintf(
+			why, 512,
+			"cannot use listen=%s primary=%s: an address must be HOST:PORT, of this host "
+			"and free for listen=; other addresses than loopback need the option insecure",
+			d->o.listen ? d->o.listen : "", d->o.primary ? d->o.primary : "");
 		return err;
 	}
 	if (err) {
@@ -266,10 +269,12 @@ static int mount_fs(struct daemon *d, char *why)
 	escape(d->o.image, source, sizeof(source));
 	err = talos_fs_mount(&o, &fs);
 	if (err == TALOS_ERR_UNSUPPORTED)
-		snprintf(why, 512, "cannot use /dev/fuse: load the fuse module (modprobe fuse), and "
-				   "run as root");
+		snprintf(why, 512,
+			 "cannot use /dev/fuse: load the fuse module (modprobe fuse), and "
+			 "run as root");
 	else if (err == TALOS_ERR_NOT_FOUND)
-		snprintf(why, 512, "%s has no root directory: it is damaged; restore it from a replica",
+		snprintf(why, 512,
+			 "%s has no root directory: it is damaged; restore it from a replica",
 			 d->o.image);
 	else if (err == TALOS_ERR_SYSTEM)
 		snprintf(why, 512, "cannot mount on %s: %s", d->o.mountpoint,

@@ -12,9 +12,10 @@ const char *image_problem(const char *path, int status, int holder_pid, char buf
 	switch (status) {
 	case TALOS_ERR_BUSY:
 		if (holder_pid)
-			snprintf(buf, 512,
-				 "%s is in use by process %d: unmount it there, or end that process",
-				 path, holder_pid);
+			snprintf(
+				buf, 512,
+				"%s is in use by process %d: unmount it there, or end that process",
+				path, holder_pid);
 		else
 			snprintf(buf, 512, "%s is in use: unmount it first", path);
 		return buf;

@@ -237,9 +237,9 @@ static void report(const struct settings *s)
 
 	uuid_text(&s->volume, uuid);
 	if (s->json) {
-		json_t *j = json_pack("{s:s, s:s, s:I}", "image", s->path, "kind",
-				      s->backup ? "backup" : "primary", "size",
-				      (json_int_t)s->size);
+		json_t *j =
+			json_pack("{s:s, s:s, s:I}", "image", s->path, "kind",
+				  s->backup ? "backup" : "primary", "size", (json_int_t)s->size);
 
 		if (!s->backup)
 			json_object_set_new(j, "volume", json_string(uuid));

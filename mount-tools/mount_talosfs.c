@@ -79,16 +79,16 @@ static void add_fuse_option(struct mount_options *o, const char *name)
 static bool take_flag(struct mount_options *o, const char *name)
 {
 	/* For the kernel, by way of libfuse. */
-	static const char *const kernel[] = { "ro",	 "rw",	   "nosuid",  "suid",	 "nodev",
-					      "dev",	 "noexec", "exec",    "noatime", "atime",
-					      "dirsync", "sync",   "async",   NULL };
+	static const char *const kernel[] = { "ro",	 "rw",	   "nosuid", "suid",	"nodev",
+					      "dev",	 "noexec", "exec",   "noatime", "atime",
+					      "dirsync", "sync",   "async",  NULL };
 	/* For mount(8) and fstab(5), or true here anyway. */
 	static const char *const ignored[] = {
-		"defaults", "auto",	  "noauto",   "nofail",	     "_netdev",	 "user",
-		"nouser",   "users",	  "owner",    "group",	     "relatime", "norelatime",
-		"nomand",   "allow_other", "default_permissions", "diratime", "nodiratime",
-		"strictatime", "lazytime", "nolazytime", "silent", "loud", "iversion", "noiversion",
-		NULL
+		"defaults", "auto",	  "noauto",	 "nofail",	"_netdev",
+		"user",	    "nouser",	  "users",	 "owner",	"group",
+		"relatime", "norelatime", "nomand",	 "allow_other", "default_permissions",
+		"diratime", "nodiratime", "strictatime", "lazytime",	"nolazytime",
+		"silent",   "loud",	  "iversion",	 "noiversion",	NULL
 	};
 
 	if (!strcmp(name, "insecure"))
@@ -245,9 +245,10 @@ static void say_how_it_went(const struct daemon *d)
 			 "'talosfs promote' makes it the primary",
 			 d->o.image);
 	else if (s.role == TALOS_ROLE_FOLLOWER && !r.connected)
-		complain("the primary %s cannot be reached so far (%s): mounted read-only, and still "
-			 "trying",
-			 d->o.primary, r.state_text);
+		complain(
+			"the primary %s cannot be reached so far (%s): mounted read-only, and still "
+			"trying",
+			d->o.primary, r.state_text);
 	else if (s.role == TALOS_ROLE_LEADER && r.writes_blocked)
 		complain("mounted; writes wait: %s", r.state_text);
 }

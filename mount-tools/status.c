@@ -242,8 +242,7 @@ static void print_replication(const json_t *status, const json_t *r)
 		       size_text(int_of(r, "lag_bytes"), lag), int_of(r, "lag_ms"));
 	if (json_array_size(peers))
 		puts("backups:");
-	json_array_foreach(peers, i, p)
-		print_peer(p);
+	json_array_foreach(peers, i, p) print_peer(p);
 }
 
 void status_print(const json_t *status)

@@ -134,13 +134,11 @@ static int list_members(const struct arguments *a)
 	if (a->json) {
 		print_json(peers);
 	} else {
-		json_array_foreach(peers, i, p)
-			printf("%-22s %s  %-11s %s\n",
-			       json_string_value(json_object_get(p, "address")),
-			       json_string_value(json_object_get(p, "replica")),
-			       json_string_value(json_object_get(p, "state")),
-			       json_is_true(json_object_get(p, "in_sync")) ? "in-sync"
-									   : "not in sync");
+		json_array_foreach(peers, i, p) printf(
+			"%-22s %s  %-11s %s\n", json_string_value(json_object_get(p, "address")),
+			json_string_value(json_object_get(p, "replica")),
+			json_string_value(json_object_get(p, "state")),
+			json_is_true(json_object_get(p, "in_sync")) ? "in-sync" : "not in sync");
 	}
 	json_decref(reply);
 	return 0;
@@ -156,8 +154,7 @@ static int run_member(const struct arguments *a)
 		complain("use 'member list DIR' or 'member drop DIR NAME'");
 		return 1;
 	}
-	reply = ask(a->words[1],
-		    json_pack("{s:s, s:s}", "command", "drop", "member", a->words[2]));
+	reply = ask(a->words[1], json_pack("{s:s, s:s}", "command", "drop", "member", a->words[2]));
 	if (!reply)
 		return 1;
 	printf("%s was dropped: do not promote it, except with --accept-data-loss\n", a->words[2]);

@@ -407,8 +407,8 @@ static int serve_connection(struct talos_repl *r)
 	f->heard_ns = repl_now(r);
 	while (!err && !f->stop) {
 		struct transport_event ev;
-		uint64_t timeout = f->copying ? r->timeout_ns / 10
-					      : talos_min(r->timeout_ns / 10, ASK_NS);
+		uint64_t timeout =
+			f->copying ? r->timeout_ns / 10 : talos_min(r->timeout_ns / 10, ASK_NS);
 
 		while (!err && f->conn->ops->poll(f->conn, timeout, &ev)) {
 			f->heard_ns = repl_now(r);

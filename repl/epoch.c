@@ -78,7 +78,8 @@ int epoch_check_members(struct talos_repl *r)
 		char address[72];
 
 		memcpy(address, r->members[i].address, sizeof(address));
-		if (!address[0] || epoch_ask(r, address, WIRE_HELLO_QUERY, TALOS_NS_PER_SEC, &epoch))
+		if (!address[0] ||
+		    epoch_ask(r, address, WIRE_HELLO_QUERY, TALOS_NS_PER_SEC, &epoch))
 			continue; /* cannot tell; its place in the in-sync set blocks writes */
 		if (epoch > s.epoch) {
 			primary_step_down(r, epoch, address);

@@ -67,7 +67,7 @@ int insync_load_policy(struct talos_engine *e, enum talos_policy *out)
 	if (err || n != sizeof(v))
 		return err ? err : TALOS_ERR_CORRUPT;
 	*out = le32_get(v) == TALOS_POLICY_AVAILABLE ? TALOS_POLICY_AVAILABLE
-						      : TALOS_POLICY_CONSISTENT;
+						     : TALOS_POLICY_CONSISTENT;
 	return TALOS_OK;
 }
 
@@ -219,8 +219,7 @@ static int wait_without(struct talos_repl *r, const struct talos_uuid *u, uint64
 	int err = TALOS_OK;
 
 	talos_mutex_lock(&r->lock);
-	while (r->durable < pos ||
-	       insync_acked_locked(r, insync_find_locked(r, u)) < pos) {
+	while (r->durable < pos || insync_acked_locked(r, insync_find_locked(r, u)) < pos) {
 		if (r->stopping || r->deposed) {
 			err = r->deposed ? TALOS_ERR_STALE_EPOCH : TALOS_ERR_CLOSED;
 			break;

@@ -76,8 +76,7 @@ static void attach(struct talos_repl *r, struct transport_conn *c, const struct 
 	if (!empty)
 		hear_epoch(r, h, c->peer);
 	if (r->deposed) {
-		snprintf(text, sizeof(text), "deposed: the volume goes on at %.72s",
-			 r->deposed_by);
+		snprintf(text, sizeof(text), "deposed: the volume goes on at %.72s", r->deposed_by);
 		refuse(r, c, TALOS_ERR_STALE_EPOCH, text);
 	} else if (!r->leading) {
 		snprintf(text, sizeof(text), "not the primary; it follows %.72s",
@@ -86,10 +85,11 @@ static void attach(struct talos_repl *r, struct transport_conn *c, const struct 
 	} else {
 		err = session_attach(r, c, h);
 		if (err)
-			refuse(r, c, err, err == TALOS_ERR_DIVERGED
-						  ? "its history differs from this volume's: make it "
-						    "anew with mkfs.talosfs --backup --force"
-						  : talos_strerror(err));
+			refuse(r, c, err,
+			       err == TALOS_ERR_DIVERGED
+				       ? "its history differs from this volume's: make it "
+					 "anew with mkfs.talosfs --backup --force"
+				       : talos_strerror(err));
 	}
 }
 
@@ -158,7 +158,8 @@ static void *listener_main(void *arg)
 	while (!r->stopping) {
 		struct transport_conn *c;
 
-		if (!r->listener->ops->accept(r->listener, (count ? 5 : 50) * TALOS_NS_PER_MS, &c)) {
+		if (!r->listener->ops->accept(r->listener, (count ? 5 : 50) * TALOS_NS_PER_MS,
+					      &c)) {
 			if (count == VISITORS_MAX)
 				c->ops->close(c);
 			else

@@ -207,10 +207,11 @@ void primary_step_down(struct talos_repl *r, uint64_t epoch, const char *who)
 	talos_mutex_unlock(&r->lock);
 	if (talos_engine_depose(r->engine, epoch))
 		talos_error("could not write down that this node was deposed");
-	talos_error("another replica was promoted (epoch %llu, told by %s): this one is out of date "
-		    "and read-only. Unmount it, run 'mkfs.talosfs --backup --force' on its image, "
-		    "and mount it with primary=",
-		    (unsigned long long)epoch, who);
+	talos_error(
+		"another replica was promoted (epoch %llu, told by %s): this one is out of date "
+		"and read-only. Unmount it, run 'mkfs.talosfs --backup --force' on its image, "
+		"and mount it with primary=",
+		(unsigned long long)epoch, who);
 	repl_event(r, TALOS_REPL_ROLE_CHANGED);
 }
 
@@ -253,9 +254,10 @@ static void block_writes(struct talos_repl *r, const struct overdue *o)
 	r->blocked = true;
 	talos_mutex_unlock(&r->lock);
 	if (say)
-		talos_warn("writes are blocked: the in-sync backup %s is away. Bring it back, or go "
-			   "on without it: 'talosfs member drop DIR %s'",
-			   o->address, o->address);
+		talos_warn(
+			"writes are blocked: the in-sync backup %s is away. Bring it back, or go "
+			"on without it: 'talosfs member drop DIR %s'",
+			o->address, o->address);
 }
 
 static void keep_members(struct talos_repl *r)

@@ -113,8 +113,8 @@ static int reset_members(struct talos_repl *r)
 		err = insync_forget(r->engine, &s.replica, &end);
 	for (unsigned i = 0; !err && i < r->member_count; i++)
 		if (!talos_uuid_equal(&r->members[i].replica, &s.replica))
-			err = insync_write(r->engine, &r->members[i].replica,
-					   r->members[i].address, false, &end);
+			err = insync_write(r->engine, &r->members[i].replica, r->members[i].address,
+					   false, &end);
 	return err;
 }
 

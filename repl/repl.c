@@ -202,9 +202,10 @@ static void fill_state(struct talos_repl *r, struct talos_repl_status *out)
 	const char *away = NULL;
 
 	if (r->deposed) {
-		snprintf(out->state_text, sizeof(out->state_text),
-			 "deposed: out of date, read-only; the volume goes on at %.70s (epoch %llu)",
-			 r->deposed_by, (unsigned long long)r->higher_epoch);
+		snprintf(
+			out->state_text, sizeof(out->state_text),
+			"deposed: out of date, read-only; the volume goes on at %.70s (epoch %llu)",
+			r->deposed_by, (unsigned long long)r->higher_epoch);
 		return;
 	}
 	if (!r->leading) {

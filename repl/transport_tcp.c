@@ -578,7 +578,8 @@ static int conn_new(int fd, const char *peer, struct transport_conn **out)
 /* "HOST:PORT" or "[V6]:PORT" into getaddrinfo's result. */
 static int resolve(const char *address, bool passive, struct addrinfo **out)
 {
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = passive ? AI_PASSIVE : 0 };
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
+				  .ai_flags = passive ? AI_PASSIVE : 0 };
 	const char *colon = strrchr(address, ':');
 	char host[256];
 	size_t n = colon ? (size_t)(colon - address) : 0;

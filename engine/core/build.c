@@ -22,11 +22,11 @@
 
 struct build_job {
 	bool flush;
-	uint32_t level, run;	/* of the segments made */
-	bool drop_deleted;	/* nothing older lies below: tombstones and holes may go */
-	uint64_t replay_pos;	/* flush: the log before this is in the levels then */
-	struct l0 *source;	/* flush: referenced */
-	struct manifest *base;	/* compaction: referenced */
+	uint32_t level, run;	  /* of the segments made */
+	bool drop_deleted;	  /* nothing older lies below: tombstones and holes may go */
+	uint64_t replay_pos;	  /* flush: the log before this is in the levels then */
+	struct l0 *source;	  /* flush: referenced */
+	struct manifest *base;	  /* compaction: referenced */
 	struct level_run *inputs; /* compaction: parts of base's runs */
 	uint32_t input_count;
 	struct run_iter *it;
@@ -324,9 +324,9 @@ static struct level_run overlapping(const struct level_run *r, const struct inde
 	struct level_run part = { .level = r->level, .run = r->run };
 	uint32_t from = level_run_find(r, first->first, first->first_bytes), to = from;
 
-	while (to < r->count && key_compare(r->segments[to]->ref.first,
-					    r->segments[to]->ref.first_bytes, last->last,
-					    last->last_bytes) <= 0)
+	while (to < r->count &&
+	       key_compare(r->segments[to]->ref.first, r->segments[to]->ref.first_bytes, last->last,
+			   last->last_bytes) <= 0)
 		to++;
 	part.segments = r->segments + from;
 	part.count = to - from;
@@ -340,9 +340,9 @@ static struct level_run next_of_level(struct talos_engine *e, const struct level
 	uint32_t idx = 0;
 	const struct index_ref *ref;
 
-	while (idx < r->count && key_compare(r->segments[idx]->ref.first,
-					     r->segments[idx]->ref.first_bytes, c->key,
-					     c->key_bytes) <= 0)
+	while (idx < r->count &&
+	       key_compare(r->segments[idx]->ref.first, r->segments[idx]->ref.first_bytes, c->key,
+			   c->key_bytes) <= 0)
 		idx++;
 	if (idx == r->count)
 		idx = 0;
@@ -362,9 +362,8 @@ static void input_range(const struct build_job *j, const struct index_ref **firs
 		const struct index_ref *a = &r->segments[0]->ref;
 		const struct index_ref *b = &r->segments[r->count - 1]->ref;
 
-		if (!*first ||
-		    key_compare(a->first, a->first_bytes, (*first)->first, (*first)->first_bytes) <
-			    0)
+		if (!*first || key_compare(a->first, a->first_bytes, (*first)->first,
+					   (*first)->first_bytes) < 0)
 			*first = a;
 		if (!*last ||
 		    key_compare(b->last, b->last_bytes, (*last)->last, (*last)->last_bytes) > 0)
@@ -494,8 +493,7 @@ bool build_pending(struct talos_engine *e)
 
 	if (!v)
 		return false;
-	pending = v->frozen_count || e->flush_job || e->compact_job ||
-		  pick_level(e, v->manifest);
+	pending = v->frozen_count || e->flush_job || e->compact_job || pick_level(e, v->manifest);
 	view_put(v);
 	return pending;
 }
@@ -533,8 +531,8 @@ void build_abort(struct talos_engine *e)
 /* The uppermost level with anything above the deepest one, or 0. */
 static uint32_t level_to_merge(const struct manifest *m)
 {
-	if (!m->run_count || (m->runs[0].level == m->runs[m->run_count - 1].level &&
-			      m->runs[0].level > 1))
+	if (!m->run_count ||
+	    (m->runs[0].level == m->runs[m->run_count - 1].level && m->runs[0].level > 1))
 		return 0;
 	return m->runs[0].level;
 }

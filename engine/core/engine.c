@@ -32,8 +32,7 @@ static int format_empty(struct talos_io *io, const struct talos_format_options *
 
 static int format_volume(struct talos_io *io, const struct talos_format_options *o)
 {
-	uint32_t segment_bytes =
-		o->segment_bytes ? o->segment_bytes : TALOS_SEGMENT_BYTES_DEFAULT;
+	uint32_t segment_bytes = o->segment_bytes ? o->segment_bytes : TALOS_SEGMENT_BYTES_DEFAULT;
 	uint64_t slots = o->device_bytes / segment_bytes;
 	struct superblock sb = {
 		.state = TALOS_REPLICA_PRIMARY,

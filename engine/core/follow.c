@@ -11,9 +11,9 @@
 
 static int follower_error(const struct talos_engine *e)
 {
-	return e->role == TALOS_ROLE_FOLLOWER	? TALOS_OK
-	       : e->role == TALOS_ROLE_EMPTY	? TALOS_ERR_EMPTY_REPLICA
-						: TALOS_ERR_INVALID;
+	return e->role == TALOS_ROLE_FOLLOWER ? TALOS_OK
+	       : e->role == TALOS_ROLE_EMPTY  ? TALOS_ERR_EMPTY_REPLICA
+					      : TALOS_ERR_INVALID;
 }
 
 /* --- the log ------------------------------------------------------------------------------ */
@@ -89,8 +89,7 @@ static int store_index_segment(struct talos_engine *e, struct talos_segment_id i
 	uint64_t place;
 	int err;
 
-	if (!id.v || !used_bytes || used_bytes % TALOS_BLOCK_BYTES ||
-	    used_bytes > e->segment_bytes)
+	if (!id.v || !used_bytes || used_bytes % TALOS_BLOCK_BYTES || used_bytes > e->segment_bytes)
 		return TALOS_ERR_INVALID;
 	if (talos_sum64(bytes, used_bytes, e->volume_seed ^ id.v) != sum)
 		return TALOS_ERR_CORRUPT;
@@ -199,7 +198,7 @@ static int choose_geometry(struct talos_engine *e, const struct talos_apply_seed
 	if (slots < out->table_slots + 4ull || slots > UINT32_MAX)
 		return TALOS_ERR_NO_SPACE;
 	return e->io->size_bytes < out->device_bytes ? e->io->ops->resize(e->io, out->device_bytes)
-						      : TALOS_OK;
+						     : TALOS_OK;
 }
 
 static int prepare_device(struct talos_engine *e, struct superblock *want)

@@ -168,7 +168,7 @@ int talos_engine_get(struct talos_engine *e, const void *key, uint32_t key_bytes
 /* All runs of a view that may hold keys in [from, limit), newest first, as one. */
 struct view_iter {
 	struct run_iter *it;
-	bool complete;	    /* the copy of the active memtable left nothing out before limit */
+	bool complete;	       /* the copy of the active memtable left nothing out before limit */
 	struct run_iter *copy; /* of the active memtable; owned by it */
 };
 

@@ -234,9 +234,10 @@ static int judge_end(struct log_scan *s)
 
 	while (!err) {
 		if (segment_proves_loss(s, offset, s->pos)) {
-			talos_error("the log is damaged at position %llu: later records say that it "
-				    "was complete. Restore this image from a replica",
-				    (unsigned long long)s->pos);
+			talos_error(
+				"the log is damaged at position %llu: later records say that it "
+				"was complete. Restore this image from a replica",
+				(unsigned long long)s->pos);
 			return TALOS_ERR_CORRUPT;
 		}
 		offset = 0;
@@ -255,8 +256,8 @@ static int judge_end(struct log_scan *s)
 
 struct log_end {
 	uint64_t pos, chain, epoch;
-	uint64_t committed;	/* highest that any record names */
-	uint64_t first_chain;	/* at the first position */
+	uint64_t committed;   /* highest that any record names */
+	uint64_t first_chain; /* at the first position */
 };
 
 /* Walk the log from @from to its end. */

@@ -124,8 +124,7 @@ static bool fits(const struct index_builder *b, bool new_leaf, uint32_t key_byte
 
 static void note_pivot(struct index_builder *b, const struct entry *e)
 {
-	b->pivots[b->leaf_count] =
-		(struct pivot){ b->pivot_keys_used, (uint16_t)e->key_bytes };
+	b->pivots[b->leaf_count] = (struct pivot){ b->pivot_keys_used, (uint16_t)e->key_bytes };
 	memcpy(b->pivot_keys + b->pivot_keys_used, e->key, e->key_bytes);
 	b->pivot_keys_used += e->key_bytes;
 	if (b->pivot_block_used + pivot_bytes(e->key_bytes) > TALOS_BLOCK_PAYLOAD) {
@@ -149,8 +148,8 @@ static void note_entry(struct index_builder *b, const struct entry *e)
 
 int index_builder_add(struct index_builder *b, const struct entry *e)
 {
-	assert(!b->entry_count || key_compare(b->leaf.last_key, b->leaf.last_key_bytes, e->key,
-					      e->key_bytes) < 0);
+	assert(!b->entry_count ||
+	       key_compare(b->leaf.last_key, b->leaf.last_key_bytes, e->key, e->key_bytes) < 0);
 	if (!fits(b, false, 0))
 		return TALOS_ERR_NO_SPACE;
 	if (b->leaf_open && leaf_add(&b->leaf, e)) {

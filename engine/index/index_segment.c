@@ -41,7 +41,7 @@ static int check_block(const uint8_t *block, uint64_t volume_seed, struct talos_
 
 	memcpy(&sum, block + TALOS_BLOCK_PAYLOAD, sizeof(sum));
 	return le64_get(sum) == block_sum(block, volume_seed, id, idx) ? TALOS_OK
-									: TALOS_ERR_CORRUPT;
+								       : TALOS_ERR_CORRUPT;
 }
 
 static int decode_footer(const uint8_t *block, const struct talos_uuid *volume,
@@ -218,8 +218,8 @@ static uint32_t find_leaf(const struct index_segment *s, const uint8_t *key, uin
 
 static int get_leaf(struct index_segment *s, uint32_t idx, struct block *b)
 {
-	return block_cache_get(s->src.cache, s->src.io, s->src.volume_seed, s->id,
-			       s->device_offset, idx, b);
+	return block_cache_get(s->src.cache, s->src.io, s->src.volume_seed, s->id, s->device_offset,
+			       idx, b);
 }
 
 int index_segment_get(struct index_segment *s, const uint8_t *key, uint32_t key_bytes,

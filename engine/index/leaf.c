@@ -41,8 +41,8 @@ static void put_body(uint8_t *p, const struct entry *e)
 		.root_sum = le32_from(e->ref.root_sum),
 		.data_bytes = le32_from(e->ref.data_bytes),
 		.skip = le32_from(e->skip),
-		.length = le32_from(e->kind == ENTRY_SPAN ? (uint32_t)e->length
-							  : e->ref.data_bytes),
+		.length =
+			le32_from(e->kind == ENTRY_SPAN ? (uint32_t)e->length : e->ref.data_bytes),
 	};
 	struct talos_disk_hole hole = { .length = le64_from(e->length) };
 

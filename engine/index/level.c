@@ -6,8 +6,7 @@
 #include "talos/alloc.h"
 
 struct level_segment *level_segment_new(const struct level_store *store,
-					const struct index_ref *ref,
-					struct level_segment *moved)
+					const struct index_ref *ref, struct level_segment *moved)
 {
 	struct level_segment *s = talos_calloc(1, sizeof(*s));
 
@@ -96,9 +95,9 @@ int level_run_get(const struct level_run *run, const uint8_t *key, uint32_t key_
 	struct index_segment *segment;
 	int err;
 
-	if (idx == run->count || key_compare(run->segments[idx]->ref.first,
-					     run->segments[idx]->ref.first_bytes, key,
-					     key_bytes) > 0)
+	if (idx == run->count ||
+	    key_compare(run->segments[idx]->ref.first, run->segments[idx]->ref.first_bytes, key,
+			key_bytes) > 0)
 		return TALOS_ERR_NOT_FOUND;
 	err = level_segment_open(run->segments[idx], &segment);
 	return err ? err : index_segment_get(segment, key, key_bytes, out, value_buf);
@@ -115,7 +114,7 @@ bool level_ranges_overlap(const struct index_ref *a, const struct index_ref *b)
 struct level_iter {
 	struct run_iter it;
 	const struct level_run *run;
-	uint32_t idx;	       /* segment that inner belongs to */
+	uint32_t idx;		/* segment that inner belongs to */
 	struct run_iter *inner; /* NULL: none open */
 };
 

@@ -186,8 +186,8 @@ static int collect(const struct manifest *old, const struct manifest_edit *e,
 		}
 	}
 	for (uint32_t i = 0; i < e->added_count; i++) {
-		all[*count] = level_segment_new(store, &e->added[i],
-						manifest_find(old, e->added[i].id));
+		all[*count] =
+			level_segment_new(store, &e->added[i], manifest_find(old, e->added[i].id));
 		if (!all[*count])
 			return TALOS_ERR_NO_MEMORY;
 		(*count)++;
@@ -284,8 +284,7 @@ static int get_ref(const uint8_t **p, const uint8_t *end, struct index_ref *r)
 		       : TALOS_ERR_CORRUPT;
 }
 
-static int get_refs(const uint8_t **p, const uint8_t *end, uint32_t count,
-		    struct manifest_edit *e)
+static int get_refs(const uint8_t **p, const uint8_t *end, uint32_t count, struct manifest_edit *e)
 {
 	auto_free struct index_ref *ref = talos_calloc(1, sizeof(*ref));
 	int err = ref ? TALOS_OK : TALOS_ERR_NO_MEMORY;

@@ -40,8 +40,8 @@ struct memtable {
 	struct node *head;
 	uint32_t height;
 	uint64_t random;
-	bool frozen;		  /* const once true */
-	struct chunk *chunks;	  /* the writer's */
+	bool frozen;	      /* const once true */
+	struct chunk *chunks; /* the writer's */
 	_Atomic uint64_t bytes;
 	_Atomic uint32_t count;
 };
@@ -538,8 +538,7 @@ int memtable_copy(struct memtable *m, const uint8_t *from, uint32_t from_bytes, 
 	first = seek_node(m, from, from_bytes, span);
 	for (n = first; n && count < entries_max && before_limit(n, limit, limit_bytes);
 	     n = n->next[0], count++)
-		payload += n->key_bytes +
-			   (n->entry.kind == ENTRY_VALUE ? n->entry.value_bytes : 0);
+		payload += n->key_bytes + (n->entry.kind == ENTRY_VALUE ? n->entry.value_bytes : 0);
 	c = copy_nodes(first, count, payload);
 	if (c)
 		*out_complete = !n || !before_limit(n, limit, limit_bytes);

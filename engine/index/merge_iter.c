@@ -22,7 +22,7 @@
 struct source {
 	struct run_iter *it;
 	bool valid;
-	struct entry head; /* it->current, perhaps with its start cut */
+	struct entry head;		  /* it->current, perhaps with its start cut */
 	uint8_t key[ENTRY_KEY_BYTES_MAX]; /* of a head that was cut */
 };
 
@@ -30,7 +30,7 @@ struct merge_iter {
 	struct run_iter it;
 	uint32_t count;
 	uint8_t key[ENTRY_KEY_BYTES_MAX]; /* of current, if it was cut */
-	struct source sources[]; /* newest first */
+	struct source sources[];	  /* newest first */
 };
 
 static void load_head(struct source *s)

@@ -87,8 +87,8 @@ struct block_cache *block_cache_new(uint64_t budget_bytes)
 	c->bucket_mask = 1;
 	while (c->bucket_mask + 1 < c->frames_per_shard)
 		c->bucket_mask = c->bucket_mask * 2 + 1;
-	c->memory = talos_alloc_aligned(TALOS_BLOCK_BYTES, (size_t)shards * c->frames_per_shard *
-								   TALOS_BLOCK_BYTES);
+	c->memory = talos_alloc_aligned(TALOS_BLOCK_BYTES,
+					(size_t)shards * c->frames_per_shard * TALOS_BLOCK_BYTES);
 	good = c->memory != NULL;
 	for (uint32_t i = 0; i < shards; i++)
 		good = shard_init(c, i) && good;
@@ -210,8 +210,7 @@ static bool insert(struct block_cache *c, struct shard *s, struct talos_segment_
 
 /* --- use -------------------------------------------------------------------------------------- */
 
-static struct shard *shard_of(struct block_cache *c, struct talos_segment_id id,
-			      uint32_t block_idx)
+static struct shard *shard_of(struct block_cache *c, struct talos_segment_id id, uint32_t block_idx)
 {
 	return &c->shards[(name_hash(id, block_idx) >> 40) % c->shard_count];
 }

@@ -171,7 +171,7 @@ int record_check_content(const struct record *r)
 
 	if (r->type != TALOS_RECORD_BATCH)
 		return r->type == TALOS_RECORD_PAD || r->data_bytes == 0 ? TALOS_OK
-									  : TALOS_ERR_CORRUPT;
+									 : TALOS_ERR_CORRUPT;
 	record_op_begin(&it, r);
 	while ((more = record_op_next(&it, &op)) > 0) {
 		for (uint32_t i = 0; i < op.sum_count; i++) {

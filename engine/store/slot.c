@@ -131,7 +131,7 @@ static void bucket_remove(struct slot_table *t, uint32_t b)
 
 static uint32_t *counter_of(struct slot_table *t, enum talos_slot_kind kind)
 {
-	return kind == TALOS_SLOT_LOG	? &t->counts.log
+	return kind == TALOS_SLOT_LOG	  ? &t->counts.log
 	       : kind == TALOS_SLOT_INDEX ? &t->counts.index
 					  : &t->counts.free;
 }

@@ -53,8 +53,8 @@ int vlog_open(const struct vlog_config *c, struct vlog **out)
 	talos_mutex_init(&v->commit_lock, TALOS_LOCK_COMMIT);
 	talos_cond_init(&v->commit_done);
 	v->buffers = talos_calloc(c->buffer_count, sizeof(*v->buffers));
-	v->region = talos_alloc_aligned(c->segment_bytes,
-					(size_t)c->buffer_count * c->segment_bytes);
+	v->region =
+		talos_alloc_aligned(c->segment_bytes, (size_t)c->buffer_count * c->segment_bytes);
 	v->bounce = talos_alloc_aligned(TALOS_BLOCK_BYTES, TALOS_BLOCK_BYTES);
 	if (!v->buffers || !v->region || !v->bounce) {
 		vlog_close(v);
@@ -104,7 +104,9 @@ int vlog_start_at(struct vlog *v, uint64_t end, uint64_t applied, uint64_t chain
 	talos_mutex_lock(&v->tail_lock);
 	if (offset)
 		b->segment = segment_of(v, end);
-	v->end = v->written = v->durable = end;
+	v->end = end;
+	v->written = end;
+	v->durable = end;
 	v->applied = applied;
 	v->chain = chain;
 	v->epoch = epoch;
@@ -230,8 +232,7 @@ int vlog_reserve_locked(struct vlog *v, const struct vlog_append *a)
 	uint64_t need = record_bytes(a->meta_bytes, a->data_bytes);
 
 	talos_mutex_assert_held(&v->tail_lock);
-	assert(need + record_bytes(sizeof(struct talos_disk_log_segment), 0) <=
-	       v->c.segment_bytes);
+	assert(need + record_bytes(sizeof(struct talos_disk_log_segment), 0) <= v->c.segment_bytes);
 	for (;;) {
 		uint32_t offset = offset_in_segment(v, v->end);
 		int err = v->failed;
@@ -264,8 +265,7 @@ int vlog_offer(struct vlog *v, uint64_t segment, uint8_t **out)
 
 	talos_mutex_lock(&v->tail_lock);
 	b = buffer_of(v, segment);
-	if (segment < segment_of(v, v->end) ||
-	    segment - segment_of(v, v->end) >= v->c.buffer_count)
+	if (segment < segment_of(v, v->end) || segment - segment_of(v, v->end) >= v->c.buffer_count)
 		err = TALOS_ERR_INVALID;
 	else if (b->segment != segment && !buffer_is_free_locked(v, b))
 		err = TALOS_ERR_AGAIN;
@@ -298,9 +298,8 @@ static int check_received(struct vlog *v, uint64_t pos, uint64_t upto, uint64_t 
 
 	if (b->segment != segment_of(v, pos))
 		return TALOS_ERR_INVALID; /* nobody was offered this buffer */
-	if (record_parse(b->bytes + offset, limit, pos, v->c.volume_seed, r) ||
-	    r->chain != chain || (offset == 0) != (r->type == TALOS_RECORD_SEGMENT) ||
-	    record_check_content(r))
+	if (record_parse(b->bytes + offset, limit, pos, v->c.volume_seed, r) || r->chain != chain ||
+	    (offset == 0) != (r->type == TALOS_RECORD_SEGMENT) || record_check_content(r))
 		return TALOS_ERR_CORRUPT;
 	if (r->epoch < epoch)
 		return TALOS_ERR_STALE_EPOCH;
@@ -450,15 +449,14 @@ static int stage_log(struct vlog *v, uint64_t from, uint64_t to, struct talos_io
 			return TALOS_ERR_CORRUPT;
 		first = (uint32_t)talos_round_down(first, TALOS_BLOCK_BYTES);
 		if (whole > first)
-			reqs[(*count)++] = (struct talos_io_req){ TALOS_IO_WRITE, place + first,
-								  b->bytes + first, whole - first,
-								  0 };
+			reqs[(*count)++] =
+				(struct talos_io_req){ TALOS_IO_WRITE, place + first,
+						       b->bytes + first, whole - first, 0 };
 		if (last > whole) {
 			memset(v->bounce, 0, TALOS_BLOCK_BYTES);
 			memcpy(v->bounce, b->bytes + whole, last - whole);
 			reqs[(*count)++] = (struct talos_io_req){ TALOS_IO_WRITE, place + whole,
-								  v->bounce, TALOS_BLOCK_BYTES,
-								  0 };
+								  v->bounce, TALOS_BLOCK_BYTES, 0 };
 		}
 	}
 	return TALOS_OK;

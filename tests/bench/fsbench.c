@@ -41,26 +41,33 @@
 static struct {
 	int threads, files, shared, keep, reps;
 	double secs;
-	size_t wsize;           /* bytes written by create/read back by open_read */
-	size_t bs;              /* block of the sequential ops */
-	size_t filemb;          /* size of the data file, per thread */
-	int rdents;             /* entries of the readdir directory */
+	size_t wsize;  /* bytes written by create/read back by open_read */
+	size_t bs;     /* block of the sequential ops */
+	size_t filemb; /* size of the data file, per thread */
+	int rdents;    /* entries of the readdir directory */
 	const char *label, *dir;
 	pid_t pids[MAXPID];
 	int npids;
-} o = { .threads = 1, .files = 5000, .secs = 2, .wsize = 1024, .bs = 1 << 20,
-	.filemb = 256, .rdents = 100000, .label = "-", .reps = 1 };
+} o = { .threads = 1,
+	.files = 5000,
+	.secs = 2,
+	.wsize = 1024,
+	.bs = 1 << 20,
+	.filemb = 256,
+	.rdents = 100000,
+	.label = "-",
+	.reps = 1 };
 
 struct thr {
 	pthread_t tid;
-	int id, dfd;            /* dfd: this thread's directory */
+	int id, dfd; /* dfd: this thread's directory */
 	uint64_t hist[HN];
 	uint64_t n, bytes, errs, maxns;
 	int firsterr;
 	uint64_t t0, t1;
 	uint64_t rng;
-	char *buf;              /* page aligned, at least max(bs, 1 MiB) */
-	int fd;                 /* scratch descriptor prepared by setup */
+	char *buf; /* page aligned, at least max(bs, 1 MiB) */
+	int fd;	   /* scratch descriptor prepared by setup */
 };
 
 static struct thr T[MAXT];
@@ -117,24 +124,24 @@ static uint64_t rnd(struct thr *t)
 }
 
 /* loop helpers: COUNT runs the body once per file, TIMED until secs are over */
-#define COUNT(t, body)                                            \
-	for (int i = 0; i < o.files; i++) {                       \
-		char nm[64];                                      \
-		long r;                                           \
-		fname(nm, (t)->id, i);                            \
-		uint64_t a = now();                               \
-		body;                                             \
-		rec(t, a, now(), r);                              \
+#define COUNT(t, body)                      \
+	for (int i = 0; i < o.files; i++) { \
+		char nm[64];                \
+		long r;                     \
+		fname(nm, (t)->id, i);      \
+		uint64_t a = now();         \
+		body;                       \
+		rec(t, a, now(), r);        \
 	}
-#define TIMED(t, body)                                            \
+#define TIMED(t, body)                                                       \
 	for (uint64_t i = 0, end = now() + (uint64_t)(o.secs * 1e9);; i++) { \
-		long r;                                           \
-		uint64_t a = now();                               \
-		if (a >= end)                                     \
-			break;                                    \
-		body;                                             \
-		rec(t, a, now(), r);                              \
-		(void)i;                                          \
+		long r;                                                      \
+		uint64_t a = now();                                          \
+		if (a >= end)                                                \
+			break;                                               \
+		body;                                                        \
+		rec(t, a, now(), r);                                         \
+		(void)i;                                                     \
 	}
 
 static void fname(char *nm, int id, int i)
@@ -166,10 +173,22 @@ static long create_write(struct thr *t, const char *nm, size_t len)
 	return r;
 }
 
-static void op_create0(struct thr *t) { COUNT(t, r = create_write(t, nm, 0)) }
-static void op_create(struct thr *t) { COUNT(t, r = create_write(t, nm, o.wsize)) }
-static void op_mknod(struct thr *t) { COUNT(t, r = mknodat(t->dfd, nm, S_IFREG | 0644, 0)) }
-static void op_unlink(struct thr *t) { COUNT(t, r = unlinkat(t->dfd, nm, 0)) }
+static void op_create0(struct thr *t)
+{
+	COUNT(t, r = create_write(t, nm, 0))
+}
+static void op_create(struct thr *t)
+{
+	COUNT(t, r = create_write(t, nm, o.wsize))
+}
+static void op_mknod(struct thr *t)
+{
+	COUNT(t, r = mknodat(t->dfd, nm, S_IFREG | 0644, 0))
+}
+static void op_unlink(struct thr *t)
+{
+	COUNT(t, r = unlinkat(t->dfd, nm, 0))
+}
 static void op_mkdir(struct thr *t)
 {
 	COUNT(t, nm[0] = 'd'; r = mkdirat(t->dfd, nm, 0755))
@@ -190,8 +209,7 @@ static void op_statnew(struct thr *t)
 }
 static void op_openread(struct thr *t)
 {
-	COUNT(t, int fd = openat(t->dfd, nm, O_RDONLY);
-	      r = fd < 0 ? -1 : read(fd, t->buf, o.wsize);
+	COUNT(t, int fd = openat(t->dfd, nm, O_RDONLY); r = fd < 0 ? -1 : read(fd, t->buf, o.wsize);
 	      if (fd >= 0) close(fd))
 }
 static void op_openclose(struct thr *t)
@@ -201,11 +219,16 @@ static void op_openclose(struct thr *t)
 static void op_append(struct thr *t)
 {
 	COUNT(t, int fd = openat(t->dfd, nm, O_WRONLY | O_APPEND);
-	      r = fd < 0 ? -1 : write(fd, t->buf, o.wsize);
-	      if (fd >= 0) close(fd))
+	      r = fd < 0 ? -1 : write(fd, t->buf, o.wsize); if (fd >= 0) close(fd))
 }
-static void op_chmod(struct thr *t) { COUNT(t, r = fchmodat(t->dfd, nm, 0600, 0)) }
-static void op_utimens(struct thr *t) { COUNT(t, r = utimensat(t->dfd, nm, NULL, 0)) }
+static void op_chmod(struct thr *t)
+{
+	COUNT(t, r = fchmodat(t->dfd, nm, 0600, 0))
+}
+static void op_utimens(struct thr *t)
+{
+	COUNT(t, r = utimensat(t->dfd, nm, NULL, 0))
+}
 static void op_rename(struct thr *t)
 {
 	COUNT(t, char n2[80]; sprintf(n2, "r%s", nm); r = renameat(t->dfd, nm, t->dfd, n2))
@@ -237,10 +260,13 @@ static void op_unlink_s(struct thr *t)
 /* an editor's save: write a new file, fsync it, rename over the old name */
 static void op_replace(struct thr *t)
 {
-	TIMED(t, int fd = openat(t->dfd, "save.tmp", O_CREAT | O_TRUNC | O_WRONLY, 0644);
-	      r = fd < 0 ? -1 : write(fd, t->buf, 4096);
-	      if (fd >= 0) { if (fsync(fd)) r = -1; close(fd); }
-	      if (renameat(t->dfd, "save.tmp", t->dfd, "save")) r = -1)
+	TIMED(
+		t, int fd = openat(t->dfd, "save.tmp", O_CREAT | O_TRUNC | O_WRONLY, 0644);
+		r = fd < 0 ? -1 : write(fd, t->buf, 4096); if (fd >= 0) {
+			if (fsync(fd))
+				r = -1;
+			close(fd);
+		} if (renameat(t->dfd, "save.tmp", t->dfd, "save")) r = -1)
 }
 
 /* --- ops on the per thread data file ------------------------------------ */
@@ -268,12 +294,17 @@ static void op_setxattr(struct thr *t)
 {
 	TIMED(t, r = fsetxattr(t->fd, "user.bench", t->buf, 64, 0))
 }
-static void op_listxattr(struct thr *t) { TIMED(t, r = flistxattr(t->fd, t->buf, 4096)) }
-static void op_truncate(struct thr *t) { TIMED(t, r = ftruncate(t->fd, (off_t)(i & 1) * 4096)) }
+static void op_listxattr(struct thr *t)
+{
+	TIMED(t, r = flistxattr(t->fd, t->buf, 4096))
+}
+static void op_truncate(struct thr *t)
+{
+	TIMED(t, r = ftruncate(t->fd, (off_t)(i & 1) * 4096))
+}
 static void op_fsync(struct thr *t)
 {
-	TIMED(t, r = pwrite(t->fd, t->buf, 4096, (off_t)(i % 256) * 4096);
-	      if (fsync(t->fd)) r = -1)
+	TIMED(t, r = pwrite(t->fd, t->buf, 4096, (off_t)(i % 256) * 4096); if (fsync(t->fd)) r = -1)
 }
 /* small appends through one descriptor, as a log writer does */
 static void op_append_small(struct thr *t)
@@ -294,8 +325,14 @@ static void seq(struct thr *t, int wr)
 	if (wr && fsync(t->fd))
 		t->errs++;
 }
-static void op_seqwrite(struct thr *t) { seq(t, 1); }
-static void op_seqread(struct thr *t) { seq(t, 0); }
+static void op_seqwrite(struct thr *t)
+{
+	seq(t, 1);
+}
+static void op_seqread(struct thr *t)
+{
+	seq(t, 0);
+}
 static void rnd4k(struct thr *t, int wr)
 {
 	uint64_t blocks = ((uint64_t)o.filemb << 20) / 4096;
@@ -305,8 +342,14 @@ static void rnd4k(struct thr *t, int wr)
 	if (wr && fsync(t->fd))
 		t->errs++;
 }
-static void op_rndwrite(struct thr *t) { rnd4k(t, 1); }
-static void op_rndread(struct thr *t) { rnd4k(t, 0); }
+static void op_rndwrite(struct thr *t)
+{
+	rnd4k(t, 1);
+}
+static void op_rndread(struct thr *t)
+{
+	rnd4k(t, 0);
+}
 /* 4 KiB random reads of mapped memory: page faults instead of system calls */
 static void op_mmapread(struct thr *t)
 {
@@ -353,14 +396,32 @@ static void listdir(struct thr *t, int dostat)
 	close(fd);
 	free(b);
 }
-static void op_readdir(struct thr *t) { listdir(t, 0); }
-static void op_readdirstat(struct thr *t) { listdir(t, 1); }
+static void op_readdir(struct thr *t)
+{
+	listdir(t, 0);
+}
+static void op_readdirstat(struct thr *t)
+{
+	listdir(t, 1);
+}
 
 /* --- setup of the phases -------------------------------------------------- */
-static void s_data(struct thr *t) { t->fd = dopen(t, O_RDWR | O_CREAT); }
-static void s_trunc(struct thr *t) { t->fd = dopen(t, O_RDWR | O_CREAT | O_TRUNC); }
-static void s_append(struct thr *t) { t->fd = dopen(t, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND); }
-static void s_direct(struct thr *t) { t->fd = dopen(t, O_RDWR | O_CREAT | O_DIRECT); }
+static void s_data(struct thr *t)
+{
+	t->fd = dopen(t, O_RDWR | O_CREAT);
+}
+static void s_trunc(struct thr *t)
+{
+	t->fd = dopen(t, O_RDWR | O_CREAT | O_TRUNC);
+}
+static void s_append(struct thr *t)
+{
+	t->fd = dopen(t, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND);
+}
+static void s_direct(struct thr *t)
+{
+	t->fd = dopen(t, O_RDWR | O_CREAT | O_DIRECT);
+}
 static void drop(int fd)
 {
 	fsync(fd);
@@ -417,14 +478,14 @@ struct op {
 };
 
 static const struct op ops[] = {
-	{ "create0", op_create0, 0, 0 },        /* open(O_CREAT)+close */
-	{ "create", op_create, 0, 0 },          /* open(O_CREAT)+write(-w)+close */
+	{ "create0", op_create0, 0, 0 }, /* open(O_CREAT)+close */
+	{ "create", op_create, 0, 0 },	 /* open(O_CREAT)+write(-w)+close */
 	{ "mknod", op_mknod, 0, 0 },
-	{ "stat", op_stat, 0, 0 },              /* existing names, by dirfd */
-	{ "statnew", op_statnew, 0, 0 },        /* names that do not exist */
-	{ "openread", op_openread, 0, 0 },      /* open+read(-w)+close */
+	{ "stat", op_stat, 0, 0 },	   /* existing names, by dirfd */
+	{ "statnew", op_statnew, 0, 0 },   /* names that do not exist */
+	{ "openread", op_openread, 0, 0 }, /* open+read(-w)+close */
 	{ "openclose", op_openclose, 0, 0 },
-	{ "append", op_append, 0, 0 },          /* open(O_APPEND)+write+close */
+	{ "append", op_append, 0, 0 }, /* open(O_APPEND)+write+close */
 	{ "chmod", op_chmod, 0, 0 },
 	{ "utimens", op_utimens, 0, 0 },
 	{ "rename", op_rename, 0, 0 },
@@ -482,7 +543,7 @@ static void *worker(void *arg)
 		t->fd = -1;
 		if (cur->setup && !(cur->onethread && t->id))
 			cur->setup(t);
-		pthread_barrier_wait(&bar);     /* set up; the clock starts */
+		pthread_barrier_wait(&bar); /* set up; the clock starts */
 		pthread_barrier_wait(&bar);
 		t->t0 = now();
 		if (!(cur->onethread && t->id))
@@ -507,7 +568,8 @@ static uint64_t srv_ns(void)
 			unsigned long long ns = 0;
 			if (e->d_name[0] == '.')
 				continue;
-			snprintf(p, sizeof p, "/proc/%d/task/%s/schedstat", (int)o.pids[i], e->d_name);
+			snprintf(p, sizeof p, "/proc/%d/task/%s/schedstat", (int)o.pids[i],
+				 e->d_name);
 			FILE *f = fopen(p, "r");
 			if (f) {
 				if (fscanf(f, "%llu", &ns) == 1)
@@ -578,10 +640,10 @@ static void runop(const struct op *op)
 		}
 	}
 	printf("%-22s %-11s %2d %9llu %11.0f ops/s %8.1f MB/s p50 %8.2f p99 %8.2f max %9.1f us srv %6.2f cli %6.2f us/op err %llu%s%s\n",
-	       o.label, op->name, op->onethread ? 1 : o.threads, (unsigned long long)n,
-	       n / el, bytes / el / 1e6, p50 / 1e3, p99 / 1e3, mx / 1e3,
-	       n ? (s1 - s0) / 1e3 / n : 0, n ? (c1 - c0) / 1e3 / n : 0,
-	       (unsigned long long)errs, fe ? " " : "", fe ? strerror(fe) : "");
+	       o.label, op->name, op->onethread ? 1 : o.threads, (unsigned long long)n, n / el,
+	       bytes / el / 1e6, p50 / 1e3, p99 / 1e3, mx / 1e3, n ? (s1 - s0) / 1e3 / n : 0,
+	       n ? (c1 - c0) / 1e3 / n : 0, (unsigned long long)errs, fe ? " " : "",
+	       fe ? strerror(fe) : "");
 	fflush(stdout);
 }
 
@@ -613,17 +675,16 @@ static void rmtree(int dfd, const char *name)
 
 static void usage(void)
 {
-	fprintf(stderr,
-		"usage: fsbench [options] DIR\n"
-		" -t N   threads (1)             -n N   files per thread (5000)\n"
-		" -T S   seconds of a timed op   -w N   bytes of a small file (1024)\n"
-		" -b N   sequential block (1Mi)  -m N   MiB of a data file (256)\n"
-		" -e N   entries of the readdir directory (100000)\n"
-		" -s     all threads work in one shared directory\n"
-		" -k     keep the scratch directory, and reuse it\n"
-		" -r N   repeat each op N times, print every line\n"
-		" -p PID also report this server's CPU time (repeatable)\n"
-		" -l S   label               -o LIST   comma separated ops:\n  ");
+	fprintf(stderr, "usage: fsbench [options] DIR\n"
+			" -t N   threads (1)             -n N   files per thread (5000)\n"
+			" -T S   seconds of a timed op   -w N   bytes of a small file (1024)\n"
+			" -b N   sequential block (1Mi)  -m N   MiB of a data file (256)\n"
+			" -e N   entries of the readdir directory (100000)\n"
+			" -s     all threads work in one shared directory\n"
+			" -k     keep the scratch directory, and reuse it\n"
+			" -r N   repeat each op N times, print every line\n"
+			" -p PID also report this server's CPU time (repeatable)\n"
+			" -l S   label               -o LIST   comma separated ops:\n  ");
 	for (int i = 0; i < NOPS; i++)
 		fprintf(stderr, "%s%s", ops[i].name, i % 9 == 8 ? "\n  " : " ");
 	fprintf(stderr, "\n");
@@ -632,25 +693,54 @@ static void usage(void)
 
 int main(int argc, char **argv)
 {
-	const char *list = "create,stat,openread,statnew,chmod,rename,renameback,unlink,mkdir,rmdir,"
-			   "fstat,getxattr,setxattr,seqwrite,seqread,rndwrite,rndread,readdir,readdirstat";
+	const char *list =
+		"create,stat,openread,statnew,chmod,rename,renameback,unlink,mkdir,rmdir,"
+		"fstat,getxattr,setxattr,seqwrite,seqread,rndwrite,rndread,readdir,readdirstat";
 	int c;
 	while ((c = getopt(argc, argv, "t:n:T:w:b:m:e:skr:p:l:o:h")) != -1)
 		switch (c) {
-		case 't': o.threads = atoi(optarg); break;
-		case 'n': o.files = atoi(optarg); break;
-		case 'T': o.secs = atof(optarg); break;
-		case 'w': o.wsize = strtoul(optarg, 0, 0); break;
-		case 'b': o.bs = strtoul(optarg, 0, 0); break;
-		case 'm': o.filemb = strtoul(optarg, 0, 0); break;
-		case 'e': o.rdents = atoi(optarg); break;
-		case 's': o.shared = 1; break;
-		case 'k': o.keep = 1; break;
-		case 'r': o.reps = atoi(optarg); break;
-		case 'p': if (o.npids < MAXPID) o.pids[o.npids++] = atoi(optarg); break;
-		case 'l': o.label = optarg; break;
-		case 'o': list = optarg; break;
-		default: usage();
+		case 't':
+			o.threads = atoi(optarg);
+			break;
+		case 'n':
+			o.files = atoi(optarg);
+			break;
+		case 'T':
+			o.secs = atof(optarg);
+			break;
+		case 'w':
+			o.wsize = strtoul(optarg, 0, 0);
+			break;
+		case 'b':
+			o.bs = strtoul(optarg, 0, 0);
+			break;
+		case 'm':
+			o.filemb = strtoul(optarg, 0, 0);
+			break;
+		case 'e':
+			o.rdents = atoi(optarg);
+			break;
+		case 's':
+			o.shared = 1;
+			break;
+		case 'k':
+			o.keep = 1;
+			break;
+		case 'r':
+			o.reps = atoi(optarg);
+			break;
+		case 'p':
+			if (o.npids < MAXPID)
+				o.pids[o.npids++] = atoi(optarg);
+			break;
+		case 'l':
+			o.label = optarg;
+			break;
+		case 'o':
+			list = optarg;
+			break;
+		default:
+			usage();
 		}
 	if (optind != argc - 1 || o.threads < 1 || o.threads > MAXT)
 		usage();

@@ -62,7 +62,8 @@ static void change(uint64_t seed, uint32_t i, struct model *m, struct talos_batc
 		uint32_t key_bytes;
 
 		if (action < 6) {
-			key_bytes = (uint32_t)snprintf(keys[k], sizeof(keys[k]), "p%05u", which * 7);
+			key_bytes =
+				(uint32_t)snprintf(keys[k], sizeof(keys[k]), "p%05u", which * 7);
 			if (action < 4) {
 				m->point[which] = bytes + 1;
 				m->point_seed[which] = value_seed;
@@ -173,8 +174,7 @@ static int check_scanned(void *ctx, const uint8_t *key, uint32_t key_bytes, cons
 	while (s->next < POINTS && !s->m->point[s->next])
 		s->next++;
 	assert_true(s->next < POINTS);
-	assert_int_equal(key_bytes,
-			 snprintf(expected, sizeof(expected), "p%05u", s->next * 7));
+	assert_int_equal(key_bytes, snprintf(expected, sizeof(expected), "p%05u", s->next * 7));
 	assert_memory_equal(key, expected, key_bytes);
 	assert_int_equal(value_bytes, s->m->point[s->next] - 1);
 	s->next++;

@@ -45,9 +45,10 @@ static struct sim_disk *formatted(void)
 
 static int open_engine(struct talos_io *io, struct sim_clock *clock, struct talos_engine **out)
 {
-	struct talos_engine_options o = {
-		.clock = &clock->clock, .cache_bytes = 64 << 10, .tail_buffers = 3, .no_threads = true
-	};
+	struct talos_engine_options o = { .clock = &clock->clock,
+					  .cache_bytes = 64 << 10,
+					  .tail_buffers = 3,
+					  .no_threads = true };
 
 	sim_clock_init(clock);
 	return talos_engine_open(io, &o, out);

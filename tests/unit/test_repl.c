@@ -73,12 +73,12 @@ static bool in_sync(struct node *backup)
 }
 
 /* Until @done, at most 20 s. */
-#define await(done)                                                                                \
-	do {                                                                                       \
-		for (int tries = 0; !(done); tries++) {                                            \
-			assert_true(tries < 4000);                                                 \
-			pause_ms(5);                                                               \
-		}                                                                                  \
+#define await(done)                                     \
+	do {                                            \
+		for (int tries = 0; !(done); tries++) { \
+			assert_true(tries < 4000);      \
+			pause_ms(5);                    \
+		}                                       \
 	} while (0)
 
 static void make_backup(struct node *n, uint8_t replica, const struct node *primary)
@@ -277,7 +277,8 @@ static void a_backup_of_another_history_is_refused(void **state)
 
 static void a_listen_address_is_checked(void **state)
 {
-	static const char *const bad[] = { "nowhere", "0.0.0.0:9", ":1", "127.0.0.1:", "1.2.3.4:x" };
+	static const char *const bad[] = { "nowhere", "0.0.0.0:9", ":1",
+					   "127.0.0.1:", "1.2.3.4:x" };
 	struct node a;
 
 	(void)state;

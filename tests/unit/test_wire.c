@@ -16,7 +16,8 @@
 
 static void a_message_of_another_size_or_type_is_refused(void **state)
 {
-	static const uint32_t sizes[] = { 0, 160, 72, 184, 16, 16, 24, 24, 48, 40, 40, 40, 40, 40, 80, 40, 80 };
+	static const uint32_t sizes[] = { 0,  160, 72, 184, 16, 16, 24, 24, 48,
+					  40, 40,  40, 40,  40, 80, 40, 80 };
 	static uint8_t bytes[4096];
 
 	(void)state;
@@ -130,7 +131,9 @@ static void a_write_outside_of_what_was_offered_ends_the_connection(void **state
 	static const struct {
 		uint32_t region;
 		uint64_t offset;
-	} bad[] = { { 0, 97 }, { 0, UINT64_MAX }, { 1, 0 }, { 63, 0 }, { 64, 0 }, { UINT32_MAX, 0 } };
+	} bad[] = {
+		{ 0, 97 }, { 0, UINT64_MAX }, { 1, 0 }, { 63, 0 }, { 64, 0 }, { UINT32_MAX, 0 }
+	};
 	static uint8_t buf[100];
 
 	(void)state;
