@@ -292,15 +292,38 @@ static void keep_notice(struct talos_repl *r, uint64_t *next_ns)
 		r->notice_acked = true;
 }
 
+/* An in-sync member that is not attached may have been promoted: ask it. */
+static void keep_asking(struct talos_repl *r, uint64_t *next_ns)
+{
+	uint64_t now = repl_now(r), epoch;
+	struct talos_engine_stats s;
+	char address[72] = "";
+
+	if (now < *next_ns)
+		return;
+	*next_ns = now + TALOS_NS_PER_SEC;
+	talos_mutex_lock(&r->lock);
+	for (unsigned i = 0; i < r->member_count; i++)
+		if (r->members[i].in_sync && !r->members[i].session)
+			memcpy(address, r->members[i].address, sizeof(address));
+	talos_mutex_unlock(&r->lock);
+	if (!address[0] || epoch_ask(r, address, WIRE_HELLO_QUERY, 500 * TALOS_NS_PER_MS, &epoch))
+		return;
+	talos_engine_stats(r->engine, &s);
+	if (epoch > s.epoch)
+		primary_step_down(r, epoch, address);
+}
+
 void *keeper_main(void *arg)
 {
 	struct talos_repl *r = arg;
-	uint64_t next_notice_ns = 0;
+	uint64_t next_notice_ns = 0, next_ask_ns = 0;
 
 	while (!r->stopping) {
 		if (r->leading && !r->deposed) {
 			keep_members(r);
 			keep_notice(r, &next_notice_ns);
+			keep_asking(r, &next_ask_ns);
 		}
 		session_join_ended(r);
 		talos_mutex_lock(&r->lock);

@@ -84,6 +84,59 @@ int talos_repl_start(const struct talos_repl_options *o, struct talos_repl **out
 	return TALOS_OK;
 }
 
+/* --- after the end -------------------------------------------------------------------------- */
+
+/*
+ * A leader whose replication has stopped acknowledges nothing any more: what
+ * still waits (an fsync, a parked write) must not be told that it was done.
+ */
+static int refuse_write(void *ctx)
+{
+	(void)ctx;
+	return TALOS_ERR_CLOSED;
+}
+
+static void ignore_pos(void *ctx, struct talos_pos pos)
+{
+	(void)ctx;
+	(void)pos;
+}
+
+static int refuse_wait(void *ctx, struct talos_pos pos)
+{
+	(void)ctx;
+	(void)pos;
+	return TALOS_ERR_CLOSED;
+}
+
+static int refuse_built(void *ctx, struct talos_segment_id id, const void *bytes,
+			uint32_t used_bytes, uint64_t sum)
+{
+	(void)ctx;
+	(void)id;
+	(void)bytes;
+	(void)used_bytes;
+	(void)sum;
+	return TALOS_ERR_CLOSED;
+}
+
+static int refuse_index_wait(void *ctx, const struct talos_segment_id *ids, uint32_t count)
+{
+	(void)ctx;
+	(void)ids;
+	(void)count;
+	return TALOS_ERR_CLOSED;
+}
+
+static const struct talos_repl_hook stopped_hook = {
+	.admit = refuse_write,
+	.log_appended = ignore_pos,
+	.log_durable = ignore_pos,
+	.log_wait = refuse_wait,
+	.index_built = refuse_built,
+	.index_wait = refuse_index_wait,
+};
+
 void talos_repl_stop(struct talos_repl *r)
 {
 	if (!r)
@@ -100,7 +153,7 @@ void talos_repl_stop(struct talos_repl *r)
 	session_stop_all(r);
 	/* Whoever waited in the hook was turned away, since r->stopping is set. */
 	if (r->hook_set)
-		talos_engine_set_hook(r->engine, NULL);
+		talos_engine_set_hook(r->engine, &stopped_hook);
 	talos_cond_fini(&r->changed);
 	talos_mutex_fini(&r->lock);
 	talos_mutex_fini(&r->node);

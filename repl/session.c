@@ -671,7 +671,7 @@ static void leave_sessions(struct session *s)
 	m = member_locked(s);
 	if (m && m->session == s) {
 		m->session = NULL;
-		m->away_since_ns = repl_now(r);
+		m->away_since_ns = s->heard_ns; /* not now: it may have been silent for long */
 	}
 	talos_cond_broadcast(&r->changed);
 	talos_mutex_unlock(&r->lock);

@@ -275,6 +275,50 @@ static void a_backup_of_another_history_is_refused(void **state)
 	temp_store_remove(&a.store);
 }
 
+static bool deposed(struct node *n)
+{
+	struct talos_engine_stats s;
+
+	talos_engine_stats(n->store.e, &s);
+	return s.role == TALOS_ROLE_DEPOSED;
+}
+
+static void a_primary_asks_an_absent_backup_for_its_epoch(void **state)
+{
+	struct talos_promote_report report;
+	struct node a, b;
+
+	(void)state;
+	make_primary(&a, TALOS_POLICY_CONSISTENT);
+	make_backup(&b, 2, &a);
+	stop(&b);
+	temp_store_close(&b.store);
+	temp_store_reopen(&b.store);
+	/* It does not know where the primary is, so it cannot tell it. */
+	assert_int_equal(start(&b, NULL), 0);
+	assert_int_equal(talos_repl_promote(b.repl, false, &report), 0);
+	await(deposed(&a));
+	assert_int_equal(put(&a, 1, false), TALOS_ERR_STALE_EPOCH);
+	stop(&b);
+	stop(&a);
+	temp_store_remove(&b.store);
+	temp_store_remove(&a.store);
+}
+
+static void a_stopped_primary_acknowledges_nothing(void **state)
+{
+	struct node a, b;
+
+	(void)state;
+	make_primary(&a, TALOS_POLICY_CONSISTENT);
+	make_backup(&b, 2, &a);
+	stop(&a);
+	assert_int_equal(put(&a, 1, true), TALOS_ERR_CLOSED);
+	stop(&b);
+	temp_store_remove(&b.store);
+	temp_store_remove(&a.store);
+}
+
 static void a_listen_address_is_checked(void **state)
 {
 	static const char *const bad[] = { "nowhere", "0.0.0.0:9", ":1",
@@ -298,6 +342,8 @@ int main(void)
 		cmocka_unit_test(a_restarted_backup_goes_on_where_it_was),
 		cmocka_unit_test(promotion_under_load_loses_nothing_acknowledged),
 		cmocka_unit_test(a_backup_of_another_history_is_refused),
+		cmocka_unit_test(a_primary_asks_an_absent_backup_for_its_epoch),
+		cmocka_unit_test(a_stopped_primary_acknowledges_nothing),
 		cmocka_unit_test(a_listen_address_is_checked),
 	};
 

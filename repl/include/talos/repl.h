@@ -53,7 +53,11 @@ struct talos_repl_options {
  * is not this host's, is in use, or is not loopback without @insecure (logged).
  */
 int talos_repl_start(const struct talos_repl_options *o, struct talos_repl **out_repl);
-/* Detach, stop threads, free. The engine's hook is removed. NULL is fine. */
+/*
+ * Detach, stop threads, free. A leading engine takes and acknowledges nothing
+ * from then on (TALOS_ERR_CLOSED), until replication is started again or it is
+ * closed. NULL is fine.
+ */
 void talos_repl_stop(struct talos_repl *r);
 
 /*
