@@ -18,14 +18,22 @@
 
 #define RETRY_NS (200 * TALOS_NS_PER_MS)
 #define ASK_NS (200 * TALOS_NS_PER_MS)
+#define EVENTS_MAX 32u /* between two looks at what follows from them */
 
 static void forget_connection(struct talos_repl *r)
 {
 	struct follower *f = &r->follower;
 
-	if (f->conn)
+	if (f->conn) {
 		f->conn->ops->close(f->conn);
-	f->conn = NULL;
+		f->conn = NULL;
+		/*
+		 * Writes that completed count as held here, even those that no
+		 * doorbell came for.
+		 */
+		if (r->ready && talos_apply_received(r->engine, talos_pos(UINT64_MAX)))
+			talos_warn("the end of the received log could not be taken in");
+	}
 	for (unsigned i = 0; i < BULK_REGIONS; i++) {
 		talos_free(f->bulk[i]);
 		f->bulk[i] = NULL;
@@ -36,7 +44,6 @@ static void forget_connection(struct talos_repl *r)
 	f->offered_to = 0;
 	talos_mutex_lock(&r->lock);
 	r->connected = false;
-	r->catching_up = true;
 	talos_mutex_unlock(&r->lock);
 }
 
@@ -134,26 +141,29 @@ static int offer_log(struct talos_repl *r)
 
 /* --- messages ------------------------------------------------------------------------------------- */
 
-/* What the primary says of our place in the in-sync set. */
-static int note_place(struct talos_repl *r, uint64_t in_sync_from)
+/*
+ * What stands against a promotion is taken back when the primary counts us as
+ * in sync, and we hold on our own device all that it had when we came back.
+ */
+static int clear_notes(struct talos_repl *r, uint64_t in_sync_from)
 {
 	struct talos_log_state l;
-	bool stale;
-	int err = TALOS_OK;
+	uint64_t need = talos_max(in_sync_from, r->follower.attach_end);
+	uint32_t notes;
+	int err;
 
 	talos_mutex_lock(&r->lock);
-	stale = r->told_stale;
+	notes = r->notes;
 	talos_mutex_unlock(&r->lock);
-	if (!stale)
+	if (!notes || !in_sync_from)
 		return TALOS_OK;
-	/* We count again, and our own device has the record that says so. */
 	talos_engine_log_state(r->engine, &l);
-	if (!in_sync_from || l.durable.v < in_sync_from || l.applied.v < in_sync_from)
+	if (l.durable.v < need || l.applied.v < in_sync_from)
 		return TALOS_OK;
-	err = talos_engine_set_notes(r->engine, 0, TALOS_NOTE_STALE);
+	err = talos_engine_set_notes(r->engine, 0, notes);
 	if (!err) {
 		talos_mutex_lock(&r->lock);
-		r->told_stale = false;
+		r->notes = 0;
 		talos_mutex_unlock(&r->lock);
 	}
 	return err;
@@ -164,6 +174,8 @@ static int take_doorbell(struct talos_repl *r, const struct talos_wire_doorbell 
 	struct follower *f = &r->follower;
 
 	f->doorbell = *d;
+	if (!f->have_doorbell)
+		f->attach_end = le64_get(d->end);
 	f->have_doorbell = true;
 	talos_mutex_lock(&r->lock);
 	r->primary_end = le64_get(d->end);
@@ -186,7 +198,7 @@ static int follow_doorbell(struct talos_repl *r)
 	if (!err || err == TALOS_ERR_NO_SPACE)
 		err = talos_apply_committed(r->engine, talos_pos(le64_get(f->doorbell.committed)));
 	if (!err)
-		err = note_place(r, le64_get(f->doorbell.in_sync_from));
+		err = clear_notes(r, le64_get(f->doorbell.in_sync_from));
 	if (err)
 		return err;
 	talos_engine_log_state(r->engine, &l);
@@ -456,7 +468,7 @@ static int note_welcome(struct talos_repl *r, const struct talos_wire_welcome *d
 	if (err || in_sync)
 		return err;
 	talos_mutex_lock(&r->lock);
-	r->told_stale = true;
+	r->notes |= TALOS_NOTE_STALE;
 	talos_mutex_unlock(&r->lock);
 	return talos_engine_set_notes(r->engine, TALOS_NOTE_STALE, 0);
 }

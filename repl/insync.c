@@ -149,17 +149,21 @@ int insync_load(struct talos_repl *r)
 	struct system_key k = system_key(MEMBER_KEY, NULL);
 	struct loading l = { .members = talos_calloc(MEMBERS_MAX, sizeof(*l.members)) };
 	enum talos_policy policy;
+	struct talos_log_state now;
 	int err = l.members ? insync_load_policy(r->engine, &policy) : TALOS_ERR_NO_MEMORY;
 
 	if (!err)
 		err = talos_engine_scan(r->engine, k.b, k.n, NULL, 0, load_one, &l);
+	talos_engine_log_state(r->engine, &now);
 	if (err >= 0) {
 		talos_mutex_lock(&r->lock);
 		r->policy = policy;
 		memcpy(r->members, l.members, l.count * sizeof(*l.members));
 		r->member_count = l.count;
-		for (unsigned i = 0; i < l.count; i++)
+		for (unsigned i = 0; i < l.count; i++) {
 			r->members[i].away_since_ns = repl_now(r);
+			r->members[i].in_sync_from = now.end.v; /* made so somewhere before */
+		}
 		talos_mutex_unlock(&r->lock);
 	}
 	talos_free(l.members);

@@ -54,8 +54,11 @@ static const char *doubt(struct talos_repl *r, const struct talos_engine_stats *
 	bool in_sync;
 	int err = insync_read(r->engine, &s->replica, &in_sync, NULL);
 
-	if (r->told_stale)
+	if (r->notes & TALOS_NOTE_STALE)
 		return "the primary said that this backup is not in sync";
+	if (r->notes & TALOS_NOTE_CRASHED)
+		return "this backup crashed and has not caught up with the primary since: it may "
+		       "lack what was only in its memory";
 	if (err)
 		return "this backup was never in sync";
 	if (!in_sync)

@@ -69,7 +69,7 @@ int talos_repl_start(const struct talos_repl_options *o, struct talos_repl **out
 	talos_mutex_init(&r->node, TALOS_LOCK_REPL_NODE);
 	talos_mutex_init(&r->lock, TALOS_LOCK_REPL_SEND);
 	talos_cond_init(&r->changed);
-	r->told_stale = talos_engine_notes(o->engine) & TALOS_NOTE_STALE;
+	r->notes = talos_engine_notes(o->engine);
 	err = start_role(r);
 	if (!err)
 		err = listener_start(r);
@@ -295,7 +295,7 @@ void talos_repl_status(struct talos_repl *r, struct talos_repl_status *out)
 		.policy = r->policy,
 		.listening = r->listener_started,
 		.connected = r->connected,
-		.in_sync = !err && in_sync && !r->told_stale && !r->catching_up,
+		.in_sync = !err && in_sync && !r->notes && !r->catching_up,
 		.writes_blocked = r->blocked && r->leading,
 		.refused = r->refused,
 		.committed = r->committed,

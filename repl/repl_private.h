@@ -88,6 +88,7 @@ struct session {
 	struct talos_repl *r;
 	struct transport_conn *conn;
 	pthread_t thread;
+	struct session *next_ended; /* guarded by r->lock */
 	struct talos_uuid replica;
 	char address[72];
 	enum talos_peer_state state; /* guarded by r->lock */
@@ -135,6 +136,7 @@ struct follower {
 	struct talos_wire_seed seed;
 	struct talos_wire_doorbell doorbell;
 	bool have_doorbell;
+	uint64_t attach_end; /* the primary's log end at the first doorbell */
 	uint64_t told_received, told_applied;
 };
 
@@ -152,8 +154,7 @@ struct talos_repl {
 	struct member members[MEMBERS_MAX];
 	unsigned member_count;
 	struct session *sessions[SESSIONS_MAX]; /* all that run */
-	struct session *ended[SESSIONS_MAX];	/* to be joined */
-	unsigned ended_count;
+	struct session *ended;			/* to be joined */
 	uint64_t durable;	/* this device */
 	uint64_t committed;	/* grows only */
 	bool said_blocked;
@@ -162,7 +163,8 @@ struct talos_repl {
 	char deposed_by[72];
 	uint64_t higher_epoch;
 	/* A backup: */
-	bool connected, ready, catching_up, told_stale;
+	bool connected, ready, catching_up;
+	uint32_t notes; /* TALOS_NOTE_ bits that stand against a promotion, as on the device */
 	uint64_t primary_end, primary_end_wall_ns, primary_heard_ns;
 	uint64_t copy_done, copy_total, received_bytes;
 	char old_primary[72]; /* after a promotion: to be told of the new epoch */

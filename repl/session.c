@@ -659,12 +659,11 @@ static int session_wait(struct session *s)
 	return r;
 }
 
-static void leave_sessions(struct session *s)
+static void leave_sessions_locked(struct session *s)
 {
 	struct talos_repl *r = s->r;
 	struct member *m;
 
-	talos_mutex_lock(&r->lock);
 	for (unsigned i = 0; i < SESSIONS_MAX; i++)
 		if (r->sessions[i] == s)
 			r->sessions[i] = NULL;
@@ -674,7 +673,6 @@ static void leave_sessions(struct session *s)
 		m->away_since_ns = s->heard_ns; /* not now: it may have been silent for long */
 	}
 	talos_cond_broadcast(&r->changed);
-	talos_mutex_unlock(&r->lock);
 }
 
 static void session_free(struct session *s)
@@ -709,9 +707,11 @@ static void *session_main(void *arg)
 	}
 	if (!s->stop && !r->stopping && !r->deposed)
 		talos_warn("lost the backup %s: %s", s->address, talos_strerror(err));
-	leave_sessions(s);
+	/* In one step: whoever sees no session left may join the thread, and end it all. */
 	talos_mutex_lock(&r->lock);
-	r->ended[r->ended_count++] = s;
+	leave_sessions_locked(s);
+	s->next_ended = r->ended;
+	r->ended = s;
 	talos_mutex_unlock(&r->lock);
 	return NULL;
 }
@@ -719,11 +719,12 @@ static void *session_main(void *arg)
 void session_join_ended(struct talos_repl *r)
 {
 	for (;;) {
-		struct session *s = NULL;
+		struct session *s;
 
 		talos_mutex_lock(&r->lock);
-		if (r->ended_count)
-			s = r->ended[--r->ended_count];
+		s = r->ended;
+		if (s)
+			r->ended = s->next_ended;
 		talos_mutex_unlock(&r->lock);
 		if (!s)
 			return;
@@ -881,7 +882,9 @@ int session_attach(struct talos_repl *r, struct transport_conn *conn,
 	talos_info("backup %s attached: %s from log position %llu", s->address,
 		   mode == WIRE_MODE_COPY ? "first copy" : "catching up", (unsigned long long)pos);
 	if (pthread_create(&s->thread, NULL, session_main, s)) {
-		leave_sessions(s);
+		talos_mutex_lock(&r->lock);
+		leave_sessions_locked(s);
+		talos_mutex_unlock(&r->lock);
 		talos_free(s);
 		return TALOS_ERR_SYSTEM;
 	}

@@ -230,6 +230,11 @@ static void file_use_buffer(struct talos_io *io, void *base, uint64_t bytes)
 	io_ring_pool_add_region(&io_file(io)->rings, base, bytes);
 }
 
+static void file_drop_buffer(struct talos_io *io, void *base)
+{
+	io_ring_pool_drop_region(&io_file(io)->rings, base);
+}
+
 /* The two locks of take_lock() lie beside each other. */
 #define NAME_LOCK_BYTES (1ll << 62)
 
@@ -260,6 +265,7 @@ static const struct talos_io_ops file_ops = {
 	.flush = file_flush,
 	.resize = file_resize,
 	.use_buffer = file_use_buffer,
+	.drop_buffer = file_drop_buffer,
 	.close = file_close,
 };
 

@@ -37,8 +37,10 @@
 
 struct io_ring {
 	struct io_uring uring;
+	bool no_table; /* this kernel has no table of buffers with gaps */
+	bool has_table;
 	bool region_registered[IO_REGIONS_MAX];
-	struct io_ring_regions regions; /* that this ring has tried to register */
+	struct io_ring_regions regions; /* as this ring knows them */
 };
 
 int io_ring_status(int err)
@@ -74,28 +76,36 @@ static int ring_setup(struct io_uring *uring)
 	return err;
 }
 
+/* Bring one place of the ring's table to @want. */
+static void ring_update_region(struct io_ring *r, unsigned i, const struct io_region *want)
+{
+	struct iovec none = { 0 };
+	__u64 tag = 0;
+
+	if (r->region_registered[i])
+		io_uring_register_buffers_update_tag(&r->uring, i, &none, &tag, 1);
+	r->region_registered[i] =
+		want->memory.iov_base && want->memory.iov_len <= REGION_BYTES_MAX &&
+		io_uring_register_buffers_update_tag(&r->uring, i, &want->memory, &tag, 1) == 1;
+	r->regions.v[i] = *want;
+}
+
 /*
  * A table of buffers with gaps, filled one by one: a region too large for the
  * memlock limit then costs only its own gain. Where the kernel has no such
  * tables, nothing is registered.
  */
-static void ring_register_buffers(struct io_ring *r, const struct io_ring_regions *want)
+static void ring_follow_regions(struct io_ring *r, const struct io_ring_regions *want)
 {
-	struct io_ring_regions *have = &r->regions;
-
-	if (!have->count && want->count &&
-	    io_uring_register_buffers_sparse(&r->uring, IO_REGIONS_MAX)) {
-		*have = *want;
-		return;
-	}
-	for (; have->count < want->count; have->count++) {
-		unsigned i = have->count;
-		__u64 tag = 0;
-
-		have->v[i] = want->v[i];
-		if (have->v[i].iov_len <= REGION_BYTES_MAX)
-			r->region_registered[i] = io_uring_register_buffers_update_tag(
-							  &r->uring, i, &have->v[i], &tag, 1) == 1;
+	for (unsigned i = 0; i < IO_REGIONS_MAX && !r->no_table; i++) {
+		if (r->regions.v[i].version == want->v[i].version)
+			continue;
+		if (!r->has_table) {
+			r->has_table = !io_uring_register_buffers_sparse(&r->uring, IO_REGIONS_MAX);
+			r->no_table = !r->has_table;
+		}
+		if (r->has_table)
+			ring_update_region(r, i, &want->v[i]);
 	}
 }
 
@@ -124,11 +134,11 @@ static int region_find(const struct io_ring_regions *regions, const struct talos
 {
 	uintptr_t p = (uintptr_t)req->buf;
 
-	for (unsigned i = 0; i < regions->count; i++) {
-		uintptr_t base = (uintptr_t)regions->v[i].iov_base;
-		size_t n = regions->v[i].iov_len;
+	for (unsigned i = 0; i < IO_REGIONS_MAX; i++) {
+		uintptr_t base = (uintptr_t)regions->v[i].memory.iov_base;
+		size_t n = regions->v[i].memory.iov_len;
 
-		if (p >= base && req->bytes <= n && p - base <= n - req->bytes)
+		if (base && p >= base && req->bytes <= n && p - base <= n - req->bytes)
 			return (int)i;
 	}
 	return -1;
@@ -242,11 +252,35 @@ void io_ring_pool_fini(struct io_ring_pool *p)
 	talos_mutex_fini(&p->lock);
 }
 
+static struct io_region *place_of_locked(struct io_ring_pool *p, const void *base)
+{
+	for (unsigned i = 0; i < IO_REGIONS_MAX; i++)
+		if (p->regions.v[i].memory.iov_base == base)
+			return &p->regions.v[i];
+	return NULL;
+}
+
 void io_ring_pool_add_region(struct io_ring_pool *p, void *base, uint64_t bytes)
 {
+	struct io_region *place;
+
 	talos_mutex_lock(&p->lock);
-	if (bytes && p->regions.count < IO_REGIONS_MAX)
-		p->regions.v[p->regions.count++] = (struct iovec){ base, bytes };
+	place = bytes ? place_of_locked(p, NULL) : NULL;
+	if (place)
+		*place = (struct io_region){ { base, bytes }, ++p->regions_version };
+	talos_mutex_unlock(&p->lock);
+}
+
+void io_ring_pool_drop_region(struct io_ring_pool *p, const void *base)
+{
+	struct io_region *place;
+
+	talos_mutex_lock(&p->lock);
+	while (base && (place = place_of_locked(p, base)) != NULL)
+		*place = (struct io_region){ { NULL, 0 }, ++p->regions_version };
+	/* At once, or an idle ring would keep the pages. */
+	for (unsigned i = 0; i < p->idle_count; i++)
+		ring_follow_regions(p->idle[i], &p->regions);
 	talos_mutex_unlock(&p->lock);
 }
 
@@ -288,7 +322,7 @@ static struct io_ring *pool_get(struct io_ring_pool *p)
 		}
 	}
 	if (r)
-		ring_register_buffers(r, &regions);
+		ring_follow_regions(r, &regions);
 	return r;
 }
 

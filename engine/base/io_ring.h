@@ -23,9 +23,13 @@
 
 struct io_ring;
 
+/* Memory to be registered. Each change of a place has its own version. */
+struct io_region {
+	struct iovec memory; /* iov_base NULL: the place is free */
+	uint64_t version;
+};
 struct io_ring_regions {
-	struct iovec v[IO_REGIONS_MAX];
-	unsigned count; /* only grows; [0, count) never change */
+	struct io_region v[IO_REGIONS_MAX];
 };
 
 struct io_ring_pool {
@@ -36,6 +40,7 @@ struct io_ring_pool {
 	unsigned idle_count;
 	unsigned ring_count; /* idle ones and those in use */
 	struct io_ring_regions regions;
+	uint64_t regions_version; /* the last one given out */
 };
 
 /* @wanted false: leave every request. Tries io_uring out, so that works is right at once. */
@@ -43,8 +48,15 @@ void io_ring_pool_init(struct io_ring_pool *p, int fd, bool wanted);
 /* No request may be under way. */
 void io_ring_pool_fini(struct io_ring_pool *p);
 
-/* Register this memory with all rings, those in use when they are used next. */
+/* Register this memory with all rings, each when it is used next. */
 void io_ring_pool_add_region(struct io_ring_pool *p, void *base, uint64_t bytes);
+/*
+ * The memory at @base, added before, is about to go; no request uses it. A
+ * registration holds pages, not addresses: one that outlived the memory would
+ * have the kernel write what the pages of old hold to the file, in place of
+ * what the same addresses hold now.
+ */
+void io_ring_pool_drop_region(struct io_ring_pool *p, const void *base);
 bool io_ring_pool_in_region(struct io_ring_pool *p, const struct talos_io_req *r);
 
 /* Run @reqs, all at once as far as they fit; each then has a final status or IO_RING_LEFT. */

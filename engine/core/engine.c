@@ -371,6 +371,14 @@ static enum talos_engine_role role_of(enum talos_replica_state state)
 	return TALOS_ROLE_FOLLOWER;
 }
 
+static void note_start(struct superblock *sb, void *arg)
+{
+	(void)arg;
+	if (sb->state == TALOS_REPLICA_BACKUP && !sb->clean)
+		sb->notes |= TALOS_NOTE_CRASHED;
+	sb->clean = false;
+}
+
 int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 		      struct talos_engine **out_engine)
 {
@@ -393,8 +401,11 @@ int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 	e->role = TALOS_ROLE_EMPTY; /* until recovery is through */
 	init_locks(e);
 	err = superblock_read(io, &e->sb);
-	if (!err && role_of(e->sb.state) != TALOS_ROLE_EMPTY)
+	if (!err && role_of(e->sb.state) != TALOS_ROLE_EMPTY) {
 		err = recovery_run(e);
+		if (!err)
+			err = engine_superblock_update(e, note_start, NULL);
+	}
 	if (!err) {
 		e->epoch = talos_max((uint64_t)e->epoch, e->sb.epoch);
 		e->role = role_of(e->sb.state);
@@ -465,7 +476,9 @@ static int take_tail(struct talos_engine *e)
 	int err;
 
 	talos_mutex_lock(&e->apply_lock);
-	err = apply_log_upto(e, UINT64_MAX);
+	err = vlog_receive_rest(e->vlog);
+	if (!err)
+		err = apply_log_upto(e, UINT64_MAX);
 	if (!err && e->pending)
 		err = TALOS_ERR_NOT_IN_SYNC; /* index segments are missing */
 	if (!err) {

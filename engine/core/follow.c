@@ -34,7 +34,8 @@ int talos_apply_received(struct talos_engine *e, struct talos_pos upto)
 	err = follower_error(e);
 	if (!err) {
 		vlog_state(e->vlog, &before);
-		err = vlog_receive(e->vlog, upto.v);
+		err = upto.v == UINT64_MAX ? vlog_receive_rest(e->vlog)
+					   : vlog_receive(e->vlog, upto.v);
 		vlog_state(e->vlog, &after);
 		if (before.end / e->segment_bytes != after.end / e->segment_bytes)
 			engine_wake_log(e);

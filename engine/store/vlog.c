@@ -64,9 +64,7 @@ int vlog_open(const struct vlog_config *c, struct vlog **out)
 		v->buffers[i].bytes = v->region + (size_t)i * c->segment_bytes;
 		v->buffers[i].segment = VLOG_NO_SEGMENT;
 	}
-	if (c->io->ops->use_buffer)
-		c->io->ops->use_buffer(c->io, v->region,
-				       (uint64_t)c->buffer_count * c->segment_bytes);
+	c->io->ops->use_buffer(c->io, v->region, (uint64_t)c->buffer_count * c->segment_bytes);
 	*out = v;
 	return TALOS_OK;
 }
@@ -75,6 +73,7 @@ void vlog_close(struct vlog *v)
 {
 	if (!v)
 		return;
+	v->c.io->ops->drop_buffer(v->c.io, v->region);
 	talos_cond_fini(&v->changed);
 	talos_cond_fini(&v->commit_done);
 	talos_mutex_fini(&v->tail_lock);
@@ -306,35 +305,53 @@ static int check_received(struct vlog *v, uint64_t pos, uint64_t upto, uint64_t 
 	return offset == 0 ? check_segment_record(v, r) : TALOS_OK;
 }
 
+/* Take in the record at s->end, of which no byte at or behind @upto counts. */
+static int receive_one(struct vlog *v, struct vlog_state *s, uint64_t upto)
+{
+	struct record r;
+	uint64_t place;
+	int err = v->failed;
+
+	/* No lock: only this thread moves the end, and bytes before upto are still. */
+	if (!err)
+		err = check_received(v, s->end, upto, s->chain, s->epoch, &r);
+	if (!err && r.type == TALOS_RECORD_SEGMENT)
+		err = slot_alloc(v->c.slots, TALOS_SLOT_LOG, segment_of(v, s->end), 0, &place);
+	if (err)
+		return err;
+	s->end = vlog_normalize(v, s->end + r.total_bytes);
+	s->chain = record_next_chain(&r);
+	s->epoch = r.epoch;
+	talos_mutex_lock(&v->tail_lock);
+	v->end = s->end;
+	v->chain = s->chain;
+	v->epoch = s->epoch;
+	v->last_wall_ns = r.wall_ns;
+	talos_mutex_unlock(&v->tail_lock);
+	return TALOS_OK;
+}
+
 int vlog_receive(struct vlog *v, uint64_t upto)
 {
 	struct vlog_state s;
+	int err = TALOS_OK;
 
 	vlog_state(v, &s);
-	while (s.end < upto) {
-		struct record r;
-		uint64_t place;
-		int err = v->failed;
+	while (!err && s.end < upto)
+		err = receive_one(v, &s, upto);
+	return err;
+}
 
-		/* No lock: only this thread moves the end, and bytes before upto are still. */
-		if (!err)
-			err = check_received(v, s.end, upto, s.chain, s.epoch, &r);
-		if (!err && r.type == TALOS_RECORD_SEGMENT)
-			err = slot_alloc(v->c.slots, TALOS_SLOT_LOG, segment_of(v, s.end), 0,
-					 &place);
-		if (err)
-			return err;
-		s.end = vlog_normalize(v, s.end + r.total_bytes);
-		s.chain = record_next_chain(&r);
-		s.epoch = r.epoch;
-		talos_mutex_lock(&v->tail_lock);
-		v->end = s.end;
-		v->chain = s.chain;
-		v->epoch = s.epoch;
-		v->last_wall_ns = r.wall_ns;
-		talos_mutex_unlock(&v->tail_lock);
-	}
-	return TALOS_OK;
+int vlog_receive_rest(struct vlog *v)
+{
+	struct vlog_state s;
+	int err = TALOS_OK;
+
+	vlog_state(v, &s);
+	while (!err)
+		err = receive_one(v, &s, UINT64_MAX);
+	/* Where nothing checks any more, nothing more has come. */
+	return err == TALOS_ERR_CORRUPT || err == TALOS_ERR_INVALID ? TALOS_OK : err;
 }
 
 static void commit_begin(struct vlog *v)

@@ -137,6 +137,12 @@ void vlog_append_locked(struct vlog *v, const struct vlog_append *a, struct reco
 int vlog_offer(struct vlog *v, uint64_t segment, uint8_t **out);
 /* Check and take in records that lie in the buffers before @upto. See talos_apply_received(). */
 int vlog_receive(struct vlog *v, uint64_t upto);
+/*
+ * Take in whatever lies behind the end and checks. What a primary's write has
+ * completed counts as held, though no doorbell has told of it so far: this is
+ * for when none will come any more, and nobody can write to the buffers.
+ */
+int vlog_receive_rest(struct vlog *v);
 /* Forget everything at and after @pos, which is a record border. */
 int vlog_truncate(struct vlog *v, uint64_t pos, uint64_t chain, uint64_t epoch);
 void vlog_set_applied(struct vlog *v, uint64_t pos);

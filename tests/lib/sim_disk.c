@@ -67,10 +67,14 @@ struct sim_disk {
 	unsigned handle_count;
 };
 
+#define BUFFERS_MAX 8u
+
 struct handle {
 	struct talos_io io;
 	struct sim_disk *disk;
 	uint64_t boot;
+	const void *buffers[BUFFERS_MAX]; /* in use, see talos_io_ops.use_buffer */
+	unsigned buffer_count;
 };
 
 static void *must_alloc(void *p)
@@ -436,15 +440,32 @@ static int disk_resize(struct talos_io *io, uint64_t bytes)
 
 static void disk_use_buffer(struct talos_io *io, void *base, uint64_t bytes)
 {
-	(void)io;
+	struct handle *h = (struct handle *)io;
+
 	(void)bytes;
 	assert((uintptr_t)base % TALOS_BLOCK_BYTES == 0);
+	talos_mutex_lock(&h->disk->lock);
+	assert(h->buffer_count < BUFFERS_MAX);
+	h->buffers[h->buffer_count++] = base;
+	talos_mutex_unlock(&h->disk->lock);
+}
+
+static void disk_drop_buffer(struct talos_io *io, void *base)
+{
+	struct handle *h = (struct handle *)io;
+
+	talos_mutex_lock(&h->disk->lock);
+	for (unsigned i = 0; i < h->buffer_count; i++)
+		if (h->buffers[i] == base)
+			h->buffers[i--] = h->buffers[--h->buffer_count];
+	talos_mutex_unlock(&h->disk->lock);
 }
 
 static void disk_close(struct talos_io *io)
 {
 	struct handle *h = (struct handle *)io;
 
+	assert(h->buffer_count == 0 && "memory was freed, or will be, that the kernel still holds");
 	talos_mutex_lock(&h->disk->lock);
 	h->disk->handle_count--;
 	talos_mutex_unlock(&h->disk->lock);
@@ -456,6 +477,7 @@ static const struct talos_io_ops disk_ops = {
 	.flush = disk_flush,
 	.resize = disk_resize,
 	.use_buffer = disk_use_buffer,
+	.drop_buffer = disk_drop_buffer,
 	.close = disk_close,
 };
 

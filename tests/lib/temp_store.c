@@ -2,8 +2,10 @@
 #include "temp_store.h"
 
 #include <assert.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define SEGMENT_BYTES (256u << 10)
@@ -72,6 +74,29 @@ void temp_store_close(struct temp_store *s)
 	talos_io_close(s->io);
 	s->e = NULL;
 	s->io = NULL;
+}
+
+static void copy_file(const char *from, const char *to)
+{
+	int in = open(from, O_RDONLY), out = open(to, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	struct stat st;
+	off_t at = 0;
+
+	assert(in >= 0 && out >= 0 && fstat(in, &st) == 0);
+	while (at < st.st_size)
+		assert(copy_file_range(in, &at, out, NULL, (size_t)(st.st_size - at), 0) > 0);
+	close(in);
+	close(out);
+}
+
+void temp_store_crash(struct temp_store *s)
+{
+	char aside[80];
+
+	snprintf(aside, sizeof(aside), "%s.crash", s->path);
+	copy_file(s->path, aside);
+	temp_store_close(s);
+	rename(aside, s->path);
 }
 
 void temp_store_reopen(struct temp_store *s)

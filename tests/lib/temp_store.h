@@ -19,6 +19,8 @@ void temp_store_primary(struct temp_store *s, uint8_t replica, uint64_t l0_bytes
 /* An empty replica. */
 void temp_store_empty(struct temp_store *s, uint8_t replica);
 void temp_store_close(struct temp_store *s); /* the file stays */
+/* As a kill would leave it: what only memory held is gone. */
+void temp_store_crash(struct temp_store *s);
 void temp_store_reopen(struct temp_store *s);
 void temp_store_remove(struct temp_store *s); /* close, and remove the file */
 

@@ -22,6 +22,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "io_ring.h"
@@ -176,6 +177,7 @@ static void write_and_read_many(void)
 		}
 	}
 	assert_int_equal(talos_io_flush(io), 0);
+	io->ops->drop_buffer(io, region);
 	talos_io_close(io);
 	talos_free(region);
 	talos_free(back);
@@ -204,6 +206,7 @@ static void write_big_singles(void)
 		assert_memory_equal(a, b, n);
 		assert_int_equal(a[n - 1], i + 1);
 	}
+	io->ops->drop_buffer(io, a);
 	talos_io_close(io);
 	talos_free(a);
 	talos_free(b);
@@ -213,6 +216,43 @@ static void one_big_request_works_from_registered_memory_and_other(void **state)
 {
 	(void)state;
 	both_ways(write_big_singles);
+}
+
+static uint8_t *pages_at(void *where, uint32_t n)
+{
+	uint8_t *p = mmap(where, n, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | (where ? MAP_FIXED : 0), -1, 0);
+
+	assert_true(p != MAP_FAILED);
+	return p;
+}
+
+/* Freed and allocated again at the same address: other pages, which a registration must follow. */
+static void write_from_new_memory_at_the_same_address(void)
+{
+	const uint32_t n = 2u << 20;
+	struct talos_io *io = open_new(2ull * n);
+	uint8_t *a = pages_at(NULL, n), *b = buffer(n);
+
+	for (int round = 1; round < 4; round++) {
+		io->ops->use_buffer(io, a, n);
+		memset(a, round, n);
+		assert_int_equal(talos_io_write(io, 0, a, n), 0);
+		assert_int_equal(talos_io_read(io, 0, b, n), 0);
+		assert_memory_equal(a, b, n);
+		io->ops->drop_buffer(io, a);
+		assert_int_equal(munmap(a, n), 0);
+		a = pages_at(a, n);
+	}
+	munmap(a, n);
+	talos_io_close(io);
+	talos_free(b);
+}
+
+static void memory_that_was_dropped_is_registered_no_more(void **state)
+{
+	(void)state;
+	both_ways(write_from_new_memory_at_the_same_address);
 }
 
 static void reopen_after_write(void)
@@ -748,6 +788,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(what_was_written_is_read_back, fresh),
+		cmocka_unit_test_setup(memory_that_was_dropped_is_registered_no_more, fresh),
 		cmocka_unit_test_setup(one_big_request_works_from_registered_memory_and_other,
 				       fresh),
 		cmocka_unit_test_setup(content_stays_over_a_reopen, fresh),

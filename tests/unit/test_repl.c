@@ -196,6 +196,50 @@ static void a_restarted_backup_goes_on_where_it_was(void **state)
 	temp_store_remove(&a.store);
 }
 
+static int promote(struct node *n)
+{
+	struct talos_promote_report report;
+
+	return talos_repl_promote(n->repl, false, &report);
+}
+
+/* What it had confirmed may have been in its memory only. */
+static void a_crashed_backup_must_catch_up_before_it_leads(void **state)
+{
+	struct node a, b;
+
+	(void)state;
+	make_primary(&a, TALOS_POLICY_CONSISTENT);
+	make_backup(&b, 2, &a);
+	put_range(&a, 0, 300);
+	await(has(&b, 299));
+	stop(&b);
+	temp_store_crash(&b.store);
+	for (int clean_restarts = 0; clean_restarts < 2; clean_restarts++) {
+		temp_store_reopen(&b.store);
+		assert_int_equal(start(&b, NULL), 0);
+		assert_false(in_sync(&b));
+		assert_int_equal(promote(&b), TALOS_ERR_NOT_IN_SYNC);
+		stop(&b);
+		temp_store_close(&b.store);
+	}
+	/* Nor does a primary's restart in between make it forget who counts. */
+	stop(&a);
+	temp_store_close(&a.store);
+	temp_store_reopen(&a.store);
+	assert_int_equal(talos_engine_lead(a.store.e, 1), 0);
+	assert_int_equal(start(&a, NULL), 0);
+	temp_store_reopen(&b.store);
+	assert_int_equal(start(&b, &a), 0);
+	await(in_sync(&b));
+	assert_int_equal(promote(&b), 0);
+	assert_true(has_range(&b, 0, 300));
+	stop(&b);
+	stop(&a);
+	temp_store_remove(&b.store);
+	temp_store_remove(&a.store);
+}
+
 struct writer {
 	struct node *n;
 	unsigned acked;
@@ -340,6 +384,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_backup_gets_a_copy_and_follows),
 		cmocka_unit_test(a_restarted_backup_goes_on_where_it_was),
+		cmocka_unit_test(a_crashed_backup_must_catch_up_before_it_leads),
 		cmocka_unit_test(promotion_under_load_loses_nothing_acknowledged),
 		cmocka_unit_test(a_backup_of_another_history_is_refused),
 		cmocka_unit_test(a_primary_asks_an_absent_backup_for_its_epoch),

@@ -53,7 +53,8 @@ enum talos_replica_state {
 };
 
 /* Backup's own notes; see talos_engine_set_notes(). */
-#define TALOS_NOTE_STALE 0x1u /* the primary said: you are not in sync */
+#define TALOS_NOTE_STALE 0x1u	/* the primary said: you are not in sync */
+#define TALOS_NOTE_CRASHED 0x2u /* what was only in memory at a crash may be missing */
 
 struct talos_disk_superblock {
 	uint8_t magic[8];	/* 00 TALOS_SUPERBLOCK_MAGIC */
@@ -72,7 +73,7 @@ struct talos_disk_superblock {
 	le64 log_end_min;	/* 68 the log was durable up to here */
 	le64 l0_bytes;		/* 70 memtable budget */
 	le32 notes;		/* 78 TALOS_NOTE_ bits */
-	le32 clean;		/* 7c 1: closed in order at log_end_min */
+	le32 clean;		/* 7c 1: closed in order at log_end_min, and not in use since */
 	uint8_t reserved[3960]; /* 80 */
 	le64 sum;		/* ff8 over everything before it, seed 0 */
 };

@@ -48,11 +48,13 @@ struct talos_io_ops {
 	 */
 	int (*resize)(struct talos_io *io, uint64_t bytes);
 	/*
-	 * Memory that will be used for much I/O (page-aligned, lives until
-	 * close): a backend may register it with the kernel. A hint; errors
-	 * are the backend's to swallow.
+	 * Memory that will be used for much I/O (page-aligned): a backend may
+	 * register it with the kernel. A hint; errors are the backend's to
+	 * swallow. It must be dropped before it is freed, and no request may
+	 * be using it then.
 	 */
 	void (*use_buffer)(struct talos_io *io, void *base, uint64_t bytes);
+	void (*drop_buffer)(struct talos_io *io, void *base);
 	void (*close)(struct talos_io *io); /* frees io */
 };
 

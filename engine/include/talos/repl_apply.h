@@ -30,6 +30,8 @@ int talos_apply_offer(struct talos_engine *e, uint64_t segment, uint8_t **out_bu
 
 /*
  * Bytes before @upto lie in the offered buffers: check and take them in.
+ * UINT64_MAX: the connection is gone and nobody can write to the buffers any
+ * more; take in whatever has come and checks.
  * TALOS_ERR_CORRUPT: a record before @upto does not check; what came before it
  * was taken in; fetch again from the log's end (talos_engine_log_state()).
  * TALOS_ERR_STALE_EPOCH: a record of an epoch lower than one before it.
