@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Names and stable readdir cookies. See talos/fs_format.h. */
+/*
+ * Names and stable readdir cookies. See talos/fs_format.h.
+ *
+ * Changes happen under the directory's lock. Readers take none: what they walk
+ * (seq 0, 1, ... of one hash) never has a gap, whatever batch comes between
+ * two of their steps.
+ */
 #include <dirent.h>
 #include <errno.h>
 
@@ -21,31 +27,44 @@ static uint64_t first_cookie(const char *name)
 	return (hash ? hash : 1) << 8;
 }
 
-struct stored_name {
-	struct talos_disk_dentry d;
-	char name[TALOS_NAME_BYTES_MAX + 1];
-};
-
-static int decode(const uint8_t *value, uint32_t bytes, struct stored_name *out)
+static bool name_is_valid(const char *name, uint32_t bytes)
 {
+	return bytes && !memchr(name, 0, bytes) && !memchr(name, '/', bytes) &&
+	       strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+}
+
+int dentry_decode(const uint8_t *value, uint32_t bytes, struct stored_name *out)
+{
+	static const uint8_t zeros[sizeof(out->d.reserved)];
+
 	if (bytes < sizeof(out->d))
 		return TALOS_ERR_CORRUPT;
 	memcpy(&out->d, value, sizeof(out->d));
-	if (bytes != sizeof(out->d) + out->d.name_bytes)
+	if (bytes != sizeof(out->d) + out->d.name_bytes ||
+	    memcmp(out->d.reserved, zeros, sizeof(zeros)))
 		return TALOS_ERR_CORRUPT;
 	memcpy(out->name, value + sizeof(out->d), out->d.name_bytes);
 	out->name[out->d.name_bytes] = 0;
-	return TALOS_OK;
+	if (!le64_get(out->d.ino))
+		return out->d.name_bytes ? TALOS_ERR_CORRUPT : TALOS_OK;
+	return name_is_valid(out->name, out->d.name_bytes) ? TALOS_OK : TALOS_ERR_CORRUPT;
+}
+
+bool dentry_same_hash(uint64_t cookie_a, uint64_t cookie_b)
+{
+	return cookie_a >> 8 == cookie_b >> 8;
 }
 
 static int load(struct talos_fs *fs, uint64_t dir, uint64_t cookie, struct stored_name *out)
 {
-	uint8_t value[sizeof(struct stored_name)];
+	uint8_t value[sizeof(struct talos_disk_dentry) + TALOS_NAME_BYTES_MAX];
 	struct fs_key k = key_dentry(dir, cookie);
 	uint32_t n;
 	int err = talos_engine_get(fs->engine, k.b, k.n, value, sizeof(value), &n);
 
-	return err ? err : decode(value, n, out);
+	if (err == TALOS_ERR_TOO_BIG)
+		return TALOS_ERR_CORRUPT;
+	return err ? err : dentry_decode(value, n, out);
 }
 
 int dentry_find(struct talos_fs *fs, uint64_t dir, const char *name, struct dentry *out,
@@ -73,17 +92,17 @@ int dentry_find(struct talos_fs *fs, uint64_t dir, const char *name, struct dent
 			return TALOS_OK;
 		}
 	}
-	/* 256 names with one 55-bit hash: the directory cannot take this name. */
+	/* 256 names of one 55-bit hash: perhaps there is no place for this one. */
 	if (out_free)
 		*out_free = free_cookie;
-	return free_cookie ? TALOS_ERR_NOT_FOUND : FS_ERRNO(ENOSPC);
+	return TALOS_ERR_NOT_FOUND;
 }
 
 int dentry_put(struct talos_batch *b, uint64_t dir, uint64_t cookie, const char *name, uint64_t ino,
 	       uint32_t mode)
 {
-	uint8_t value[sizeof(struct stored_name)];
-	size_t n = strlen(name);
+	uint8_t value[sizeof(struct talos_disk_dentry) + TALOS_NAME_BYTES_MAX];
+	size_t n = strnlen(name, TALOS_NAME_BYTES_MAX);
 	struct talos_disk_dentry d = {
 		.ino = le64_from(ino),
 		.type = (uint8_t)IFTODT(mode),
@@ -91,9 +110,11 @@ int dentry_put(struct talos_batch *b, uint64_t dir, uint64_t cookie, const char 
 	};
 	struct fs_key k = key_dentry(dir, cookie);
 
+	if (!cookie)
+		return FS_ERRNO(ENOSPC);
 	memcpy(value, &d, sizeof(d));
 	memcpy(value + sizeof(d), name, n);
-	return talos_batch_put(b, k.b, k.n, value, (uint32_t)(sizeof(d) + n));
+	return talos_batch_put_copy(b, k.b, k.n, value, (uint32_t)(sizeof(d) + n));
 }
 
 static int exists(struct talos_fs *fs, uint64_t dir, uint64_t cookie, bool *out_placeholder)
@@ -142,32 +163,41 @@ struct listing {
 	struct fs_request *rq;
 };
 
+/*
+ * The inode's attributes, which count as a lookup. False: it was unlinked a
+ * moment ago, or is damaged; then the name is listed alone.
+ */
+static bool look_at(struct talos_fs *fs, uint64_t ino, struct stat *st)
+{
+	struct inode i;
+
+	if (inode_load(fs, ino, &i) || inode_table_look(fs->known, ino))
+		return false;
+	inode_stat(&i, st);
+	return true;
+}
+
 static int list_one(void *ctx, const uint8_t *key, uint32_t key_bytes, const uint8_t *value,
 		    uint32_t value_bytes)
 {
 	struct listing *l = ctx;
 	struct stored_name s;
-	struct inode i;
 	struct stat st;
-	bool have_attr = false;
-	int err = decode(value, value_bytes, &s);
+	uint64_t ino;
+	bool looked;
+	int err = dentry_decode(value, value_bytes, &s);
 
 	if (err || key_bytes != 18)
 		return err ? err : TALOS_ERR_CORRUPT;
-	if (!le64_get(s.d.ino))
+	ino = le64_get(s.d.ino);
+	if (!ino)
 		return 0;
-	if (l->rq->want_attr) {
-		err = inode_load(l->fs, le64_get(s.d.ino), &i);
-		if (err && err != TALOS_ERR_NOT_FOUND) /* unlinked a moment ago */
-			return err;
-		have_attr = !err;
-		if (have_attr)
-			inode_stat(&i, &st);
-	}
-	return l->rq->dirent(l->rq, s.name, le64_get(s.d.ino), s.d.type, be64_get(key + 10),
-			     have_attr ? &st : NULL)
-		       ? 0
-		       : 1;
+	looked = l->rq->want_attr && look_at(l->fs, ino, &st);
+	if (l->rq->dirent(l->rq, s.name, ino, s.d.type, be64_get(key + 10), looked ? &st : NULL))
+		return 0;
+	if (looked)
+		inode_table_forget(l->fs->known, ino, 1);
+	return 1;
 }
 
 static bool list_dots(struct fs_request *rq, const struct inode *dir)
@@ -188,6 +218,8 @@ int dentry_list(struct talos_fs *fs, struct fs_request *rq)
 	struct inode dir;
 	int err = inode_load(fs, rq->ino, &dir);
 
+	if (rq->offset >= INT64_MAX)
+		return TALOS_OK;	/* behind all cookies */
 	if (err == TALOS_ERR_NOT_FOUND) /* removed, but still open: empty */
 		return TALOS_OK;
 	if (err)

@@ -1,26 +1,62 @@
 /* SPDX-License-Identifier: MIT */
-/* Names come and go: lookup, create, link, unlink, rmdir. */
+/*
+ * Names come and go: lookup, create, link, unlink, rmdir. Each change is one
+ * batch: the name, the directory's own inode (size counts its names) and the
+ * inode that the name is for.
+ */
+#include <dirent.h>
 #include <errno.h>
 
 #include "fs_private.h"
 
-#define LINKS_MAX 65000u
-
-static int check_name(const char *name)
+int dir_check_name(const char *name)
 {
 	return strlen(name) > TALOS_NAME_BYTES_MAX ? FS_ERRNO(ENAMETOOLONG) : TALOS_OK;
 }
 
+/* "." and "..": asked for by inode number alone, when a file handle is opened. */
+static int find_dot(struct talos_fs *fs, struct fs_request *rq, struct dentry *out)
+{
+	struct inode i;
+	int err = inode_load(fs, rq->ino, &i);
+
+	if (err)
+		return err;
+	*out = (struct dentry){ .ino = rq->name[1] ? i.parent : i.ino };
+	return out->ino ? TALOS_OK : FS_ERRNO(ENOTDIR);
+}
+
+static int find(struct talos_fs *fs, struct fs_request *rq, struct dentry *out)
+{
+	if (!strcmp(rq->name, ".") || !strcmp(rq->name, ".."))
+		return find_dot(fs, rq, out);
+	return dentry_find(fs, rq->ino, rq->name, out, NULL);
+}
+
+/*
+ * Between finding the name and loading its inode the name may be given to
+ * another (rename) and the inode go: then the name is looked at again. Only a
+ * name that leads to the same missing inode twice is damage.
+ */
 int dir_lookup(struct talos_fs *fs, struct fs_request *rq)
 {
+	uint64_t missing = 0;
 	struct dentry d;
 	struct inode i;
-	int err = check_name(rq->name);
+	int err = dir_check_name(rq->name);
 
-	if (!err)
-		err = dentry_find(fs, rq->ino, rq->name, &d, NULL);
-	if (!err)
+	while (!err) {
+		err = find(fs, rq, &d);
+		if (err)
+			break;
 		err = inode_load(fs, d.ino, &i);
+		if (err != TALOS_ERR_NOT_FOUND)
+			break;
+		err = d.ino == missing ? TALOS_ERR_CORRUPT : TALOS_OK;
+		missing = d.ino;
+	}
+	if (!err)
+		err = inode_table_look(fs->known, i.ino);
 	if (!err)
 		inode_stat(&i, &rq->attr);
 	return err;
@@ -68,6 +104,29 @@ static int load_dir(struct talos_fs *fs, uint64_t ino, struct inode *dir)
 	return TALOS_OK;
 }
 
+/*
+ * Write the batch that makes @ino. It counts as known and open before anybody
+ * can see it: an unlink right behind must not take it from under us.
+ */
+static int write_known(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b,
+		       uint64_t ino)
+{
+	bool opens = rq->op == FS_OP_CREATE;
+	int err = inode_table_look(fs->known, ino);
+
+	if (err)
+		return err;
+	err = opens ? inode_table_open(fs->known, ino) : TALOS_OK;
+	if (!err) {
+		err = talos_engine_write(fs->engine, b, NULL);
+		if (err && opens)
+			inode_table_close(fs->known, ino);
+	}
+	if (err)
+		inode_table_forget(fs->known, ino, 1);
+	return err;
+}
+
 static int make_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b)
 {
 	struct inode dir, i;
@@ -82,7 +141,7 @@ static int make_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_
 		return TALOS_ERR_EXISTS;
 	if (err != TALOS_ERR_NOT_FOUND)
 		return err;
-	if (S_ISDIR(rq->mode) && dir.nlink >= LINKS_MAX)
+	if (S_ISDIR(rq->mode) && dir.nlink >= TALOS_LINKS_MAX)
 		return FS_ERRNO(EMLINK);
 	err = inode_new_number(fs, &ino);
 	if (err)
@@ -95,9 +154,7 @@ static int make_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_
 	if (!err)
 		err = dentry_put(b, dir.ino, cookie, rq->name, ino, i.mode);
 	if (!err)
-		err = talos_engine_write(fs->engine, b, NULL);
-	if (!err && rq->op == FS_OP_CREATE)
-		err = open_add(fs, ino);
+		err = write_known(fs, rq, b, ino);
 	if (!err)
 		inode_stat(&i, &rq->attr);
 	return err;
@@ -107,12 +164,14 @@ int dir_make(struct talos_fs *fs, struct fs_request *rq)
 {
 	struct talos_batch *b;
 	struct lock_set locks;
-	int err = check_name(rq->name);
+	int err = dir_check_name(rq->name);
 
 	if (err)
 		return err;
 	if (rq->op == FS_OP_SYMLINK) {
 		rq->mode = S_IFLNK | 0777;
+		if (!*rq->target)
+			return TALOS_ERR_NOT_FOUND; /* as symlink(2) says */
 		if (strlen(rq->target) > TALOS_SYMLINK_BYTES_MAX)
 			return FS_ERRNO(ENAMETOOLONG);
 	}
@@ -145,7 +204,7 @@ static int link_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_
 		return FS_ERRNO(EPERM);
 	if (!i.nlink)
 		return TALOS_ERR_NOT_FOUND;
-	if (i.nlink >= LINKS_MAX)
+	if (i.nlink >= TALOS_LINKS_MAX)
 		return FS_ERRNO(EMLINK);
 	err = dentry_find(fs, dir.ino, rq->new_name, &d, &cookie);
 	if (!err)
@@ -161,7 +220,7 @@ static int link_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_
 	if (!err)
 		err = dentry_put(b, dir.ino, cookie, rq->new_name, i.ino, i.mode);
 	if (!err)
-		err = talos_engine_write(fs->engine, b, NULL);
+		err = write_known(fs, rq, b, i.ino);
 	if (!err)
 		inode_stat(&i, &rq->attr);
 	return err;
@@ -171,7 +230,7 @@ int dir_link(struct talos_fs *fs, struct fs_request *rq)
 {
 	struct talos_batch *b;
 	struct lock_set locks;
-	int err = check_name(rq->new_name);
+	int err = dir_check_name(rq->new_name);
 
 	if (err)
 		return err;
@@ -204,6 +263,8 @@ static int remove_locked(struct talos_fs *fs, struct fs_request *rq, const struc
 		return FS_ERRNO(EISDIR);
 	if (want_dir && i.size)
 		return FS_ERRNO(ENOTEMPTY);
+	if (!i.nlink || !dir.size)
+		return TALOS_ERR_CORRUPT;
 	count_name(fs, &dir, -1, want_dir ? -1 : 0);
 	i.ctime_ns = fs_now_ns(fs);
 	i.nlink = want_dir ? 0 : i.nlink - 1;
@@ -212,14 +273,18 @@ static int remove_locked(struct talos_fs *fs, struct fs_request *rq, const struc
 		err = dentry_remove(fs, b, dir.ino, d->cookie);
 	if (!err)
 		err = i.nlink ? inode_put(b, &i) : orphan_or_remove(fs, b, &i);
-	return err ? err : talos_engine_write_reserved(fs->engine, b, NULL);
+	if (!err)
+		err = talos_engine_write_reserved(fs->engine, b, NULL);
+	if (!err && !i.nlink)
+		orphan_settle(fs, &i);
+	return err;
 }
 
 /* The lock set needs the child's number, which only the name tells: look, lock, look again. */
 int dir_remove(struct talos_fs *fs, struct fs_request *rq)
 {
 	struct talos_batch *b = talos_batch_new();
-	int err = b ? TALOS_OK : TALOS_ERR_NO_MEMORY;
+	int err = b ? dir_check_name(rq->name) : TALOS_ERR_NO_MEMORY;
 	bool done = false;
 
 	while (!err && !done) {

@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* One file's attributes and bytes. */
+/*
+ * One file's attributes and bytes.
+ *
+ * The bytes are one object of the engine. A write is a span of it and the
+ * inode, in one batch, under the inode's lock; so size and bytes agree in every
+ * state that a crash or a backup can show. What lies behind a shrunk size is
+ * cleared in the same batch: growing again shows zeros.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -20,6 +27,8 @@ int file_getattr(struct talos_fs *fs, struct fs_request *rq)
 
 	if (!err)
 		inode_stat(&i, &rq->attr);
+	else if (err == TALOS_ERR_NOT_FOUND && inode_table_kept(fs->known, rq->ino, &rq->attr))
+		err = TALOS_OK; /* somebody's working directory, perhaps */
 	return err;
 }
 
@@ -81,6 +90,22 @@ static void set_times(struct talos_fs *fs, struct inode *i, const struct fs_requ
 	i->ctime_ns = rq->flags & FS_SET_CTIME ? from_timespec(rq->set.st_ctim) : now;
 }
 
+/* A new owner, or other content, ends what the old one had granted. */
+static int set_owner_and_mode(struct inode *i, const struct fs_request *rq, struct talos_batch *b)
+{
+	bool chown = rq->flags & (FS_SET_UID | FS_SET_GID);
+
+	if (rq->flags & FS_SET_UID)
+		i->uid = rq->set.st_uid;
+	if (rq->flags & FS_SET_GID)
+		i->gid = rq->set.st_gid;
+	if (chown || (rq->flags & FS_SET_SIZE && rq->flags & FS_SET_KILL_SUIDGID))
+		inode_kill_suidgid(i);
+	if (rq->flags & FS_SET_MODE)
+		i->mode = (i->mode & S_IFMT) | (rq->set.st_mode & 07777);
+	return chown || rq->flags & FS_SET_SIZE ? inode_kill_capability(b, i) : TALOS_OK;
+}
+
 static int setattr_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b)
 {
 	bool shrinks = false;
@@ -93,12 +118,8 @@ static int setattr_locked(struct talos_fs *fs, struct fs_request *rq, struct tal
 		shrinks = (uint64_t)rq->set.st_size <= i.size;
 		err = set_size(fs, &i, (uint64_t)rq->set.st_size, b);
 	}
-	if (rq->flags & FS_SET_MODE)
-		i.mode = (i.mode & S_IFMT) | (rq->set.st_mode & 07777);
-	if (rq->flags & FS_SET_UID)
-		i.uid = rq->set.st_uid;
-	if (rq->flags & FS_SET_GID)
-		i.gid = rq->set.st_gid;
+	if (!err)
+		err = set_owner_and_mode(&i, rq, b);
 	set_times(fs, &i, rq);
 	if (!err)
 		err = inode_put(b, &i);
@@ -138,24 +159,41 @@ int file_open(struct talos_fs *fs, struct fs_request *rq)
 	/* Under the lock: an unlink either sees this open or is seen by it. */
 	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
 	err = inode_load(fs, rq->ino, &i);
+	if (!err && S_ISDIR(i.mode))
+		err = FS_ERRNO(EISDIR);
 	if (!err)
-		err = open_add(fs, rq->ino);
+		err = inode_table_open(fs->known, rq->ino);
 	inode_unlock(fs, &locks);
 	return err;
+}
+
+/* Remove the inode if nothing holds it any more. */
+int file_reap(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct lock_set locks;
+	int err;
+
+	if (!fs->writable_role)
+		return TALOS_OK; /* the leader's affair */
+	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
+	err = orphan_reap(fs, rq->ino);
+	inode_unlock(fs, &locks);
+	/* Any other failure: it stays in the orphan list, for the next leader. */
+	return err == TALOS_ERR_AGAIN ? err : TALOS_OK;
 }
 
 int file_release(struct talos_fs *fs, struct fs_request *rq)
 {
 	struct lock_set locks;
-	int err = TALOS_OK;
+	bool last;
 
 	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
-	/* If removing fails now, the orphan list makes the next leader do it. */
-	if (open_drop(fs, rq->ino) && fs->writable_role)
-		err = orphan_reap(fs, rq->ino);
+	last = inode_table_close(fs->known, rq->ino);
 	inode_unlock(fs, &locks);
-	(void)err;
-	return TALOS_OK;
+	if (!last)
+		return TALOS_OK;
+	rq->op = FS_OP_REAP; /* if it has to wait, only this is done again */
+	return file_reap(fs, rq);
 }
 
 /* --- data --------------------------------------------------------------------------------------- */
@@ -210,7 +248,11 @@ static int write_locked(struct talos_fs *fs, struct fs_request *rq, struct talos
 		talos_batch_clear(b);
 		i.size = talos_max(i.size, offset + n);
 		inode_touch(fs, &i);
-		err = talos_batch_span_write(b, k.b, k.n, offset, data, n);
+		if (rq->kill_suidgid)
+			inode_kill_suidgid(&i);
+		err = inode_kill_capability(b, &i);
+		if (!err)
+			err = talos_batch_span_write(b, k.b, k.n, offset, data, n);
 		if (!err)
 			err = inode_put(b, &i);
 		if (!err)
@@ -244,15 +286,37 @@ int file_write(struct talos_fs *fs, struct fs_request *rq)
 	return err;
 }
 
+/* --- fallocate -------------------------------------------------------------------------------- */
+
+static uint64_t free_bytes(const struct talos_engine_stats *s)
+{
+	uint64_t slots = s->slots_free > s->reserve_slots ? s->slots_free - s->reserve_slots : 0;
+
+	return slots * s->segment_bytes;
+}
+
 /*
- * Space is not set aside in a log: so a plain fallocate can only move the size,
- * which would promise what it does not give. Punching and zeroing cost one
- * entry and are exact.
+ * A log sets no space aside for a file: overwriting takes new space before the
+ * old is free again. So plain fallocate promises no more than that there is
+ * room now (as other filesystems that never overwrite in place do), and moves
+ * the size. Refusing it would make posix_fallocate() write zeros, which takes
+ * the room and promises nothing either.
  */
+static int check_room(struct talos_fs *fs, uint64_t bytes)
+{
+	struct talos_engine_stats s;
+
+	talos_engine_stats(fs->engine, &s);
+	return bytes > free_bytes(&s) ? TALOS_ERR_NO_SPACE : TALOS_OK;
+}
+
+/* Punching and zeroing cost one entry and are exact. */
 static int fallocate_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b)
 {
-	struct fs_key k = key_data(rq->ino);
 	bool keep = rq->flags & FALLOC_FL_KEEP_SIZE;
+	bool clears = rq->flags & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE);
+	uint64_t end = rq->offset + rq->length;
+	struct fs_key k = key_data(rq->ino);
 	struct inode i;
 	int err = inode_load(fs, rq->ino, &i);
 
@@ -260,13 +324,34 @@ static int fallocate_locked(struct talos_fs *fs, struct fs_request *rq, struct t
 		return err;
 	if (!S_ISREG(i.mode))
 		return FS_ERRNO(ENODEV);
-	if (rq->offset + rq->length > i.size && !keep)
-		i.size = rq->offset + rq->length;
+	if (!clears)
+		err = check_room(fs, rq->length);
+	if (err || (!clears && (keep || end <= i.size)))
+		return err;
+	if (!keep)
+		i.size = talos_max(i.size, end);
 	inode_touch(fs, &i);
-	err = talos_batch_span_clear(b, k.b, k.n, rq->offset, rq->length);
+	if (rq->uid) /* the kernel leaves this one to us, and does not say who may keep them */
+		inode_kill_suidgid(&i);
+	err = inode_kill_capability(b, &i);
+	if (!err && clears)
+		err = talos_batch_span_clear(b, k.b, k.n, rq->offset, rq->length);
 	if (!err)
 		err = inode_put(b, &i);
 	return err ? err : talos_engine_write_reserved(fs->engine, b, NULL);
+}
+
+static bool mode_is_known(uint32_t mode)
+{
+	switch (mode & ~(uint32_t)FALLOC_FL_KEEP_SIZE) {
+	case 0:
+	case FALLOC_FL_ZERO_RANGE:
+		return true;
+	case FALLOC_FL_PUNCH_HOLE:
+		return mode & FALLOC_FL_KEEP_SIZE;
+	default:
+		return false;
+	}
 }
 
 int file_fallocate(struct talos_fs *fs, struct fs_request *rq)
@@ -275,8 +360,7 @@ int file_fallocate(struct talos_fs *fs, struct fs_request *rq)
 	struct lock_set locks;
 	int err;
 
-	if (rq->flags != (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) &&
-	    (rq->flags & ~(uint32_t)FALLOC_FL_KEEP_SIZE) != FALLOC_FL_ZERO_RANGE)
+	if (!mode_is_known(rq->flags))
 		return TALOS_ERR_UNSUPPORTED;
 	if (!rq->length)
 		return TALOS_ERR_INVALID;
@@ -299,17 +383,17 @@ int file_statfs(struct talos_fs *fs, struct fs_request *rq)
 
 	talos_engine_stats(fs->engine, &s);
 	per_slot = s.segment_bytes / TALOS_BLOCK_BYTES;
-	usable = s.slots_free > s.reserve_slots ? s.slots_free - s.reserve_slots : 0;
+	usable = free_bytes(&s) / TALOS_BLOCK_BYTES;
 	rq->statvfs = (struct statvfs){
 		.f_bsize = TALOS_BLOCK_BYTES,
 		.f_frsize = TALOS_BLOCK_BYTES,
 		.f_blocks = s.slots_total * per_slot,
 		.f_bfree = s.slots_free * per_slot,
-		.f_bavail = usable * per_slot,
+		.f_bavail = usable,
 		/* Inodes are pairs like any other: as many as there is room for. */
 		.f_files = s.slots_total * per_slot,
-		.f_ffree = usable * per_slot,
-		.f_favail = usable * per_slot,
+		.f_ffree = usable,
+		.f_favail = usable,
 		.f_namemax = TALOS_NAME_BYTES_MAX,
 	};
 	return TALOS_OK;

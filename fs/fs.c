@@ -53,6 +53,15 @@ static bool leads(struct talos_fs *fs)
 	return s.role == TALOS_ROLE_LEADER;
 }
 
+/* What cannot be removed stays listed; that must not keep a volume from being used. */
+static void reap(struct talos_fs *fs)
+{
+	int err = orphan_reap_all(fs);
+
+	if (err)
+		talos_warn("unlinked files could not all be removed: %s", talos_strerror(err));
+}
+
 int fs_open(struct talos_engine *engine, const struct talos_clock *clock, struct talos_fs **out)
 {
 	struct talos_fs *fs = talos_calloc(1, sizeof(*fs));
@@ -65,16 +74,15 @@ int fs_open(struct talos_engine *engine, const struct talos_clock *clock, struct
 	fs->clock = clock ? clock : &talos_system_clock;
 	for (unsigned i = 0; i < INODE_LOCKS; i++)
 		talos_mutex_init(&fs->inode_locks[i], TALOS_LOCK_FS_INODE);
-	talos_mutex_init(&fs->table_lock, TALOS_LOCK_FS_TABLE);
+	talos_mutex_init(&fs->number_lock, TALOS_LOCK_FS_TABLE);
+	talos_mutex_init(&fs->rename_lock, TALOS_LOCK_FS_STATE);
 	fs->writable_role = leads(fs);
-	err = inode_load(fs, TALOS_ROOT_INO, &root);
+	fs->known = inode_table_new();
+	err = fs->known ? inode_load(fs, TALOS_ROOT_INO, &root) : TALOS_ERR_NO_MEMORY;
 	if (!err)
 		err = queue_start(fs);
-	if (!err && fs->writable_role) {
-		err = orphan_reap_all(fs);
-		if (err == TALOS_ERR_AGAIN) /* writes are blocked: later */
-			err = TALOS_OK;
-	}
+	if (!err && fs->writable_role)
+		reap(fs);
 	if (err) {
 		talos_fs_close(fs);
 		return err;
@@ -115,10 +123,11 @@ void talos_fs_close(struct talos_fs *fs)
 	/* Replies need the session: so requests end before it does. */
 	queue_stop(fs);
 	fuse_transport_close(fs->transport);
-	open_free_all(fs);
+	inode_table_free(fs->known);
 	for (unsigned i = 0; i < INODE_LOCKS; i++)
 		talos_mutex_fini(&fs->inode_locks[i]);
-	talos_mutex_fini(&fs->table_lock);
+	talos_mutex_fini(&fs->number_lock);
+	talos_mutex_fini(&fs->rename_lock);
 	talos_free(fs);
 }
 
@@ -129,18 +138,13 @@ void talos_fs_writable(struct talos_fs *fs)
 
 void talos_fs_role_changed(struct talos_fs *fs)
 {
-	int err;
-
-	talos_mutex_lock(&fs->table_lock);
+	talos_mutex_lock(&fs->number_lock);
 	fs->next_ino = fs->reserved_ino = 0; /* another node may have taken numbers */
-	talos_mutex_unlock(&fs->table_lock);
+	talos_mutex_unlock(&fs->number_lock);
 	fs->writable_role = leads(fs);
-	if (fs->writable_role) {
-		err = orphan_reap_all(fs);
-		if (err && err != TALOS_ERR_AGAIN)
-			talos_warn("unlinked files could not all be removed: %s",
-				   talos_strerror(err));
-	}
+	if (fs->writable_role)
+		reap(fs);
+	queue_notify(fs);
 	queue_wake_parked(fs);
 }
 

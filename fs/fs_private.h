@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "inode_table.h"
 #include "request.h"
 #include "talos/alloc.h"
 #include "talos/engine.h"
@@ -25,37 +26,42 @@
 #define FS_ERRNO(e) (-20000 - (e))
 
 #define INODE_LOCKS 256u
-#define OPEN_BUCKETS 1024u
 #define KEY_BYTES_MAX (10u + TALOS_NAME_BYTES_MAX + 1)
-
-struct open_inode {
-	struct open_inode *next;
-	uint64_t ino;
-	uint32_t count;
-};
 
 struct fs_queue {
 	struct talos_mutex lock; /* TALOS_LOCK_FS_STATE; guards: */
 	struct talos_cond work;
 	struct fs_request *first, **last;
+	struct fs_request *running; /* sync only: what the flush under way is for */
 	bool stopping, go;
-	const struct fs_request *interrupt; /* given up while it was being tried */
 	pthread_t thread;
 	bool started;
+};
+
+/* What the transport offers beside replies. */
+struct fs_transport_ops {
+	/* The inode's pages and attributes may have changed. May block on requests under way. */
+	void (*invalidate)(void *transport, uint64_t ino);
 };
 
 struct talos_fs {
 	struct talos_engine *engine;
 	const struct talos_clock *clock;
 	struct fuse_transport *transport; /* NULL in tests */
+	const struct fs_transport_ops *transport_ops; /* or NULL; set before requests come */
+	void *transport_ctx;
+	struct inode_table *known;
 	struct talos_mutex inode_locks[INODE_LOCKS];
-	_Atomic bool writable_role; /* this node leads */
+	/* One rename of a directory to another parent at a time: no two may make a loop together. */
+	struct talos_mutex rename_lock; /* TALOS_LOCK_FS_STATE */
+	_Atomic bool writable_role;	/* this node leads */
 
-	struct talos_mutex table_lock; /* TALOS_LOCK_FS_TABLE; guards: */
-	struct open_inode *open[OPEN_BUCKETS];
+	struct talos_mutex number_lock; /* TALOS_LOCK_FS_TABLE; guards: */
 	uint64_t next_ino, reserved_ino;
 
-	struct fs_queue sync, parked;
+	struct fs_queue sync, parked, notify;
+	_Atomic uint64_t wakes; /* times that parked requests were told to try again */
+	_Atomic bool reap_due; /* orphans are to be removed once writes are possible */
 
 	_Atomic uint64_t requests, errors, parked_count, read_bytes, written_bytes;
 };
@@ -98,6 +104,10 @@ struct inode {
 int inode_load(struct talos_fs *fs, uint64_t ino, struct inode *out);
 /* Into a batch, which borrows nothing. */
 int inode_put(struct talos_batch *b, const struct inode *i);
+/* Clear set-id bits as a write by someone unprivileged does: S_ISGID only with group execute. */
+void inode_kill_suidgid(struct inode *i);
+/* Drop security.capability, into @b: content or owner changes. */
+int inode_kill_capability(struct talos_batch *b, struct inode *i);
 /* Total: any bytes give an inode or TALOS_ERR_CORRUPT. */
 int inode_decode(const uint8_t *value, uint32_t bytes, uint64_t ino, struct inode *out);
 void inode_stat(const struct inode *i, struct stat *st);
@@ -125,12 +135,24 @@ struct dentry {
 	unsigned type; /* DT_ */
 };
 
+/* A dentry as stored. */
+struct stored_name {
+	struct talos_disk_dentry d;
+	char name[TALOS_NAME_BYTES_MAX + 1]; /* NUL-terminated */
+};
+/* Total: any bytes give a dentry or TALOS_ERR_CORRUPT. */
+int dentry_decode(const uint8_t *value, uint32_t bytes, struct stored_name *out);
+
+/* Would these two cookies be taken by names of one hash? */
+bool dentry_same_hash(uint64_t cookie_a, uint64_t cookie_b);
+
 /* For tests: cookies' hashes are masked with this, to make names collide. */
 extern uint64_t dentry_hash_mask;
 
-/* ENOENT: *out_free (may be NULL) is the cookie that the name would get. */
+/* ENOENT: *out_free (may be NULL) is the cookie that the name would get; 0: no place is left. */
 int dentry_find(struct talos_fs *fs, uint64_t dir, const char *name, struct dentry *out,
 		uint64_t *out_free);
+/* ENOSPC: @cookie is 0. */
 int dentry_put(struct talos_batch *b, uint64_t dir, uint64_t cookie, const char *name,
 	       uint64_t ino, uint32_t mode);
 int dentry_remove(struct talos_fs *fs, struct talos_batch *b, uint64_t dir, uint64_t cookie);
@@ -142,6 +164,7 @@ int dir_lookup(struct talos_fs *fs, struct fs_request *rq);
 int dir_make(struct talos_fs *fs, struct fs_request *rq); /* mknod, mkdir, symlink, create */
 int dir_remove(struct talos_fs *fs, struct fs_request *rq); /* unlink, rmdir */
 int dir_link(struct talos_fs *fs, struct fs_request *rq);
+int dir_check_name(const char *name);
 int rename_run(struct talos_fs *fs, struct fs_request *rq); /* rename.c */
 
 int file_getattr(struct talos_fs *fs, struct fs_request *rq);
@@ -149,6 +172,7 @@ int file_setattr(struct talos_fs *fs, struct fs_request *rq);
 int file_readlink(struct talos_fs *fs, struct fs_request *rq);
 int file_open(struct talos_fs *fs, struct fs_request *rq);
 int file_release(struct talos_fs *fs, struct fs_request *rq);
+int file_reap(struct talos_fs *fs, struct fs_request *rq);
 int file_read(struct talos_fs *fs, struct fs_request *rq);
 int file_write(struct talos_fs *fs, struct fs_request *rq);
 int file_fallocate(struct talos_fs *fs, struct fs_request *rq);
@@ -158,24 +182,21 @@ int xattr_set(struct talos_fs *fs, struct fs_request *rq);
 int xattr_get(struct talos_fs *fs, struct fs_request *rq);
 int xattr_list(struct talos_fs *fs, struct fs_request *rq);
 int xattr_remove(struct talos_fs *fs, struct fs_request *rq);
-/* Deletes of all of an inode's xattrs, into @b. */
-int xattr_remove_all(struct talos_fs *fs, struct talos_batch *b, uint64_t ino);
+/* Deletes of an inode's xattrs, into @b: so many as fit well; *out_more: not all. */
+int xattr_remove_some(struct talos_fs *fs, struct talos_batch *b, uint64_t ino, bool *out_more);
 
-/* --- orphan.c: unlinked inodes that are still open --------------------------------------------- */
+/* --- orphan.c: inodes without a name ------------------------------------------------------------ */
 
-int open_add(struct talos_fs *fs, uint64_t ino);
-/* True: that was the last one. */
-bool open_drop(struct talos_fs *fs, uint64_t ino);
-bool open_is(struct talos_fs *fs, uint64_t ino);
-void open_free_all(struct talos_fs *fs);
 /*
- * @i has lost its last name: into @b goes its end, or, while it is open, its
- * entry in the orphan list. Inode locked.
+ * @i has lost its last name: into @b goes its end, or, while it is open or too
+ * much for one batch, its entry in the orphan list. Inode locked.
  */
 int orphan_or_remove(struct talos_fs *fs, struct talos_batch *b, struct inode *i);
-/* The inode was closed for the last time: remove it if it is an orphan. Inode locked. */
+/* The batch of orphan_or_remove() was written. Inode locked. */
+void orphan_settle(struct talos_fs *fs, const struct inode *i);
+/* Remove an inode if it is an orphan that is not open. Inode locked. */
 int orphan_reap(struct talos_fs *fs, uint64_t ino);
-/* At the start of a reign: remove all that a crash left. */
+/* At the start of a reign: remove all that a crash left. Where writes are blocked: later. */
 int orphan_reap_all(struct talos_fs *fs);
 
 /* --- queue.c --------------------------------------------------------------------------------------- */
@@ -187,6 +208,8 @@ void queue_sync(struct talos_fs *fs, struct fs_request *rq);
 /* Writes are blocked: try again when told. */
 void queue_park(struct talos_fs *fs, struct fs_request *rq);
 void queue_wake_parked(struct talos_fs *fs);
+/* Tell the transport that open inodes may have changed. */
+void queue_notify(struct talos_fs *fs);
 /* ops.c: run again what was parked. False: still blocked. */
 bool ops_retry(struct talos_fs *fs, struct fs_request *rq);
 void ops_finish(struct talos_fs *fs, struct fs_request *rq, int status);
@@ -199,9 +222,7 @@ int errno_from_status(int status);
 
 int fuse_transport_open(struct talos_fs *fs, const struct talos_fs_options *o);
 int fuse_transport_run(struct fuse_transport *t);
-void fuse_transport_stop(struct fuse_transport *t);
+void fuse_transport_stop(struct fuse_transport *t); /* async-signal-safe */
 void fuse_transport_close(struct fuse_transport *t);
-/* A request of this transport was copied and waits: let INTERRUPT find it. */
-void fuse_transport_parked(struct fs_request *copied);
 
 #endif

@@ -1,38 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * libfuse's low-level interface as a transport of requests: decodes each call
- * into a request, and its results into a reply.
+ * into a request, and its results into a reply. The session, and the threads
+ * that read from it: fuse_session.c.
  *
  * What the kernel may cache: on a leader names, attributes and pages for an
  * hour, since this mount makes all changes itself. On a backup nothing, for
- * its view changes underneath; so a promotion finds nothing stale there. A
- * deposed leader's caches stay true, since no change will come. Inode numbers are never reused, so they serve
- * as FUSE's node ids, and lookups need not be counted.
+ * its view changes underneath; so a promotion finds nothing stale there, but
+ * for pages of files that stay open, which are dropped then. A deposed
+ * leader's caches stay true, since no change will come. Inode numbers are
+ * never reused, so they serve as FUSE's node ids.
  *
  * FLUSH is answered ENOSYS once, and not sent again: when write() returned,
  * the data are in the log already.
  */
-#define FUSE_USE_VERSION 314
+#include "fuse_transport.h"
+
 #include <dirent.h>
 #include <errno.h>
-#include <fuse_lowlevel.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
-#include "fs_private.h"
 #include "talos/log.h"
 
 #define LEADER_TIMEOUT_S 3600.0
 #define REQUEST_BYTES_MAX (1u << 20)
-
-struct fuse_transport {
-	struct talos_fs *fs;
-	struct fuse_session *session;
-	unsigned threads;
-	bool mounted;
-};
 
 /* What a request needs to be answered; lies behind rq->transport. */
 struct fuse_call {
@@ -83,6 +74,22 @@ static void reply_error(struct fs_request *rq, int error)
 	end_call(rq);
 }
 
+/*
+ * The kernel did not take the answer (the caller was killed): it will not
+ * forget or release what it never got.
+ */
+static void undo(struct fs_request *rq, int reply_error)
+{
+	struct fuse_call *c = rq->transport;
+
+	if (!reply_error)
+		return;
+	if (rq->op == FS_OP_OPEN || rq->op == FS_OP_CREATE)
+		fuse_transport_unopen(c->t, rq->op == FS_OP_OPEN ? rq->ino : rq->attr.st_ino);
+	if (rq->op != FS_OP_OPEN)
+		ops_forget(c->t->fs, rq->attr.st_ino, 1);
+}
+
 static void reply_entry(struct fs_request *rq, int error)
 {
 	struct fuse_call *c = rq->transport;
@@ -94,8 +101,10 @@ static void reply_entry(struct fs_request *rq, int error)
 	}
 	if (error)
 		fuse_reply_err(c->req, error);
-	else
+	else if (!e.ino)
 		fuse_reply_entry(c->req, &e);
+	else
+		undo(rq, fuse_reply_entry(c->req, &e));
 	end_call(rq);
 }
 
@@ -118,7 +127,7 @@ static void reply_open(struct fs_request *rq, int error)
 	if (error)
 		fuse_reply_err(c->req, error);
 	else
-		fuse_reply_open(c->req, &c->fi);
+		undo(rq, fuse_reply_open(c->req, &c->fi));
 	end_call(rq);
 }
 
@@ -131,7 +140,7 @@ static void reply_create(struct fs_request *rq, int error)
 	if (error)
 		fuse_reply_err(c->req, error);
 	else
-		fuse_reply_create(c->req, &e, &c->fi);
+		undo(rq, fuse_reply_create(c->req, &e, &c->fi));
 	end_call(rq);
 }
 
@@ -205,6 +214,29 @@ static void reply_readdir(struct fs_request *rq, int error)
 	end_call(rq);
 }
 
+/* --- callers that give up --------------------------------------------------------------------- */
+
+/* libfuse may call this when the request was answered already: so it only says "look". */
+static void interrupted(fuse_req_t req, void *fs)
+{
+	(void)req;
+	ops_look(fs);
+}
+
+static void wait_begins(struct fs_request *rq)
+{
+	struct fuse_call *c = rq->transport;
+
+	fuse_req_interrupt_func(c->req, interrupted, c->t->fs);
+}
+
+static bool given_up(struct fs_request *rq)
+{
+	struct fuse_call *c = rq->transport;
+
+	return fuse_req_interrupted(c->req);
+}
+
 /* --- calls ------------------------------------------------------------------------------------ */
 
 static struct fs_request begin(fuse_req_t req, enum fs_op op, uint64_t ino,
@@ -218,6 +250,8 @@ static struct fs_request begin(fuse_req_t req, enum fs_op op, uint64_t ino,
 		.uid = ctx->uid,
 		.gid = ctx->gid,
 		.reply = reply,
+		.waits = wait_begins,
+		.given_up = given_up,
 		.transport = req, /* until submit() */
 	};
 }
@@ -249,15 +283,14 @@ static void call_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static void call_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
 {
-	(void)ino;
-	(void)count;
+	ops_forget(transport_of(req)->fs, ino, count);
 	fuse_reply_none(req);
 }
 
 static void call_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
-	(void)count;
-	(void)forgets;
+	for (size_t i = 0; i < count; i++)
+		ops_forget(transport_of(req)->fs, forgets[i].ino, forgets[i].nlookup);
 	fuse_reply_none(req);
 }
 
@@ -293,6 +326,8 @@ static void call_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int 
 	for (unsigned i = 0; i < sizeof(map) / sizeof(map[0]); i++)
 		if (to_set & map[i].fuse)
 			rq.flags |= map[i].ours;
+	if (fuse_session_kills_suidgid())
+		rq.flags |= FS_SET_KILL_SUIDGID;
 	submit(&rq, NULL);
 }
 
@@ -406,8 +441,9 @@ static void call_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t 
 {
 	struct fs_request rq = begin(req, FS_OP_WRITE, ino, reply_written);
 
-	(void)fi;
 	rq.data = data;
+	rq.sync = fi->flags & (O_SYNC | O_DSYNC);
+	rq.kill_suidgid = fuse_session_kills_suidgid();
 	rq.offset = (uint64_t)offset;
 	rq.length = size;
 	submit(&rq, NULL);
@@ -552,16 +588,21 @@ static void call_init(void *userdata, struct fuse_conn_info *conn)
 	conn->max_readahead = REQUEST_BYTES_MAX;
 	conn->max_background = 256;
 	conn->congestion_threshold = 192;
-	/* Splicing costs more than copying here; O_TRUNC comes as a setattr. */
-	conn->want &=
-		~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
-			    FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_WRITEBACK_CACHE);
+	/*
+	 * Splicing costs more than copying here; O_TRUNC comes as a setattr.
+	 * HANDLE_KILLPRIV is the old form, which leaves set-id bits to us without
+	 * saying when; for the new one see fuse_session.c.
+	 */
+	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
+				  FUSE_CAP_SPLICE_MOVE | FUSE_CAP_ATOMIC_O_TRUNC |
+				  FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_HANDLE_KILLPRIV);
 	conn->want |= conn->capable &
 		      (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
-		       FUSE_CAP_ASYNC_READ | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_CACHE_SYMLINKS);
+		       FUSE_CAP_ASYNC_READ | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_CACHE_SYMLINKS |
+		       FUSE_CAP_EXPORT_SUPPORT);
 }
 
-static const struct fuse_lowlevel_ops calls = {
+const struct fuse_lowlevel_ops fuse_transport_calls = {
 	.init = call_init,
 	.lookup = call_lookup,
 	.forget = call_forget,
@@ -594,112 +635,27 @@ static const struct fuse_lowlevel_ops calls = {
 	.readdirplus = call_readdirplus,
 };
 
-/* --- interrupts of parked requests ------------------------------------------------------------------ */
+/* --- what does not answer a request ---------------------------------------------------------------- */
 
-static void interrupted(fuse_req_t req, void *data)
+static void unopened(struct fs_request *rq, int error)
 {
-	struct fuse_transport *t = transport_of(req);
-
-	queue_interrupt(t->fs, data);
+	(void)rq;
+	(void)error;
 }
 
-void fuse_transport_parked(struct fs_request *copied)
+void fuse_transport_unopen(struct fuse_transport *t, uint64_t ino)
 {
-	struct fuse_call *c = copied->transport;
+	struct fs_request rq = { .op = FS_OP_RELEASE, .ino = ino, .reply = unopened };
 
-	fuse_req_interrupt_func(c->req, interrupted, copied);
+	ops_submit(t->fs, &rq);
 }
 
-/* --- the session ---------------------------------------------------------------------------------------- */
-
-static void to_log(enum fuse_log_level level, const char *fmt, va_list args)
+static void invalidate(void *transport, uint64_t ino)
 {
-	char line[512];
+	struct fuse_transport *t = transport;
 
-	vsnprintf(line, sizeof(line), fmt, args);
-	line[strcspn(line, "\n")] = 0;
-	talos_log(level <= FUSE_LOG_ERR ? TALOS_LOG_ERROR : TALOS_LOG_INFO, "%s", line);
+	/* Errors: the kernel does not know it, or the mount is gone. */
+	fuse_lowlevel_notify_inval_inode(t->session, ino, 0, 0);
 }
 
-static struct fuse_session *make_session(struct fuse_transport *t, const struct talos_fs_options *o)
-{
-	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
-	struct fuse_session *se = NULL;
-	char *options = NULL;
-
-	if (asprintf(&options, "subtype=talosfs,fsname=%s,default_permissions,allow_other%s%s",
-		     o->source, o->fuse_options && *o->fuse_options ? "," : "",
-		     o->fuse_options ? o->fuse_options : "") < 0)
-		return NULL;
-	if (fuse_opt_add_arg(&args, "talosfs") == 0 && fuse_opt_add_arg(&args, "-o") == 0 &&
-	    fuse_opt_add_arg(&args, options) == 0 &&
-	    (!o->debug || fuse_opt_add_arg(&args, "-d") == 0))
-		se = fuse_session_new(&args, &calls, sizeof(calls), t);
-	fuse_opt_free_args(&args);
-	free(options);
-	return se;
-}
-
-static unsigned thread_count(unsigned wanted)
-{
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-
-	if (wanted)
-		return wanted;
-	return cpus < 2 ? 2 : (unsigned)cpus;
-}
-
-int fuse_transport_open(struct talos_fs *fs, const struct talos_fs_options *o)
-{
-	struct fuse_transport *t;
-
-	if (access("/dev/fuse", R_OK | W_OK))
-		return TALOS_ERR_UNSUPPORTED;
-	t = talos_calloc(1, sizeof(*t));
-	if (!t)
-		return TALOS_ERR_NO_MEMORY;
-	fs->transport = t;
-	t->fs = fs;
-	/* Reads from the device block a thread: two more than there are CPUs keep those busy. */
-	t->threads = thread_count(o->threads) + 2;
-	fuse_set_log_func(to_log);
-	t->session = make_session(t, o);
-	if (!t->session)
-		return TALOS_ERR_INVALID;
-	if (fuse_session_mount(t->session, o->mountpoint))
-		return TALOS_ERR_SYSTEM;
-	t->mounted = true;
-	return TALOS_OK;
-}
-
-int fuse_transport_run(struct fuse_transport *t)
-{
-	struct fuse_loop_config *config = fuse_loop_cfg_create();
-	int err;
-
-	if (!config)
-		return TALOS_ERR_NO_MEMORY;
-	fuse_loop_cfg_set_clone_fd(config, 0);
-	fuse_loop_cfg_set_max_threads(config, t->threads);
-	fuse_loop_cfg_set_idle_threads(config,
-				       t->threads); /* never reaped: coming and going costs most */
-	err = fuse_session_loop_mt(t->session, config);
-	fuse_loop_cfg_destroy(config);
-	return err < 0 ? TALOS_ERR_SYSTEM : TALOS_OK;
-}
-
-void fuse_transport_stop(struct fuse_transport *t)
-{
-	fuse_session_exit(t->session);
-}
-
-void fuse_transport_close(struct fuse_transport *t)
-{
-	if (!t)
-		return;
-	if (t->mounted)
-		fuse_session_unmount(t->session);
-	if (t->session)
-		fuse_session_destroy(t->session);
-	talos_free(t);
-}
+const struct fs_transport_ops fuse_transport_ops = { .invalidate = invalidate };

@@ -1,11 +1,43 @@
 /* SPDX-License-Identifier: MIT */
-/* Reads, changes and writes one inode; inode numbers; inode locks. */
+/*
+ * Reads, changes and writes one inode; inode numbers; inode locks.
+ *
+ * A pair is read, changed and written under the lock of its inode. Locks are
+ * striped: two inodes may share one, so a set of them is sorted and each taken
+ * once. Reading alone takes no lock: a pair is whole whenever it is read.
+ */
 #include <errno.h>
 
 #include "fs_private.h"
 
 /* Numbers are taken from ranges of this many, each recorded before its first use. */
 #define INO_RANGE 4096u
+
+static bool mode_is_valid(uint32_t mode)
+{
+	switch (mode & S_IFMT) {
+	case S_IFREG:
+	case S_IFDIR:
+	case S_IFLNK:
+	case S_IFCHR:
+	case S_IFBLK:
+	case S_IFIFO:
+	case S_IFSOCK:
+		return !(mode & ~(uint32_t)(S_IFMT | 07777));
+	default:
+		return false;
+	}
+}
+
+/* What programs could trip over: a kernel refuses such an inode too, and says less. */
+static bool is_valid(const struct inode *i)
+{
+	if (!mode_is_valid(i->mode) || i->size > TALOS_FILE_BYTES_MAX)
+		return false;
+	if (S_ISLNK(i->mode) != (i->target_bytes > 0) || memchr(i->target, 0, i->target_bytes))
+		return false;
+	return S_ISDIR(i->mode) == (i->parent != 0);
+}
 
 int inode_decode(const uint8_t *value, uint32_t bytes, uint64_t ino, struct inode *out)
 {
@@ -33,7 +65,7 @@ int inode_decode(const uint8_t *value, uint32_t bytes, uint64_t ino, struct inod
 	out->target_bytes = le32_get(d.target_bytes);
 	memcpy(out->target, value + sizeof(d), out->target_bytes);
 	out->target[out->target_bytes] = 0;
-	return out->size <= TALOS_FILE_BYTES_MAX ? TALOS_OK : TALOS_ERR_CORRUPT;
+	return is_valid(out) ? TALOS_OK : TALOS_ERR_CORRUPT;
 }
 
 int inode_load(struct talos_fs *fs, uint64_t ino, struct inode *out)
@@ -115,6 +147,25 @@ void inode_touch(struct talos_fs *fs, struct inode *i)
 	i->mtime_ns = i->ctime_ns = fs_now_ns(fs);
 }
 
+void inode_kill_suidgid(struct inode *i)
+{
+	if (S_ISDIR(i->mode))
+		return;
+	i->mode &= ~(uint32_t)S_ISUID;
+	if (i->mode & S_IXGRP)
+		i->mode &= ~(uint32_t)S_ISGID;
+}
+
+int inode_kill_capability(struct talos_batch *b, struct inode *i)
+{
+	struct fs_key k = key_xattr(i->ino, "security.capability");
+
+	if (!(i->flags & TALOS_INODE_HAS_CAPABILITY))
+		return TALOS_OK;
+	i->flags &= ~TALOS_INODE_HAS_CAPABILITY;
+	return talos_batch_delete(b, k.b, k.n);
+}
+
 /* --- numbers --------------------------------------------------------------------------- */
 
 /*
@@ -135,6 +186,8 @@ static int reserve_range_locked(struct talos_fs *fs)
 		if (err || n != sizeof(stored))
 			return err ? err : TALOS_ERR_CORRUPT;
 		first = le64_get(stored);
+		if (first <= TALOS_ROOT_INO || first > UINT64_MAX / 2)
+			return TALOS_ERR_CORRUPT;
 	}
 	b = talos_batch_new();
 	if (!b)
@@ -155,12 +208,12 @@ int inode_new_number(struct talos_fs *fs, uint64_t *out)
 {
 	int err = TALOS_OK;
 
-	talos_mutex_lock(&fs->table_lock);
+	talos_mutex_lock(&fs->number_lock);
 	if (fs->next_ino == fs->reserved_ino)
 		err = reserve_range_locked(fs);
 	if (!err)
 		*out = fs->next_ino++;
-	talos_mutex_unlock(&fs->table_lock);
+	talos_mutex_unlock(&fs->number_lock);
 	return err;
 }
 

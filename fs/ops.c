@@ -1,5 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* The operation table: run one function, then reply exactly once. */
+/*
+ * The operation table: run one function, then reply exactly once.
+ *
+ * A request that names an inode by number alone, which is no more, gets ESTALE:
+ * then the kernel walks the path again, and finds what has that name now. This
+ * is how an unlink or rename beside an open or stat never shows as ENOENT for a
+ * name that was there all along.
+ */
+#include <assert.h>
 #include <errno.h>
 
 #include "fs_private.h"
@@ -15,40 +23,48 @@ static int run_sync(struct talos_fs *fs, struct fs_request *rq)
 	return TALOS_OK;
 }
 
+#define CHANGES 0x1u   /* refused unless this node leads */
+#define BY_NUMBER 0x2u /* names an inode by number alone */
+
 static const struct {
 	int (*run)(struct talos_fs *fs, struct fs_request *rq);
-	bool changes; /* refused unless this node leads */
-} table[] = {
-	[FS_OP_LOOKUP] = { dir_lookup, false },
-	[FS_OP_GETATTR] = { file_getattr, false },
-	[FS_OP_SETATTR] = { file_setattr, true },
-	[FS_OP_READLINK] = { file_readlink, false },
-	[FS_OP_MKNOD] = { dir_make, true },
-	[FS_OP_SYMLINK] = { dir_make, true },
-	[FS_OP_CREATE] = { dir_make, true },
-	[FS_OP_UNLINK] = { dir_remove, true },
-	[FS_OP_RMDIR] = { dir_remove, true },
-	[FS_OP_RENAME] = { rename_run, true },
-	[FS_OP_LINK] = { dir_link, true },
-	[FS_OP_OPEN] = { file_open, false },
-	[FS_OP_READ] = { file_read, false },
-	[FS_OP_WRITE] = { file_write, true },
-	[FS_OP_RELEASE] = { file_release, false },
-	[FS_OP_FSYNC] = { run_sync, false },
-	[FS_OP_FALLOCATE] = { file_fallocate, true },
-	[FS_OP_READDIR] = { dentry_list, false },
-	[FS_OP_STATFS] = { file_statfs, false },
-	[FS_OP_SETXATTR] = { xattr_set, true },
-	[FS_OP_GETXATTR] = { xattr_get, false },
-	[FS_OP_LISTXATTR] = { xattr_list, false },
-	[FS_OP_REMOVEXATTR] = { xattr_remove, true },
+	unsigned flags;
+} table[FS_OP_COUNT] = {
+	[FS_OP_LOOKUP] = { dir_lookup, 0 },
+	[FS_OP_GETATTR] = { file_getattr, BY_NUMBER },
+	[FS_OP_SETATTR] = { file_setattr, CHANGES | BY_NUMBER },
+	[FS_OP_READLINK] = { file_readlink, BY_NUMBER },
+	[FS_OP_MKNOD] = { dir_make, CHANGES },
+	[FS_OP_SYMLINK] = { dir_make, CHANGES },
+	[FS_OP_CREATE] = { dir_make, CHANGES },
+	[FS_OP_UNLINK] = { dir_remove, CHANGES },
+	[FS_OP_RMDIR] = { dir_remove, CHANGES },
+	[FS_OP_RENAME] = { rename_run, CHANGES },
+	[FS_OP_LINK] = { dir_link, CHANGES },
+	[FS_OP_OPEN] = { file_open, BY_NUMBER },
+	[FS_OP_READ] = { file_read, BY_NUMBER },
+	[FS_OP_WRITE] = { file_write, CHANGES | BY_NUMBER },
+	[FS_OP_RELEASE] = { file_release, 0 },
+	[FS_OP_FSYNC] = { run_sync, 0 },
+	[FS_OP_FALLOCATE] = { file_fallocate, CHANGES | BY_NUMBER },
+	[FS_OP_READDIR] = { dentry_list, BY_NUMBER },
+	[FS_OP_STATFS] = { file_statfs, 0 },
+	[FS_OP_SETXATTR] = { xattr_set, CHANGES | BY_NUMBER },
+	[FS_OP_GETXATTR] = { xattr_get, BY_NUMBER },
+	[FS_OP_LISTXATTR] = { xattr_list, BY_NUMBER },
+	[FS_OP_REMOVEXATTR] = { xattr_remove, CHANGES | BY_NUMBER },
+	[FS_OP_REAP] = { file_reap, 0 },
 };
 
 static int execute(struct talos_fs *fs, struct fs_request *rq)
 {
-	if (table[rq->op].changes && !fs->writable_role)
+	unsigned flags = table[rq->op].flags;
+	int err;
+
+	if (flags & CHANGES && !fs->writable_role)
 		return TALOS_ERR_READ_ONLY;
-	return table[rq->op].run(fs, rq);
+	err = table[rq->op].run(fs, rq);
+	return err == TALOS_ERR_NOT_FOUND && flags & BY_NUMBER ? FS_ERRNO(ESTALE) : err;
 }
 
 static void reset_results(struct fs_request *rq)
@@ -71,30 +87,58 @@ void ops_finish(struct talos_fs *fs, struct fs_request *rq, int status)
 		talos_free(rq);
 }
 
+/* What was executed is answered, or goes where it waits. */
+static void settle(struct talos_fs *fs, struct fs_request *rq, int status)
+{
+	bool sync = rq->op == FS_OP_FSYNC || (rq->op == FS_OP_WRITE && rq->sync);
+
+	if (status || !sync) {
+		ops_finish(fs, rq, status);
+		return;
+	}
+	if (rq->op == FS_OP_WRITE) {
+		rq->data = NULL; /* is in the log: need not be copied */
+		run_sync(fs, rq);
+	}
+	queue_sync(fs, rq);
+}
+
 void ops_submit(struct talos_fs *fs, struct fs_request *rq)
 {
 	int status;
 
+	assert(rq->op < FS_OP_COUNT && rq->reply);
 	fs->requests++;
+	rq->wakes_seen = fs->wakes;
 	status = execute(fs, rq);
 	if (status == TALOS_ERR_AGAIN) {
 		reset_results(rq);
 		queue_park(fs, rq);
-	} else if (!status && rq->op == FS_OP_FSYNC) {
-		queue_sync(fs, rq);
 	} else {
-		ops_finish(fs, rq, status);
+		settle(fs, rq, status);
 	}
 }
 
 bool ops_retry(struct talos_fs *fs, struct fs_request *rq)
 {
-	int status = rq->interrupted ? FS_ERRNO(EINTR) : execute(fs, rq);
+	bool given_up = rq->given_up && rq->given_up(rq);
+	int status = given_up ? FS_ERRNO(EINTR) : execute(fs, rq);
 
 	if (status == TALOS_ERR_AGAIN) {
 		reset_results(rq);
 		return false;
 	}
-	ops_finish(fs, rq, status);
+	fs->parked_count--; /* first: whoever sees the reply sees the count */
+	settle(fs, rq, status);
 	return true;
+}
+
+void ops_forget(struct talos_fs *fs, uint64_t ino, uint64_t count)
+{
+	inode_table_forget(fs->known, ino, count);
+}
+
+void ops_look(struct talos_fs *fs)
+{
+	queue_wake_parked(fs);
 }

@@ -7,12 +7,24 @@
  *           group.
  *   parked  changes while the replicator blocks writes: tried again, in order,
  *           when it says so, and every second. Reads go on meanwhile.
+ *   notify  tells the transport what its caches may hold wrongly. A thread of
+ *           its own: the kernel may let it wait for a request that is parked.
  *
- * A request is copied, with all that it points to, into one allocation.
+ * A request is copied, with all that it points to, into one allocation. Its
+ * caller may give up: then a parked one is answered EINTR at the next try. An
+ * fsync is not, as on other filesystems, unless it has waited for long: a
+ * missing backup must not leave processes behind that nothing can kill.
+ *
+ * No lock is held while a request runs, is answered, or is synced.
  */
 #include <errno.h>
 
 #include "fs_private.h"
+#include "talos/log.h"
+
+#define RETRY_NS TALOS_NS_PER_SEC
+#define SYNC_PATIENCE_NS (3 * TALOS_NS_PER_SEC)
+#define NOTIFY_AT_ONCE 256u
 
 /* --- copies ---------------------------------------------------------------------------- */
 
@@ -52,6 +64,23 @@ static struct fs_request *copy_request(const struct fs_request *rq)
 	return c;
 }
 
+/* A copy that is ready to wait (@rq itself if it is one); NULL: it was answered ENOMEM. */
+static struct fs_request *prepare(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct fs_request *c = rq->copied ? rq : copy_request(rq);
+
+	if (!c) {
+		ops_finish(fs, rq, TALOS_ERR_NO_MEMORY);
+		return NULL;
+	}
+	c->next = NULL;
+	c->since_ns = talos_now_ns(fs->clock);
+	/* Before anybody can finish it. */
+	if (c->waits)
+		c->waits(c);
+	return c;
+}
+
 /* --- queues ------------------------------------------------------------------------------ */
 
 static void push(struct fs_queue *q, struct fs_request *rq)
@@ -68,40 +97,51 @@ static struct fs_request *take_locked(struct fs_queue *q)
 {
 	struct fs_request *all = q->first;
 
+	talos_mutex_assert_held(&q->lock);
 	q->first = NULL;
 	q->last = &q->first;
 	return all;
+}
+
+static void wake(struct fs_queue *q)
+{
+	talos_mutex_lock(&q->lock);
+	q->go = true;
+	talos_cond_signal(&q->work);
+	talos_mutex_unlock(&q->lock);
+}
+
+static void finish_all(struct talos_fs *fs, struct fs_request *all, int status)
+{
+	while (all) {
+		struct fs_request *rq = all;
+
+		all = rq->next;
+		ops_finish(fs, rq, status);
+	}
 }
 
 /* --- sync ---------------------------------------------------------------------------------- */
 
 void queue_sync(struct talos_fs *fs, struct fs_request *rq)
 {
-	struct fs_request *c = copy_request(rq);
+	struct fs_request *c = prepare(fs, rq);
 
 	if (c)
 		push(&fs->sync, c);
-	else
-		ops_finish(fs, rq, TALOS_ERR_NO_MEMORY);
 }
 
-static void sync_group(struct talos_fs *fs, struct fs_request *all)
+static int sync_to(struct talos_fs *fs, uint64_t pos)
 {
-	uint64_t pos = 0;
-	int status;
+	int status = talos_engine_sync(fs->engine, talos_pos(pos));
 
-	for (struct fs_request *rq = all; rq; rq = rq->next)
-		pos = talos_max(pos, rq->sync_pos);
-	status = talos_engine_sync(fs->engine, talos_pos(pos));
 	/* What a backup shows is committed: there is nothing to wait for. */
-	if (status == TALOS_ERR_READ_ONLY)
-		status = TALOS_OK;
-	while (all) {
-		struct fs_request *rq = all;
-
-		all = rq->next;
-		ops_finish(fs, rq, status == TALOS_ERR_STALE_EPOCH ? FS_ERRNO(EIO) : status);
-	}
+	if (status == TALOS_ERR_READ_ONLY && !fs->writable_role)
+		return TALOS_OK;
+	/* Not durable, and never will be by this node: an fsync must not say "read-only". */
+	if (status == TALOS_ERR_STALE_EPOCH || status == TALOS_ERR_READ_ONLY)
+		return FS_ERRNO(EIO);
+	return status;
 }
 
 static void *sync_main(void *arg)
@@ -112,69 +152,91 @@ static void *sync_main(void *arg)
 	talos_mutex_lock(&q->lock);
 	for (;;) {
 		struct fs_request *all;
+		uint64_t pos = 0;
+		int status;
 
 		while (!q->first && !q->stopping)
 			talos_cond_wait(&q->work, &q->lock, fs->clock, UINT64_MAX);
-		all = take_locked(q);
-		if (!all)
+		if (!q->first)
 			break;
+		/* Listed meanwhile, so that those who give up can be taken out. */
+		q->running = take_locked(q);
+		for (struct fs_request *rq = q->running; rq; rq = rq->next)
+			pos = talos_max(pos, rq->sync_pos);
 		talos_mutex_unlock(&q->lock);
-		sync_group(fs, all);
+		status = sync_to(fs, pos);
+		talos_mutex_lock(&q->lock);
+		all = q->running;
+		q->running = NULL;
+		talos_mutex_unlock(&q->lock);
+		finish_all(fs, all, status);
 		talos_mutex_lock(&q->lock);
 	}
 	talos_mutex_unlock(&q->lock);
 	return NULL;
 }
 
+/* Move those who gave up after long waiting from @list to @out; @out_later: others gave up too. */
+static struct fs_request **take_given_up(struct talos_fs *fs, struct fs_request **list,
+					 struct fs_request **out, bool *out_later)
+{
+	uint64_t now = talos_now_ns(fs->clock);
+
+	while (*list) {
+		struct fs_request *rq = *list;
+
+		if (!rq->given_up || !rq->given_up(rq)) {
+			list = &rq->next;
+		} else if (now - rq->since_ns < SYNC_PATIENCE_NS) {
+			*out_later = true;
+			list = &rq->next;
+		} else {
+			*list = rq->next;
+			rq->next = *out;
+			*out = rq;
+		}
+	}
+	return list;
+}
+
+/* True: some who gave up have not waited long enough so far. */
+static bool release_syncs(struct talos_fs *fs)
+{
+	struct fs_queue *q = &fs->sync;
+	struct fs_request *out = NULL;
+	bool later = false;
+
+	talos_mutex_lock(&q->lock);
+	take_given_up(fs, &q->running, &out, &later);
+	q->last = take_given_up(fs, &q->first, &out, &later);
+	talos_mutex_unlock(&q->lock);
+	finish_all(fs, out, FS_ERRNO(EINTR));
+	return later;
+}
+
 /* --- parked ---------------------------------------------------------------------------------- */
 
 void queue_park(struct talos_fs *fs, struct fs_request *rq)
 {
-	struct fs_request *c = copy_request(rq);
+	uint64_t wakes_seen = rq->wakes_seen;
+	struct fs_request *c = prepare(fs, rq);
 
-	if (!c) {
-		ops_finish(fs, rq, TALOS_ERR_NO_MEMORY);
+	if (!c)
 		return;
-	}
 	fs->parked_count++;
-	/* Before anybody can finish it. */
-	if (fs->transport)
-		fuse_transport_parked(c);
 	push(&fs->parked, c);
+	/* Writes may have become possible between the try and now. */
+	if (fs->wakes != wakes_seen)
+		wake(&fs->parked);
 }
 
 void queue_wake_parked(struct talos_fs *fs)
 {
-	struct fs_queue *q = &fs->parked;
-
-	talos_mutex_lock(&q->lock);
-	q->go = true;
-	talos_cond_signal(&q->work);
-	talos_mutex_unlock(&q->lock);
+	fs->wakes++;
+	wake(&fs->parked);
 }
 
-/*
- * May come when @copied was answered and freed already: so it is only compared,
- * never followed, unless it is found waiting.
- */
-void queue_interrupt(struct talos_fs *fs, const struct fs_request *copied)
-{
-	struct fs_queue *q = &fs->parked;
-	struct fs_request *rq;
-
-	talos_mutex_lock(&q->lock);
-	for (rq = q->first; rq && rq != copied; rq = rq->next)
-		;
-	if (rq)
-		rq->interrupted = true;
-	else
-		q->interrupt = copied; /* is being tried just now */
-	q->go = true;
-	talos_cond_signal(&q->work);
-	talos_mutex_unlock(&q->lock);
-}
-
-/* Try all in order; those that still have to wait go back. */
+/* Try all in order; those that still have to wait go back, before what came meanwhile. */
 static void retry_all(struct talos_fs *fs, struct fs_request *all)
 {
 	struct fs_queue *q = &fs->parked;
@@ -185,19 +247,14 @@ static void retry_all(struct talos_fs *fs, struct fs_request *all)
 
 		all = rq->next;
 		rq->next = NULL;
-		if (ops_retry(fs, rq)) {
-			fs->parked_count--;
-		} else {
-			*last = rq;
-			last = &rq->next;
-		}
+		if (ops_retry(fs, rq))
+			continue;
+		*last = rq;
+		last = &rq->next;
 	}
 	if (!kept)
 		return;
 	talos_mutex_lock(&q->lock);
-	for (struct fs_request *rq = kept; rq; rq = rq->next)
-		rq->interrupted = rq->interrupted || rq == q->interrupt;
-	q->interrupt = NULL;
 	*last = q->first;
 	if (!q->first)
 		q->last = last;
@@ -205,37 +262,107 @@ static void retry_all(struct talos_fs *fs, struct fs_request *all)
 	talos_mutex_unlock(&q->lock);
 }
 
+/* Wait until something is to be done: told to, or by the clock while anybody waits. */
+static void parked_wait_locked(struct talos_fs *fs, bool look_again, uint64_t last_ns)
+{
+	struct fs_queue *q = &fs->parked;
+
+	while (!q->stopping && !q->go) {
+		bool waiting = q->first || look_again || fs->reap_due;
+		uint64_t now = talos_now_ns(fs->clock), due = last_ns + RETRY_NS;
+
+		if (waiting && now >= due)
+			break;
+		talos_cond_wait(&q->work, &q->lock, fs->clock, waiting ? due - now : UINT64_MAX);
+	}
+	q->go = false;
+}
+
 static void *parked_main(void *arg)
 {
 	struct talos_fs *fs = arg;
 	struct fs_queue *q = &fs->parked;
 	struct fs_request *all;
+	bool look_again = false;
+	uint64_t last_ns = 0;
 
 	talos_mutex_lock(&q->lock);
-	while (!q->stopping) {
-		if (!q->go)
-			talos_cond_wait(&q->work, &q->lock, fs->clock,
-					q->first ? TALOS_NS_PER_SEC : UINT64_MAX);
-		q->go = false;
+	for (;;) {
+		parked_wait_locked(fs, look_again, last_ns);
+		if (q->stopping)
+			break;
 		all = take_locked(q);
 		talos_mutex_unlock(&q->lock);
-		if (all)
-			retry_all(fs, all);
+		retry_all(fs, all);
+		look_again = release_syncs(fs);
+		if (fs->reap_due && fs->writable_role && orphan_reap_all(fs))
+			fs->reap_due = false; /* told already; the next leader tries again */
+		last_ns = talos_now_ns(fs->clock);
 		talos_mutex_lock(&q->lock);
 	}
 	all = take_locked(q);
 	talos_mutex_unlock(&q->lock);
+	for (struct fs_request *rq = all; rq; rq = rq->next)
+		fs->parked_count--;
 	/* Whoever still waits at the end of the mount gets an answer. */
-	while (all) {
-		struct fs_request *rq = all;
-
-		all = rq->next;
-		ops_finish(fs, rq, FS_ERRNO(EIO));
-	}
+	finish_all(fs, all, FS_ERRNO(EIO));
 	return NULL;
 }
 
-/* --- both --------------------------------------------------------------------------------------- */
+/* --- notify --------------------------------------------------------------------------------------- */
+
+void queue_notify(struct talos_fs *fs)
+{
+	if (fs->transport_ops)
+		wake(&fs->notify);
+}
+
+static bool stopping(struct fs_queue *q)
+{
+	bool is;
+
+	talos_mutex_lock(&q->lock);
+	is = q->stopping;
+	talos_mutex_unlock(&q->lock);
+	return is;
+}
+
+/* Only what is open can have been read while nothing was to be kept. */
+static void notify_all(struct talos_fs *fs)
+{
+	uint64_t inos[NOTIFY_AT_ONCE], after = 0;
+	uint32_t n;
+
+	do {
+		n = inode_table_list_open(fs->known, after, inos, NOTIFY_AT_ONCE);
+		for (uint32_t i = 0; i < n && !stopping(&fs->notify); i++)
+			fs->transport_ops->invalidate(fs->transport_ctx, inos[i]);
+		if (n)
+			after = inos[n - 1];
+	} while (n == NOTIFY_AT_ONCE && !stopping(&fs->notify));
+}
+
+static void *notify_main(void *arg)
+{
+	struct talos_fs *fs = arg;
+	struct fs_queue *q = &fs->notify;
+
+	talos_mutex_lock(&q->lock);
+	while (!q->stopping) {
+		if (!q->go) {
+			talos_cond_wait(&q->work, &q->lock, fs->clock, UINT64_MAX);
+			continue;
+		}
+		q->go = false;
+		talos_mutex_unlock(&q->lock);
+		notify_all(fs);
+		talos_mutex_lock(&q->lock);
+	}
+	talos_mutex_unlock(&q->lock);
+	return NULL;
+}
+
+/* --- all three -------------------------------------------------------------------------------------- */
 
 static int start(struct talos_fs *fs, struct fs_queue *q, void *(*main)(void *))
 {
@@ -243,7 +370,11 @@ static int start(struct talos_fs *fs, struct fs_queue *q, void *(*main)(void *))
 	talos_cond_init(&q->work);
 	q->last = &q->first;
 	q->started = pthread_create(&q->thread, NULL, main, fs) == 0;
-	return q->started ? TALOS_OK : TALOS_ERR_SYSTEM;
+	if (q->started)
+		return TALOS_OK;
+	talos_cond_fini(&q->work);
+	talos_mutex_fini(&q->lock);
+	return TALOS_ERR_SYSTEM;
 }
 
 static void stop(struct fs_queue *q)
@@ -255,6 +386,12 @@ static void stop(struct fs_queue *q)
 	talos_cond_broadcast(&q->work);
 	talos_mutex_unlock(&q->lock);
 	pthread_join(q->thread, NULL);
+}
+
+static void fini(struct fs_queue *q)
+{
+	if (!q->started)
+		return;
 	talos_cond_fini(&q->work);
 	talos_mutex_fini(&q->lock);
 	q->started = false;
@@ -264,11 +401,20 @@ int queue_start(struct talos_fs *fs)
 {
 	int err = start(fs, &fs->sync, sync_main);
 
-	return err ? err : start(fs, &fs->parked, parked_main);
+	if (!err)
+		err = start(fs, &fs->parked, parked_main);
+	if (!err)
+		err = start(fs, &fs->notify, notify_main);
+	return err;
 }
 
 void queue_stop(struct talos_fs *fs)
 {
+	/* In this order: a retried write may go on to sync; parked ones keep notify waiting. */
 	stop(&fs->parked);
 	stop(&fs->sync);
+	stop(&fs->notify);
+	fini(&fs->parked);
+	fini(&fs->sync);
+	fini(&fs->notify);
 }

@@ -22,14 +22,20 @@ struct rename {
 	bool has_victim;
 };
 
+/* Deeper than any path can be: the parents make a loop, which is damage. */
+#define DEPTH_MAX (1u << 20)
+
 /* Is @dir inside (or the same as) directory @top? */
 static int is_below(struct talos_fs *fs, uint64_t dir, uint64_t top, bool *out)
 {
 	struct inode i;
 
 	*out = false;
-	while (dir && dir != TALOS_ROOT_INO) {
+	for (uint32_t depth = 0; dir && dir != TALOS_ROOT_INO; depth++) {
 		int err;
+
+		if (depth == DEPTH_MAX)
+			return TALOS_ERR_CORRUPT;
 
 		if (dir == top) {
 			*out = true;
@@ -58,8 +64,12 @@ static int check_exchange(const struct rename *r)
 
 static int check_replace(const struct rename *r)
 {
-	if (!r->has_victim)
+	if (!r->has_victim) {
+		if (S_ISDIR(r->source.mode) && r->to_dir != &r->from_dir &&
+		    r->to_dir->nlink >= TALOS_LINKS_MAX)
+			return FS_ERRNO(EMLINK);
 		return TALOS_OK;
+	}
 	if (r->rq->flags & RENAME_NOREPLACE)
 		return TALOS_ERR_EXISTS;
 	if (S_ISDIR(r->victim.mode) && !S_ISDIR(r->source.mode))
@@ -76,6 +86,8 @@ static int check(const struct rename *r)
 
 	if (!S_ISDIR(r->from_dir.mode) || !S_ISDIR(r->to_dir->mode))
 		return FS_ERRNO(ENOTDIR);
+	if (!r->from_dir.size || (r->has_victim && (!r->to_dir->size || !r->victim.nlink)))
+		return TALOS_ERR_CORRUPT;
 	if (S_ISDIR(r->source.mode) && r->rq->ino != r->rq->new_ino) {
 		err = is_below(r->fs, r->rq->new_ino, r->source.ino, &inside);
 		if (err || inside)
@@ -135,6 +147,25 @@ static int displace(struct rename *r)
 	return v->nlink ? inode_put(r->b, v) : orphan_or_remove(r->fs, r->b, v);
 }
 
+/*
+ * Give the source its new name. In one directory, two names of one hash share
+ * their places: then the new one takes the old one's, since dentry_remove()
+ * does not see what this batch is about to put behind it.
+ */
+static int move_name(struct rename *r, uint64_t cookie)
+{
+	int err = TALOS_OK;
+
+	if (!r->has_victim && r->to_dir == &r->from_dir &&
+	    dentry_same_hash(cookie, r->source_name.cookie))
+		cookie = r->source_name.cookie;
+	else
+		err = dentry_remove(r->fs, r->b, r->rq->ino, r->source_name.cookie);
+	return err ? err
+		   : dentry_put(r->b, r->rq->new_ino, cookie, r->rq->new_name, r->source.ino,
+				r->source.mode);
+}
+
 static int replace(struct rename *r)
 {
 	uint64_t cookie = r->has_victim ? r->victim_name.cookie : r->free_cookie;
@@ -144,13 +175,7 @@ static int replace(struct rename *r)
 	r->to_dir->size++;
 	move_links(&r->from_dir, r->to_dir, &r->source);
 	r->source.ctime_ns = fs_now_ns(r->fs);
-	if (!err)
-		err = dentry_remove(r->fs, r->b, r->rq->ino, r->source_name.cookie);
-	/* Later operations win: the new name may take the place that was just given up. */
-	if (!err)
-		err = dentry_put(r->b, r->rq->new_ino, cookie, r->rq->new_name, r->source.ino,
-				 r->source.mode);
-	return err;
+	return err ? err : move_name(r, cookie);
 }
 
 static int run_locked(struct rename *r)
@@ -176,7 +201,11 @@ static int run_locked(struct rename *r)
 		err = put_dirs(r);
 	if (!err)
 		err = inode_put(r->b, &r->source);
-	return err ? err : talos_engine_write_reserved(fs->engine, r->b, NULL);
+	if (!err)
+		err = talos_engine_write_reserved(fs->engine, r->b, NULL);
+	if (!err && r->has_victim && !r->victim.nlink)
+		orphan_settle(fs, &r->victim);
+	return err;
 }
 
 /* Both names as they are now. */
@@ -193,41 +222,57 @@ static int look(struct rename *r)
 	return err == TALOS_ERR_NOT_FOUND ? TALOS_OK : err;
 }
 
+/* The lock set needs the inodes, which only the names tell: look, lock, look again. */
+static int look_and_run(struct rename *r)
+{
+	for (;;) {
+		struct fs_request *rq = r->rq;
+		struct lock_set locks;
+		uint64_t source, victim;
+		bool same;
+		int err = look(r);
+
+		if (err)
+			return err;
+		source = r->source_name.ino;
+		victim = r->victim_name.ino;
+		inode_lock(r->fs, &locks, rq->ino, rq->new_ino, source, victim);
+		err = look(r);
+		same = r->source_name.ino == source && r->victim_name.ino == victim;
+		if (!err && same)
+			err = run_locked(r);
+		inode_unlock(r->fs, &locks);
+		if (err || same)
+			return err;
+	}
+}
+
 int rename_run(struct talos_fs *fs, struct fs_request *rq)
 {
+	/* What moves between directories may be one: its parents must stand still meanwhile. */
+	bool between = rq->ino != rq->new_ino;
 	struct rename *r;
-	bool done = false;
-	int err = TALOS_OK;
+	int err;
 
 	if (rq->flags & ~(uint32_t)(RENAME_NOREPLACE | RENAME_EXCHANGE) ||
 	    rq->flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
 		return TALOS_ERR_INVALID;
-	if (strlen(rq->new_name) > TALOS_NAME_BYTES_MAX)
-		return FS_ERRNO(ENAMETOOLONG);
+	err = dir_check_name(rq->name);
+	if (!err)
+		err = dir_check_name(rq->new_name);
+	if (err)
+		return err;
 	r = talos_calloc(1, sizeof(*r));
 	if (!r)
 		return TALOS_ERR_NO_MEMORY;
 	r->fs = fs;
 	r->rq = rq;
 	r->b = talos_batch_new();
-	if (!r->b)
-		err = TALOS_ERR_NO_MEMORY;
-	while (!err && !done) {
-		struct lock_set locks;
-		uint64_t source, victim;
-
-		err = look(r);
-		if (err)
-			break;
-		source = r->source_name.ino;
-		victim = r->victim_name.ino;
-		inode_lock(fs, &locks, rq->ino, rq->new_ino, source, victim);
-		err = look(r);
-		done = !err && r->source_name.ino == source && r->victim_name.ino == victim;
-		if (done)
-			err = run_locked(r);
-		inode_unlock(fs, &locks);
-	}
+	if (between)
+		talos_mutex_lock(&fs->rename_lock);
+	err = r->b ? look_and_run(r) : TALOS_ERR_NO_MEMORY;
+	if (between)
+		talos_mutex_unlock(&fs->rename_lock);
 	talos_batch_free(r->b);
 	talos_free(r);
 	return err;

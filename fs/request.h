@@ -41,6 +41,8 @@ enum fs_op {
 	FS_OP_GETXATTR,
 	FS_OP_LISTXATTR,
 	FS_OP_REMOVEXATTR,
+	FS_OP_REAP, /* internal: a RELEASE of an orphan that has to wait */
+	FS_OP_COUNT,
 };
 
 /* Which of request.attr a SETATTR changes. */
@@ -53,6 +55,8 @@ enum fs_op {
 #define FS_SET_ATIME_NOW 0x40u
 #define FS_SET_MTIME_NOW 0x80u
 #define FS_SET_CTIME 0x100u
+/* The caller may not keep set-id bits over a change of size. */
+#define FS_SET_KILL_SUIDGID 0x200u
 
 /* Called for each name of a READDIR; false: no more room, it was not taken. */
 struct fs_request;
@@ -76,7 +80,9 @@ struct fs_request {
 	gid_t gid;
 	struct stat set;     /* SETATTR */
 	fs_dirent_fn dirent; /* READDIR */
-	bool want_attr;	     /* READDIR */
+	bool want_attr;	     /* READDIR: with attributes, which counts as a lookup of each */
+	bool kill_suidgid;   /* WRITE: the caller may not keep set-id bits */
+	bool sync;	     /* WRITE: durable before it is answered (O_SYNC, O_DSYNC) */
 
 	/* Results. */
 	struct stat attr;    /* of what was found or made */
@@ -86,22 +92,31 @@ struct fs_request {
 
 	/* The transport's. reply() gets 0 or an errno; the request is gone afterwards. */
 	void (*reply)(struct fs_request *rq, int error);
+	/*
+	 * Both may be NULL. waits(): this request, a copy, is about to wait; call
+	 * ops_look() when its caller gives up. given_up(): has he?
+	 */
+	void (*waits)(struct fs_request *rq);
+	bool (*given_up)(struct fs_request *rq);
 	void *transport;
 
 	/* ops.c and queue.c only. */
 	struct fs_request *next;
-	uint64_t sync_pos;
+	uint64_t sync_pos, since_ns, wakes_seen;
 	bool copied; /* lies on the heap, with what it points to */
-	bool interrupted;
 };
 
 /* Run a request and reply, now or later. @rq may lie on the caller's stack. */
 void ops_submit(struct talos_fs *fs, struct fs_request *rq);
 
 /*
- * A parked request is to be given up (EINTR). Any thread; @copied is what
- * fuse_transport_parked() was called with.
+ * LOOKUP, MKNOD, SYMLINK, CREATE, LINK and READDIR with attributes each count as
+ * one lookup of each inode that they answered. This gives @count back; also for
+ * an answer that did not reach the caller.
  */
-void queue_interrupt(struct talos_fs *fs, const struct fs_request *copied);
+void ops_forget(struct talos_fs *fs, uint64_t ino, uint64_t count);
+
+/* Someone who waits has given up: his request is answered EINTR soon. Any thread. */
+void ops_look(struct talos_fs *fs);
 
 #endif

@@ -10,6 +10,9 @@
 #include "fs_private.h"
 
 #define LIST_BYTES_MAX 65536u
+/* Deletes of one batch: fits the smallest segments. */
+#define REMOVE_COUNT_MAX 64u
+#define CAPABILITY "security.capability"
 
 static int check_name(const char *name)
 {
@@ -52,6 +55,8 @@ static int set_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_b
 	if (there && rq->flags & XATTR_REPLACE)
 		return FS_ERRNO(ENODATA);
 	i.flags |= TALOS_INODE_HAS_XATTR;
+	if (!strcmp(rq->name, CAPABILITY))
+		i.flags |= TALOS_INODE_HAS_CAPABILITY;
 	i.ctime_ns = fs_now_ns(fs);
 	err = talos_batch_put(b, k.b, k.n, rq->data, (uint32_t)rq->length);
 	if (!err)
@@ -111,30 +116,26 @@ int xattr_remove(struct talos_fs *fs, struct fs_request *rq)
 int xattr_get(struct talos_fs *fs, struct fs_request *rq)
 {
 	struct fs_key k = key_xattr(rq->ino, rq->name);
+	uint32_t n = 0, capacity = 0;
 	struct inode i;
-	uint32_t n = 0;
 	int err = check_name(rq->name);
 
 	if (!err)
 		err = inode_load(fs, rq->ino, &i);
 	if (err)
 		return err;
-	err = exists(fs, &i, rq->name, &n);
-	if (err == TALOS_ERR_NOT_FOUND)
+	if (!(i.flags & TALOS_INODE_HAS_XATTR))
 		return FS_ERRNO(ENODATA);
+	if (rq->length) {
+		capacity = (uint32_t)talos_min(rq->length, (uint64_t)TALOS_XATTR_BYTES_MAX);
+		rq->out = talos_malloc(capacity);
+		if (!rq->out)
+			return TALOS_ERR_NO_MEMORY;
+	}
+	err = talos_engine_get(fs->engine, k.b, k.n, rq->out, capacity, &n);
 	rq->out_bytes = n;
-	if (err || !rq->length)
-		return err;
-	if (n > rq->length)
-		return FS_ERRNO(ERANGE);
-	rq->out = talos_malloc(n);
-	if (!rq->out)
-		return TALOS_ERR_NO_MEMORY;
-	err = talos_engine_get(fs->engine, k.b, k.n, rq->out, n, &n);
-	rq->out_bytes = n;
-	/* It changed or went away since we looked. */
 	if (err == TALOS_ERR_TOO_BIG)
-		return FS_ERRNO(ERANGE);
+		return rq->length ? FS_ERRNO(ERANGE) : TALOS_OK; /* only its size was asked for */
 	return err == TALOS_ERR_NOT_FOUND ? FS_ERRNO(ENODATA) : err;
 }
 
@@ -151,6 +152,8 @@ static int add_name(void *ctx, const uint8_t *key, uint32_t key_bytes, const uin
 	struct names *n = ctx;
 	uint32_t bytes = key_bytes - 10;
 
+	if (key_bytes <= 10)
+		return TALOS_ERR_CORRUPT;
 	(void)value;
 	(void)value_bytes;
 	if (n->list) {
@@ -183,17 +186,30 @@ int xattr_list(struct talos_fs *fs, struct fs_request *rq)
 	return err;
 }
 
+struct deletes {
+	struct talos_batch *b;
+	uint32_t count;
+};
+
 static int add_delete(void *ctx, const uint8_t *key, uint32_t key_bytes, const uint8_t *value,
 		      uint32_t value_bytes)
 {
+	struct deletes *d = ctx;
+
 	(void)value;
 	(void)value_bytes;
-	return talos_batch_delete(ctx, key, key_bytes);
+	if (d->count == REMOVE_COUNT_MAX)
+		return 1;
+	d->count++;
+	return talos_batch_delete(d->b, key, key_bytes);
 }
 
-int xattr_remove_all(struct talos_fs *fs, struct talos_batch *b, uint64_t ino)
+int xattr_remove_some(struct talos_fs *fs, struct talos_batch *b, uint64_t ino, bool *out_more)
 {
 	struct fs_key prefix = key_xattr_prefix(ino);
+	struct deletes d = { .b = b };
+	int err = talos_engine_scan(fs->engine, prefix.b, prefix.n, NULL, 0, add_delete, &d);
 
-	return talos_engine_scan(fs->engine, prefix.b, prefix.n, NULL, 0, add_delete, b);
+	*out_more = err > 0;
+	return err > 0 ? TALOS_OK : err;
 }

@@ -115,7 +115,8 @@ struct talos_engine {
 	/* Threads: the log writer, and flush/compaction. */
 	struct talos_mutex wake_lock; /* TALOS_LOCK_WAKE */
 	struct talos_cond wake_log, wake_background;
-	bool stopping, log_work, background_work; /* guarded by wake_lock */
+	_Atomic bool stopping;		       /* set under wake_lock */
+	bool log_work, background_work; /* guarded by wake_lock */
 	_Atomic uint64_t commit_interval_ns;
 	uint64_t last_commit_ns; /* the log writer's */
 	pthread_t log_thread, background_thread;

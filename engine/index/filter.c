@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * The blocked Bloom filter. Its bits lie on the device, so the hash, the
+ * choice of the line and that of the bits are part of the format.
+ */
 #include "filter.h"
 
 #include "talos/checksum.h"

@@ -110,13 +110,13 @@ static uint32_t blocks_for(uint32_t bytes)
 	return (bytes + TALOS_BLOCK_PAYLOAD - 1) / TALOS_BLOCK_PAYLOAD;
 }
 
-/* Would the segment fit, with one more leaf that begins with such a key, and one more filter key? */
-static bool fits(const struct index_builder *b, bool new_leaf, uint32_t key_bytes)
+/* Would the segment fit with @e in it, and with @new_leaf in a leaf of its own? */
+static bool fits(const struct index_builder *b, bool new_leaf, const struct entry *e)
 {
 	uint32_t pivots = b->pivot_blocks;
-	uint32_t filter = blocks_for(filter_bytes(b->hash_count + 1));
+	uint32_t filter = blocks_for(filter_bytes(b->hash_count + !entry_is_span(e)));
 
-	if (new_leaf && b->pivot_block_used + pivot_bytes(key_bytes) > TALOS_BLOCK_PAYLOAD)
+	if (new_leaf && b->pivot_block_used + pivot_bytes(e->key_bytes) > TALOS_BLOCK_PAYLOAD)
 		pivots++;
 	return (uint64_t)(b->leaf_count + new_leaf + pivots + filter + 1) * TALOS_BLOCK_BYTES <=
 	       b->segment_bytes;
@@ -150,13 +150,13 @@ int index_builder_add(struct index_builder *b, const struct entry *e)
 {
 	assert(!b->entry_count ||
 	       key_compare(b->leaf.last_key, b->leaf.last_key_bytes, e->key, e->key_bytes) < 0);
-	if (!fits(b, false, 0))
+	if (!fits(b, false, e))
 		return TALOS_ERR_NO_SPACE;
 	if (b->leaf_open && leaf_add(&b->leaf, e)) {
 		note_entry(b, e);
 		return TALOS_OK;
 	}
-	if (!fits(b, true, e->key_bytes))
+	if (!fits(b, true, e))
 		return TALOS_ERR_NO_SPACE;
 	if (b->leaf_open)
 		leaf_finish(&b->leaf);

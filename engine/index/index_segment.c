@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads index segments. Footer, pivots and filter are loaded and checked at
- * open; leaves come through the block cache, checked when they are read.
+ * Reads index segments. Footer, pivots and filter lie at the segment's end and
+ * are loaded at open, most often by one read; leaves come through the block
+ * cache. Every block is checked against its sum when it is read.
+ *
+ * A sum that checks says that the block is as its builder wrote it, not that
+ * the builder was right: so counts, lengths, offsets and the order of keys are
+ * checked all the same, and what makes no sense is TALOS_ERR_CORRUPT.
  */
 #include "index_segment.h"
 
@@ -14,22 +19,24 @@
 #include "talos/log.h"
 
 #define PIVOT_HEAD_BYTES 4u
+/* Read at the end of a segment before its footer is known: enough for most. */
+#define TAIL_READ_BYTES (64u << 10)
 
 /* A whole segment's parts, by block. */
 struct layout {
-	uint32_t leaf_count, pivot_blocks, filter_blocks, filter_bytes;
-	uint32_t entry_count;
+	uint32_t leaf_count, pivot_blocks, filter_blocks;
+	uint32_t entry_count, filter_keys, filter_bytes;
 };
 
+/* All const after open. */
 struct index_segment {
 	struct index_segment_source src;
 	struct talos_segment_id id;
 	uint64_t device_offset;
 	struct layout l;
-	uint8_t *tail;		/* pivot and filter blocks, as on the device */
-	const uint8_t **pivots; /* [leaf_count]: the key, */
-	uint16_t *pivot_bytes;	/* and its length */
-	uint8_t *filter;	/* its bytes in one piece */
+	uint8_t *pivot_keys; /* first keys of the leaves, one after the other, */
+	uint32_t *pivot_at;  /* and where each begins: [leaf_count + 1] */
+	uint8_t *filter;     /* its bytes in one piece */
 };
 
 /* --- checking --------------------------------------------------------------------------- */
@@ -44,6 +51,19 @@ static int check_block(const uint8_t *block, uint64_t volume_seed, struct talos_
 								       : TALOS_ERR_CORRUPT;
 }
 
+static bool rest_is_zero(const uint8_t *block, uint32_t from)
+{
+	while (from < TALOS_BLOCK_PAYLOAD && !block[from])
+		from++;
+	return from == TALOS_BLOCK_PAYLOAD;
+}
+
+static bool size_is_sound(uint32_t used_bytes)
+{
+	return used_bytes && used_bytes % TALOS_BLOCK_BYTES == 0 &&
+	       used_bytes <= TALOS_SEGMENT_BYTES_MAX;
+}
+
 static int decode_footer(const uint8_t *block, const struct talos_uuid *volume,
 			 struct talos_segment_id id, uint32_t block_count, struct layout *out)
 {
@@ -53,104 +73,177 @@ static int decode_footer(const uint8_t *block, const struct talos_uuid *volume,
 	memcpy(&d, block, sizeof(d));
 	if (memcmp(d.magic, TALOS_INDEX_MAGIC, sizeof(d.magic)) ||
 	    le32_get(d.version) != TALOS_FORMAT_VERSION || le64_get(d.id) != id.v ||
-	    memcmp(d.volume, volume->b, sizeof(d.volume)))
+	    memcmp(d.volume, volume->b, sizeof(d.volume)) ||
+	    !rest_is_zero(block, offsetof(struct talos_disk_index_footer, reserved)))
 		return TALOS_ERR_CORRUPT;
-	out->leaf_count = le32_get(d.leaf_count);
-	out->pivot_blocks = le32_get(d.pivot_blocks);
-	out->filter_blocks = le32_get(d.filter_blocks);
-	out->entry_count = le32_get(d.entry_count);
+	*out = (struct layout){
+		.leaf_count = le32_get(d.leaf_count),
+		.pivot_blocks = le32_get(d.pivot_blocks),
+		.filter_blocks = le32_get(d.filter_blocks),
+		.entry_count = le32_get(d.entry_count),
+		.filter_keys = le32_get(d.filter_keys),
+	};
 	sum = (uint64_t)out->leaf_count + out->pivot_blocks + out->filter_blocks + 1;
 	if (!out->leaf_count || !out->pivot_blocks || sum != block_count ||
-	    le32_get(d.filter_keys) > TALOS_SEGMENT_BYTES_MAX)
+	    out->filter_keys > out->entry_count || out->leaf_count > out->entry_count ||
+	    out->filter_keys > TALOS_SEGMENT_BYTES_MAX)
 		return TALOS_ERR_CORRUPT;
-	out->filter_bytes = filter_bytes(le32_get(d.filter_keys));
-	if (out->filter_bytes > out->filter_blocks * TALOS_BLOCK_PAYLOAD)
+	out->filter_bytes = filter_bytes(out->filter_keys);
+	if ((out->filter_bytes + TALOS_BLOCK_PAYLOAD - 1) / TALOS_BLOCK_PAYLOAD !=
+	    out->filter_blocks)
 		return TALOS_ERR_CORRUPT;
 	return TALOS_OK;
 }
 
-/* Point s->pivots into the pivot blocks. */
-static int index_pivots(struct index_segment *s, const uint8_t *blocks)
+/* Goes over the pivots in their blocks; starts as { .blocks, .block_count }. */
+struct pivot_walk {
+	const uint8_t *blocks;
+	uint32_t block_count, block_idx;
+	uint32_t left, used; /* of this block */
+	uint32_t leaf_idx;
+	const uint8_t *key; /* the last one */
+	uint32_t key_bytes;
+};
+
+static int pivot_block_begin(struct pivot_walk *w)
 {
-	uint32_t n = 0;
+	le16 head[2];
 
-	for (uint32_t i = 0; i < s->l.pivot_blocks; i++) {
-		const uint8_t *block = blocks + (size_t)i * TALOS_BLOCK_BYTES;
-		uint32_t used = PIVOT_HEAD_BYTES;
-		le16 count;
-
-		memcpy(&count, block, sizeof(count));
-		for (uint32_t k = 0; k < le16_get(count); k++, n++) {
-			struct talos_disk_pivot d;
-			uint32_t bytes;
-
-			if (n == s->l.leaf_count || used + sizeof(d) > TALOS_BLOCK_PAYLOAD)
-				return TALOS_ERR_CORRUPT;
-			memcpy(&d, block + used, sizeof(d));
-			used += sizeof(d);
-			bytes = le16_get(d.key_bytes);
-			if (le32_get(d.leaf_idx) != n || !bytes || bytes > ENTRY_KEY_BYTES_MAX ||
-			    bytes > TALOS_BLOCK_PAYLOAD - used)
-				return TALOS_ERR_CORRUPT;
-			s->pivots[n] = block + used;
-			s->pivot_bytes[n] = (uint16_t)bytes;
-			used += bytes;
-			if (n && key_compare(s->pivots[n - 1], s->pivot_bytes[n - 1], s->pivots[n],
-					     bytes) >= 0)
-				return TALOS_ERR_CORRUPT;
-		}
-	}
-	return n == s->l.leaf_count ? TALOS_OK : TALOS_ERR_CORRUPT;
+	if (w->block_idx == w->block_count)
+		return TALOS_ERR_CORRUPT;
+	memcpy(head, w->blocks + (size_t)w->block_idx * TALOS_BLOCK_BYTES, sizeof(head));
+	w->left = le16_get(head[0]);
+	w->used = PIVOT_HEAD_BYTES;
+	return w->left && !le16_get(head[1]) ? TALOS_OK : TALOS_ERR_CORRUPT;
 }
 
-static void gather_filter(struct index_segment *s, const uint8_t *blocks)
+/* On to the next pivot: the one of leaf w->leaf_idx - 1 afterwards. */
+static int pivot_next(struct pivot_walk *w)
 {
-	for (uint32_t from = 0; from < s->l.filter_bytes; from += TALOS_BLOCK_PAYLOAD)
-		memcpy(s->filter + from,
-		       blocks + (size_t)(from / TALOS_BLOCK_PAYLOAD) * TALOS_BLOCK_BYTES,
-		       talos_min(s->l.filter_bytes - from, TALOS_BLOCK_PAYLOAD));
+	int err = w->left ? TALOS_OK : pivot_block_begin(w);
+	const uint8_t *block = w->blocks + (size_t)w->block_idx * TALOS_BLOCK_BYTES, *key;
+	struct talos_disk_pivot d;
+	uint32_t bytes;
+
+	if (err || w->used + sizeof(d) > TALOS_BLOCK_PAYLOAD)
+		return TALOS_ERR_CORRUPT;
+	memcpy(&d, block + w->used, sizeof(d));
+	w->used += (uint32_t)sizeof(d);
+	bytes = le16_get(d.key_bytes);
+	key = block + w->used;
+	if (le32_get(d.leaf_idx) != w->leaf_idx || le16_get(d.reserved) || !bytes ||
+	    bytes > ENTRY_KEY_BYTES_MAX || bytes > TALOS_BLOCK_PAYLOAD - w->used ||
+	    (w->key && key_compare(w->key, w->key_bytes, key, bytes) >= 0))
+		return TALOS_ERR_CORRUPT;
+	w->key = key;
+	w->key_bytes = bytes;
+	w->used += bytes;
+	w->leaf_idx++;
+	if (--w->left)
+		return TALOS_OK;
+	w->block_idx++;
+	return rest_is_zero(block, w->used) ? TALOS_OK : TALOS_ERR_CORRUPT;
+}
+
+static bool pivots_used_up(const struct pivot_walk *w)
+{
+	return !w->left && w->block_idx == w->block_count;
 }
 
 /* --- open --------------------------------------------------------------------------------------- */
 
-/* Blocks [leaf_count, block_count - 1): pivots and filter, checked. */
-static int load_tail(struct index_segment *s)
+/* The last @bytes of the segment. */
+static int read_tail(const struct index_segment *s, uint32_t used_bytes, void *buf, uint32_t bytes)
 {
-	uint32_t n = s->l.pivot_blocks + s->l.filter_blocks;
+	return talos_io_read(s->src.io, s->device_offset + used_bytes - bytes, buf, bytes);
+}
+
+/*
+ * Read and check all behind the leaves: *out_tail (to be freed) begins with the
+ * pivots. The footer, which comes last, says how much it is: so more than that
+ * is read at first, and, where that was too little, the rest.
+ */
+static int load_tail(struct index_segment *s, uint32_t used_bytes, uint8_t **out_buf,
+		     const uint8_t **out_tail)
+{
+	uint32_t blocks = used_bytes / TALOS_BLOCK_BYTES, tail_blocks;
+	uint32_t have = talos_min(used_bytes, TAIL_READ_BYTES), need;
+	uint8_t *buf = *out_buf = talos_alloc_aligned(TALOS_BLOCK_BYTES, have);
 	int err;
 
-	s->tail = talos_alloc_aligned(TALOS_BLOCK_BYTES, (size_t)n * TALOS_BLOCK_BYTES);
-	s->pivots = talos_calloc(s->l.leaf_count, sizeof(*s->pivots));
-	s->pivot_bytes = talos_calloc(s->l.leaf_count, sizeof(*s->pivot_bytes));
-	s->filter = talos_malloc(s->l.filter_bytes);
-	if (!s->tail || !s->pivots || !s->pivot_bytes || !s->filter)
+	if (!buf)
 		return TALOS_ERR_NO_MEMORY;
-	err = talos_io_read(s->src.io,
-			    s->device_offset + (uint64_t)s->l.leaf_count * TALOS_BLOCK_BYTES,
-			    s->tail, n * TALOS_BLOCK_BYTES);
-	for (uint32_t i = 0; !err && i < n; i++)
-		err = check_block(s->tail + (size_t)i * TALOS_BLOCK_BYTES, s->src.volume_seed,
+	err = read_tail(s, used_bytes, buf, have);
+	if (!err)
+		err = check_block(buf + have - TALOS_BLOCK_BYTES, s->src.volume_seed, s->id,
+				  blocks - 1);
+	if (!err)
+		err = decode_footer(buf + have - TALOS_BLOCK_BYTES, &s->src.volume, s->id, blocks,
+				    &s->l);
+	if (err)
+		return err;
+	tail_blocks = blocks - s->l.leaf_count;
+	need = tail_blocks * TALOS_BLOCK_BYTES;
+	if (need > have) {
+		talos_free(buf);
+		buf = *out_buf = talos_alloc_aligned(TALOS_BLOCK_BYTES, need);
+		if (!buf)
+			return TALOS_ERR_NO_MEMORY;
+		err = read_tail(s, used_bytes, buf, need);
+		have = need;
+	}
+	*out_tail = buf + have - need;
+	for (uint32_t i = 0; !err && i < tail_blocks; i++)
+		err = check_block(*out_tail + (size_t)i * TALOS_BLOCK_BYTES, s->src.volume_seed,
 				  s->id, s->l.leaf_count + i);
-	if (!err)
-		err = index_pivots(s, s->tail);
-	if (!err)
-		gather_filter(s, s->tail + (size_t)s->l.pivot_blocks * TALOS_BLOCK_BYTES);
 	return err;
 }
 
-static int load_footer(struct index_segment *s, uint32_t used_bytes)
+static int keep_pivots(struct index_segment *s, const uint8_t *blocks)
 {
-	uint32_t blocks = used_bytes / TALOS_BLOCK_BYTES;
-	auto_free uint8_t *footer = talos_alloc_aligned(TALOS_BLOCK_BYTES, TALOS_BLOCK_BYTES);
-	int err;
+	struct pivot_walk w = { .blocks = blocks, .block_count = s->l.pivot_blocks };
+	uint32_t used = 0;
 
-	if (!footer)
+	/* Keys are shorter than the blocks that hold them. */
+	s->pivot_keys = talos_malloc((size_t)s->l.pivot_blocks * TALOS_BLOCK_BYTES);
+	s->pivot_at = talos_calloc((size_t)s->l.leaf_count + 1, sizeof(*s->pivot_at));
+	if (!s->pivot_keys || !s->pivot_at)
 		return TALOS_ERR_NO_MEMORY;
-	err = talos_io_read(s->src.io, s->device_offset + used_bytes - TALOS_BLOCK_BYTES, footer,
-			    TALOS_BLOCK_BYTES);
+	for (uint32_t i = 0; i < s->l.leaf_count; i++) {
+		int err = pivot_next(&w);
+
+		if (err)
+			return err;
+		memcpy(s->pivot_keys + used, w.key, w.key_bytes);
+		used += w.key_bytes;
+		s->pivot_at[i + 1] = used;
+	}
+	return pivots_used_up(&w) ? TALOS_OK : TALOS_ERR_CORRUPT;
+}
+
+static int keep_filter(struct index_segment *s, const uint8_t *blocks)
+{
+	s->filter = talos_malloc(s->l.filter_bytes);
+	if (!s->filter)
+		return TALOS_ERR_NO_MEMORY;
+	for (uint32_t from = 0; from < s->l.filter_bytes; from += TALOS_BLOCK_PAYLOAD)
+		memcpy(s->filter + from,
+		       blocks + (size_t)(from / TALOS_BLOCK_PAYLOAD) * TALOS_BLOCK_BYTES,
+		       talos_min(s->l.filter_bytes - from, TALOS_BLOCK_PAYLOAD));
+	return TALOS_OK;
+}
+
+static int load(struct index_segment *s, uint32_t used_bytes)
+{
+	auto_free uint8_t *buf = NULL;
+	const uint8_t *tail;
+	int err = load_tail(s, used_bytes, &buf, &tail);
+
 	if (!err)
-		err = check_block(footer, s->src.volume_seed, s->id, blocks - 1);
-	return err ? err : decode_footer(footer, &s->src.volume, s->id, blocks, &s->l);
+		err = keep_pivots(s, tail);
+	if (!err)
+		err = keep_filter(s, tail + (size_t)s->l.pivot_blocks * TALOS_BLOCK_BYTES);
+	return err;
 }
 
 int index_segment_open(const struct index_segment_source *src, struct talos_segment_id id,
@@ -159,7 +252,7 @@ int index_segment_open(const struct index_segment_source *src, struct talos_segm
 	struct index_segment *s;
 	int err;
 
-	if (!used_bytes || used_bytes % TALOS_BLOCK_BYTES)
+	if (!id.v || !size_is_sound(used_bytes))
 		return TALOS_ERR_CORRUPT;
 	s = talos_calloc(1, sizeof(*s));
 	if (!s)
@@ -167,9 +260,7 @@ int index_segment_open(const struct index_segment_source *src, struct talos_segm
 	s->src = *src;
 	s->id = id;
 	s->device_offset = device_offset;
-	err = load_footer(s, used_bytes);
-	if (!err)
-		err = load_tail(s);
+	err = load(s, used_bytes);
 	if (err) {
 		if (err == TALOS_ERR_CORRUPT)
 			talos_error("index segment %llu at device offset %llu is damaged",
@@ -185,20 +276,28 @@ void index_segment_close(struct index_segment *s)
 {
 	if (!s)
 		return;
-	talos_free(s->tail);
-	talos_free(s->pivots);
-	talos_free(s->pivot_bytes);
+	talos_free(s->pivot_keys);
+	talos_free(s->pivot_at);
 	talos_free(s->filter);
 	talos_free(s);
 }
 
 uint64_t index_segment_memory(const struct index_segment *s)
 {
-	return sizeof(*s) + (uint64_t)(s->l.pivot_blocks + s->l.filter_blocks) * TALOS_BLOCK_BYTES +
-	       s->l.filter_bytes + s->l.leaf_count * (sizeof(*s->pivots) + sizeof(uint16_t));
+	return sizeof(*s) + (uint64_t)s->l.pivot_blocks * TALOS_BLOCK_BYTES + s->l.filter_bytes +
+	       ((uint64_t)s->l.leaf_count + 1) * sizeof(*s->pivot_at);
 }
 
 /* --- reading ----------------------------------------------------------------------------------------- */
+
+/* Compare the first key of a leaf with @key. */
+static int pivot_compare(const struct index_segment *s, uint32_t idx, const uint8_t *key,
+			 uint32_t key_bytes)
+{
+	uint32_t at = s->pivot_at[idx];
+
+	return key_compare(s->pivot_keys + at, s->pivot_at[idx + 1] - at, key, key_bytes);
+}
 
 /* The leaf that would hold @key: the last whose first key is <= @key, or the first. */
 static uint32_t find_leaf(const struct index_segment *s, const uint8_t *key, uint32_t key_bytes)
@@ -208,7 +307,7 @@ static uint32_t find_leaf(const struct index_segment *s, const uint8_t *key, uin
 	while (low < high) {
 		uint32_t mid = low + (high - low + 1) / 2;
 
-		if (key_compare(s->pivots[mid], s->pivot_bytes[mid], key, key_bytes) <= 0)
+		if (pivot_compare(s, mid, key, key_bytes) <= 0)
 			low = mid;
 		else
 			high = mid - 1;
@@ -237,7 +336,9 @@ int index_segment_get(struct index_segment *s, const uint8_t *key, uint32_t key_
 	err = leaf_open(&it, b.bytes);
 	if (!err)
 		err = leaf_seek(&it, key, key_bytes);
-	if (!err && (!it.valid || key_compare(it.key, it.key_bytes, key, key_bytes)))
+	/* A span whose key is spelt like @key is no point, and not in the filter. */
+	if (!err && (!it.valid || entry_is_span(&it.current) ||
+		     key_compare(it.key, it.key_bytes, key, key_bytes)))
 		err = TALOS_ERR_NOT_FOUND;
 	if (!err) {
 		*out = it.current;
@@ -289,15 +390,31 @@ static void stand(struct segment_iter *i)
 		i->it.current = i->leaf.current;
 }
 
-/* If the leaf is used up, go on to the first entry of the next. */
+static int out_of_order(const struct index_segment *s, uint32_t leaf_idx)
+{
+	talos_error("index segment %llu: leaf %u is not what comes after the one before",
+		    (unsigned long long)s->id.v, leaf_idx);
+	return TALOS_ERR_CORRUPT;
+}
+
+/*
+ * If the leaf is used up, go on to the first entry of the next. Its key must be
+ * the pivot, and come after this leaf's last: so keys ascend over all leaves,
+ * as those who merge runs rely on.
+ */
 static int roll_over(struct segment_iter *i)
 {
+	uint32_t next = i->leaf_idx + 1;
 	int err = TALOS_OK;
 
-	if (!i->leaf.valid && i->leaf_idx + 1 < i->s->l.leaf_count) {
-		err = pin_leaf(i, i->leaf_idx + 1);
+	if (!i->leaf.valid && next < i->s->l.leaf_count) {
+		if (pivot_compare(i->s, next, i->leaf.key, i->leaf.key_bytes) <= 0)
+			return out_of_order(i->s, next);
+		err = pin_leaf(i, next);
 		if (!err)
 			err = leaf_first(&i->leaf);
+		if (!err && pivot_compare(i->s, next, i->leaf.key, i->leaf.key_bytes))
+			err = out_of_order(i->s, next);
 	}
 	if (!err)
 		stand(i);
@@ -354,46 +471,112 @@ struct run_iter *index_segment_iter(struct index_segment *s)
 
 /* --- a whole segment in memory ------------------------------------------------------------------------ */
 
-/* Every entry of a leaf, in order and behind @last, which becomes its last key. */
-static int verify_leaf(const uint8_t *block, uint8_t *last, uint32_t *last_bytes, uint32_t *count)
-{
-	struct leaf_iter it;
-	uint32_t n = 0;
-	int err = leaf_open(&it, block);
+/* What a check has seen so far. */
+struct check {
+	struct layout l;
+	struct pivot_walk pivots;
+	uint8_t *filter; /* built anew from the point keys */
+	bool leaf_begins;
+	uint32_t entries, points;
+	uint8_t last[ENTRY_KEY_BYTES_MAX]; /* key of the last entry */
+	uint32_t last_bytes;
+	uint8_t span[ENTRY_KEY_BYTES_MAX]; /* key of the last span, */
+	uint32_t span_bytes;		   /* 0: none, */
+	uint64_t span_end;		   /* and where it ends */
+};
 
-	if (!err)
-		err = leaf_first(&it);
-	while (!err && it.valid) {
-		if (*last_bytes && key_compare(last, *last_bytes, it.key, it.key_bytes) >= 0)
-			return TALOS_ERR_CORRUPT;
-		memcpy(last, it.key, it.key_bytes);
-		*last_bytes = it.key_bytes;
-		n++;
-		err = leaf_next(&it);
+static int check_point(struct check *c, const struct entry *e)
+{
+	if (c->points == c->l.filter_keys)
+		return TALOS_ERR_CORRUPT;
+	c->points++;
+	filter_add(c->filter, c->l.filter_bytes, filter_hash(e->key, e->key_bytes));
+	return TALOS_OK;
+}
+
+/* Spans of an object do not overlap. */
+static int check_span(struct check *c, const struct entry *e)
+{
+	struct entry last = { .key = c->span, .key_bytes = c->span_bytes };
+
+	if (c->span_bytes && entry_same_object(&last, e) && c->span_end > entry_offset(e))
+		return TALOS_ERR_CORRUPT;
+	memcpy(c->span, e->key, e->key_bytes);
+	c->span_bytes = e->key_bytes;
+	c->span_end = entry_end(e);
+	return TALOS_OK;
+}
+
+static int check_entry(void *ctx, const struct entry *e)
+{
+	struct check *c = ctx;
+
+	if (c->leaf_begins && key_compare(c->pivots.key, c->pivots.key_bytes, e->key, e->key_bytes))
+		return TALOS_ERR_CORRUPT;
+	c->leaf_begins = false;
+	if (c->last_bytes && key_compare(c->last, c->last_bytes, e->key, e->key_bytes) >= 0)
+		return TALOS_ERR_CORRUPT;
+	memcpy(c->last, e->key, e->key_bytes);
+	c->last_bytes = e->key_bytes;
+	c->entries++;
+	return entry_is_span(e) ? check_span(c, e) : check_point(c, e);
+}
+
+/* Is the filter in the segment the one that its keys give, bit for bit? */
+static bool filter_is_right(const struct check *c, const uint8_t *blocks)
+{
+	for (uint32_t i = 0; i < c->l.filter_blocks; i++) {
+		const uint8_t *block = blocks + (size_t)i * TALOS_BLOCK_BYTES;
+		uint32_t from = i * TALOS_BLOCK_PAYLOAD;
+		uint32_t bytes = talos_min(c->l.filter_bytes - from, TALOS_BLOCK_PAYLOAD);
+
+		if (memcmp(block, c->filter + from, bytes) || !rest_is_zero(block, bytes))
+			return false;
 	}
-	if (!err && n != it.entry_count)
-		err = TALOS_ERR_CORRUPT;
-	*count += n;
-	return err;
+	return true;
+}
+
+static int check_content(struct check *c, const uint8_t *bytes)
+{
+	const uint8_t *pivots = bytes + (size_t)c->l.leaf_count * TALOS_BLOCK_BYTES;
+	struct leaf_iter it;
+	int err = TALOS_OK;
+
+	c->pivots = (struct pivot_walk){ .blocks = pivots, .block_count = c->l.pivot_blocks };
+	for (uint32_t i = 0; !err && i < c->l.leaf_count; i++) {
+		err = pivot_next(&c->pivots);
+		c->leaf_begins = true;
+		if (!err)
+			err = leaf_verify(&it, bytes + (size_t)i * TALOS_BLOCK_BYTES, check_entry,
+					  c);
+	}
+	if (err)
+		return err;
+	if (!pivots_used_up(&c->pivots) || c->entries != c->l.entry_count ||
+	    c->points != c->l.filter_keys ||
+	    !filter_is_right(c, pivots + (size_t)c->l.pivot_blocks * TALOS_BLOCK_BYTES))
+		return TALOS_ERR_CORRUPT;
+	return TALOS_OK;
 }
 
 int index_segment_verify(const void *bytes, uint32_t used_bytes, uint64_t volume_seed,
 			 const struct talos_uuid *volume, struct talos_segment_id id)
 {
-	uint32_t blocks = used_bytes / TALOS_BLOCK_BYTES, last_bytes = 0, count = 0;
-	uint8_t last[ENTRY_KEY_BYTES_MAX];
+	uint32_t blocks = used_bytes / TALOS_BLOCK_BYTES;
+	auto_free uint8_t *filter = NULL;
 	const uint8_t *p = bytes;
-	struct layout l;
+	struct check c = { 0 };
 	int err = TALOS_OK;
 
-	if (!blocks || used_bytes % TALOS_BLOCK_BYTES)
+	if (!id.v || !size_is_sound(used_bytes))
 		return TALOS_ERR_CORRUPT;
 	for (uint32_t i = 0; !err && i < blocks; i++)
 		err = check_block(p + (size_t)i * TALOS_BLOCK_BYTES, volume_seed, id, i);
 	if (!err)
 		err = decode_footer(p + (size_t)(blocks - 1) * TALOS_BLOCK_BYTES, volume, id,
-				    blocks, &l);
-	for (uint32_t i = 0; !err && i < l.leaf_count; i++)
-		err = verify_leaf(p + (size_t)i * TALOS_BLOCK_BYTES, last, &last_bytes, &count);
-	return !err && count != l.entry_count ? TALOS_ERR_CORRUPT : err;
+				    blocks, &c.l);
+	if (err)
+		return err;
+	c.filter = filter = talos_calloc(1, c.l.filter_bytes);
+	return filter ? check_content(&c, p) : TALOS_ERR_NO_MEMORY;
 }

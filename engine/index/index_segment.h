@@ -69,7 +69,7 @@ int index_segment_open(const struct index_segment_source *src,
 void index_segment_close(struct index_segment *s); /* accepts NULL */
 uint64_t index_segment_memory(const struct index_segment *s);
 
-/* As memtable_get(). */
+/* As memtable_get(), of points only: spans are found by iterators. */
 int index_segment_get(struct index_segment *s, const uint8_t *key,
 		      uint32_t key_bytes, struct entry *out,
 		      uint8_t value_buf[TALOS_INLINE_BYTES_MAX]);
@@ -79,7 +79,8 @@ struct run_iter *index_segment_iter(struct index_segment *s);
 
 /*
  * Check a whole segment in memory, as it came from a peer or the device: every
- * block's sum, the footer, key order, every entry. For fsck and for receipt.
+ * block's sum, the footer, key order, every entry, pivots, the filter bit for
+ * bit. For fsck and for receipt. TALOS_ERR_CORRUPT, _NO_MEMORY.
  */
 int index_segment_verify(const void *bytes, uint32_t used_bytes,
 			 uint64_t volume_seed, const struct talos_uuid *volume,

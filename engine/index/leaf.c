@@ -1,4 +1,14 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * Leaf blocks: keys prefix-compressed against the one before, with a restart
+ * (a whole key) every LEAF_RESTART_INTERVAL entries, so that a search halves
+ * over the restarts and then walks one interval.
+ *
+ * Reading trusts nothing: counts, offsets and lengths are checked where they
+ * are used, and a walk only ever goes forward through the block, in ascending
+ * keys, so that it ends whatever the block holds. What a walk does not meet
+ * (restarts that point astray, dirt in the gap) leaf_verify() finds.
+ */
 #include "leaf.h"
 
 #include <assert.h>
@@ -86,6 +96,9 @@ bool leaf_add(struct leaf_builder *b, const struct entry *e)
 	};
 	uint8_t *p = b->block + b->used;
 
+	assert(e->key_bytes && e->key_bytes <= ENTRY_KEY_BYTES_MAX);
+	assert(e->kind != ENTRY_VALUE || e->value_bytes <= TALOS_INLINE_BYTES_MAX);
+	assert(e->kind != ENTRY_SPAN || e->length <= UINT32_MAX);
 	if (b->used + need + restarts > TALOS_BLOCK_PAYLOAD) {
 		assert(b->entry_count);
 		return false;
@@ -142,6 +155,14 @@ static uint32_t restart_offset(const struct leaf_iter *it, uint32_t idx)
 	return le16_get(offset);
 }
 
+/* The sums of the data, 4 bytes for each block of it, lie before it in the log. */
+static bool ref_is_sound(const struct data_ref *ref)
+{
+	uint64_t blocks = ((uint64_t)ref->data_bytes + TALOS_BLOCK_BYTES - 1) / TALOS_BLOCK_BYTES;
+
+	return ref->sums_back >= blocks * sizeof(le32) && ref->sums_back <= ref->data_pos;
+}
+
 static int decode_ref(const uint8_t *body, uint32_t bytes, struct entry *e)
 {
 	struct talos_disk_ref d;
@@ -158,7 +179,7 @@ static int decode_ref(const uint8_t *body, uint32_t bytes, struct entry *e)
 	};
 	skip = le32_get(d.skip);
 	length = le32_get(d.length);
-	if (!length || skip + length > e->ref.data_bytes || e->ref.sums_back > e->ref.data_pos ||
+	if (!length || skip + length > e->ref.data_bytes || !ref_is_sound(&e->ref) ||
 	    le32_get(d.reserved))
 		return TALOS_ERR_CORRUPT;
 	if (e->kind == ENTRY_SPAN) {
@@ -196,14 +217,19 @@ static int decode_body(const uint8_t *body, uint32_t bytes, struct entry *e)
 	return TALOS_ERR_CORRUPT;
 }
 
-static bool span_is_sound(const struct entry *e)
+static bool key_is_sound(const struct entry *e)
 {
+	if (!entry_is_span(e))
+		return e->key_bytes <= TALOS_KEY_BYTES_MAX;
 	return e->key_bytes >= 9 && e->length && entry_offset(e) < ENTRY_SPAN_END &&
 	       e->length <= ENTRY_SPAN_END - entry_offset(e);
 }
 
-/* Decode the entry at @offset, whose key may continue that in it->key. */
-static int decode_at(struct leaf_iter *it, uint32_t offset)
+/*
+ * Decode the entry at @offset, whose key may continue that in it->key, and
+ * with @ordered must be greater than it.
+ */
+static int decode_at(struct leaf_iter *it, uint32_t offset, bool ordered)
 {
 	struct talos_disk_leaf_entry d;
 	uint32_t shared, own, body;
@@ -220,6 +246,9 @@ static int decode_at(struct leaf_iter *it, uint32_t offset)
 	if (d.reserved || shared > it->key_bytes || shared + own > ENTRY_KEY_BYTES_MAX ||
 	    shared + own == 0 || own + body > it->entries_end - offset)
 		return TALOS_ERR_CORRUPT;
+	if (ordered &&
+	    key_compare(it->key + shared, it->key_bytes - shared, it->block + offset, own) >= 0)
+		return TALOS_ERR_CORRUPT;
 	memcpy(it->key + shared, it->block + offset, own);
 	it->key_bytes = shared + own;
 	it->current = (struct entry){
@@ -228,7 +257,7 @@ static int decode_at(struct leaf_iter *it, uint32_t offset)
 		.kind = d.kind,
 	};
 	err = decode_body(it->block + offset + own, body, &it->current);
-	if (!err && entry_is_span(&it->current) && !span_is_sound(&it->current))
+	if (!err && !key_is_sound(&it->current))
 		err = TALOS_ERR_CORRUPT;
 	if (err)
 		return err;
@@ -240,7 +269,7 @@ static int decode_at(struct leaf_iter *it, uint32_t offset)
 static int jump(struct leaf_iter *it, uint32_t restart)
 {
 	it->key_bytes = 0;
-	return decode_at(it, restart_offset(it, restart));
+	return decode_at(it, restart_offset(it, restart), false);
 }
 
 int leaf_first(struct leaf_iter *it)
@@ -260,7 +289,7 @@ int leaf_next(struct leaf_iter *it)
 		it->valid = false;
 		return TALOS_OK;
 	}
-	return decode_at(it, it->next_offset);
+	return decode_at(it, it->next_offset, true);
 }
 
 /* Stand on the last restart whose key is < @key, or on the first one. */
@@ -305,4 +334,54 @@ int leaf_seek_span(struct leaf_iter *it, const uint8_t *key, uint32_t key_bytes)
 		err = leaf_next(it);
 	}
 	return err;
+}
+
+/* --- a whole leaf ------------------------------------------------------------------------- */
+
+static bool all_zero(const uint8_t *p, uint32_t bytes)
+{
+	while (bytes && !*p) {
+		p++;
+		bytes--;
+	}
+	return !bytes;
+}
+
+/* If the next restart is due at @offset, where an entry begins: does it hold a whole key? */
+static int meet_restart(const struct leaf_iter *it, uint32_t offset, uint32_t *restart)
+{
+	struct talos_disk_leaf_entry d;
+
+	if (*restart == it->restart_count || restart_offset(it, *restart) != offset)
+		return TALOS_OK;
+	memcpy(&d, it->block + offset, sizeof(d));
+	++*restart;
+	return le16_get(d.shared_bytes) ? TALOS_ERR_CORRUPT : TALOS_OK;
+}
+
+int leaf_verify(struct leaf_iter *it, const uint8_t *block, leaf_visit visit, void *ctx)
+{
+	uint32_t count = 0, restart = 0, offset = HEAD_BYTES;
+	int err = leaf_open(it, block);
+
+	if (!err && restart_offset(it, 0) != HEAD_BYTES)
+		err = TALOS_ERR_CORRUPT;
+	if (!err)
+		err = leaf_first(it);
+	while (!err && it->valid) {
+		err = meet_restart(it, offset, &restart);
+		if (!err)
+			err = visit(ctx, &it->current);
+		count++;
+		offset = it->next_offset;
+		if (!err)
+			err = leaf_next(it);
+	}
+	if (err)
+		return err;
+	/* Restarts that no entry began at are left over. */
+	if (count != it->entry_count || restart != it->restart_count ||
+	    !all_zero(block + offset, it->entries_end - offset))
+		return TALOS_ERR_CORRUPT;
+	return TALOS_OK;
 }

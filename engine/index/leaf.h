@@ -45,6 +45,7 @@ struct leaf_iter {
 /* Stands nowhere at first. TALOS_ERR_CORRUPT. */
 int leaf_open(struct leaf_iter *it, const uint8_t *block);
 int leaf_first(struct leaf_iter *it);
+/* Must be valid. TALOS_ERR_CORRUPT also when the next key is not greater. */
 int leaf_next(struct leaf_iter *it);
 /* The first entry with key >= @key. Past the end: invalid. */
 int leaf_seek(struct leaf_iter *it, const uint8_t *key, uint32_t key_bytes);
@@ -53,5 +54,13 @@ int leaf_seek(struct leaf_iter *it, const uint8_t *key, uint32_t key_bytes);
  * object as @key (a span key) and covers its offset.
  */
 int leaf_seek_span(struct leaf_iter *it, const uint8_t *key, uint32_t key_bytes);
+
+/* Non-zero ends the walk and is what leaf_verify() returns. */
+typedef int (*leaf_visit)(void *ctx, const struct entry *e);
+/*
+ * Check all of a leaf but its sum: entries and their order, counts, every
+ * restart, zeros in the gap; each entry is shown to @visit. @it is scratch.
+ */
+int leaf_verify(struct leaf_iter *it, const uint8_t *block, leaf_visit visit, void *ctx);
 
 #endif

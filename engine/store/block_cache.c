@@ -9,6 +9,7 @@
  */
 #include "block_cache.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 
 #include "talos/alloc.h"
@@ -19,6 +20,7 @@
 
 #define SHARDS_MAX 16u
 #define FRAMES_PER_SHARD_MIN 16u
+#define FRAMES_MAX (1u << 30) /* of a shard: indices and twice their number fit 32 bits */
 #define NO_FRAME UINT32_MAX
 
 struct frame {
@@ -73,17 +75,22 @@ static bool shard_init(struct block_cache *c, uint32_t idx)
 
 struct block_cache *block_cache_new(uint64_t budget_bytes)
 {
-	/* What a frame costs besides its bytes: itself, and its share of buckets. */
+	/* A frame costs its bytes, itself, and at most two buckets. */
 	uint64_t cost = TALOS_BLOCK_BYTES + sizeof(struct frame) + 2 * sizeof(uint32_t);
-	uint64_t frames = talos_max(budget_bytes / cost, (uint64_t)FRAMES_PER_SHARD_MIN);
-	uint32_t shards = (uint32_t)talos_min(frames / FRAMES_PER_SHARD_MIN, (uint64_t)SHARDS_MAX);
-	struct block_cache *c = talos_calloc(1, sizeof(*c) + shards * sizeof(c->shards[0]));
+	uint64_t wanted = budget_bytes / (cost * FRAMES_PER_SHARD_MIN);
+	uint32_t shards = (uint32_t)talos_min(talos_max(wanted, (uint64_t)1), (uint64_t)SHARDS_MAX);
+	struct block_cache *c;
+	uint64_t fixed = sizeof(*c) + shards * sizeof(c->shards[0]), frames = 0;
 	bool good;
 
+	/* A budget below one frame's cost caches nothing: every block goes out uncached. */
+	if (budget_bytes > fixed)
+		frames = talos_min((budget_bytes - fixed) / cost / shards, (uint64_t)FRAMES_MAX);
+	c = talos_calloc(1, fixed);
 	if (!c)
 		return NULL;
 	c->shard_count = shards;
-	c->frames_per_shard = (uint32_t)(frames / shards);
+	c->frames_per_shard = (uint32_t)frames;
 	c->bucket_mask = 1;
 	while (c->bucket_mask + 1 < c->frames_per_shard)
 		c->bucket_mask = c->bucket_mask * 2 + 1;
@@ -261,6 +268,7 @@ int block_cache_get(struct block_cache *c, struct talos_io *io, uint64_t volume_
 	uint8_t *buf;
 	int err;
 
+	assert(id.v); /* 0 marks an empty frame */
 	if (lookup(c, s, id, block_idx, out))
 		return TALOS_OK;
 	buf = talos_alloc_aligned(TALOS_BLOCK_BYTES, TALOS_BLOCK_BYTES);

@@ -5,8 +5,10 @@
  * Blocks are TALOS_BLOCK_BYTES, named by (segment id, block index), and were
  * checked against their sum before they came in. Sharded; CLOCK replacement
  * with scan resistance: a block enters unreferenced and is the first to go
- * unless it is hit again. A pinned block is never replaced; when all of a shard is pinned the block
- * is handed out uncached. Thread-safe; no device read happens under a lock.
+ * unless it is hit again. A pinned block is never replaced; when all of a shard
+ * is pinned the block is handed out uncached. The budget counts the cache's own
+ * tables; only blocks handed out uncached come on top. Thread-safe; no device
+ * read happens under a lock.
  */
 #ifndef TALOS_BLOCK_CACHE_H
 #define TALOS_BLOCK_CACHE_H
@@ -21,7 +23,7 @@ struct block_cache_stats {
 	uint64_t bytes, hits, misses, corruptions;
 };
 
-/* NULL: no memory. */
+/* NULL: no memory. A budget too small for one block caches nothing. */
 struct block_cache *block_cache_new(uint64_t budget_bytes);
 void block_cache_free(struct block_cache *c);
 

@@ -243,6 +243,12 @@ static_assert(sizeof(struct talos_disk_checkpoint) == 48, "on-disk size");
  * 0x9e3779b97f4a7c15; so each block can be read and checked alone, and never
  * passes for another. Nothing in it points out of the segment but log
  * positions.
+ *
+ * The filter is filter_keys * 10 bits, rounded up to lines of 64 bytes, laid
+ * over the payloads of its blocks. With h the key's sum (seed 0) and g its low
+ * half, the line is (h >> 32) * lines >> 32; of its bits (bit n: byte n / 8,
+ * value 1 << n % 8) six are set: each the top 9 bits of g, which is multiplied
+ * by 0x9e3779b9 (32 bits) after each.
  */
 #define TALOS_INDEX_MAGIC "TALOSIDX"
 
@@ -265,8 +271,9 @@ static_assert(sizeof(struct talos_disk_index_footer) == 64, "on-disk size");
 
 /*
  * A leaf block: le16 entry_count, le16 restart_count, entries, then
- * restart_count le16 offsets (of entries whose shared_bytes is 0), which end at
- * TALOS_BLOCK_PAYLOAD. Keys are strictly ascending. Each entry:
+ * restart_count le16 offsets (of entries whose shared_bytes is 0, ascending, the
+ * first entry among them), which end at TALOS_BLOCK_PAYLOAD; zeros in between.
+ * Keys are strictly ascending. Each entry:
  */
 struct talos_disk_leaf_entry {
 	uint8_t kind;	   /* 00 enum entry_kind of engine/index/entry.h */
@@ -290,7 +297,7 @@ struct talos_disk_ref {
 static_assert(sizeof(struct talos_disk_ref) == 32, "on-disk size");
 
 struct talos_disk_hole {
-	le64 length; /* 00 bytes; UINT64_MAX - offset at most */
+	le64 length; /* 00 bytes; 2^63 - offset at most */
 };
 static_assert(sizeof(struct talos_disk_hole) == 8, "on-disk size");
 

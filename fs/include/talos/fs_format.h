@@ -13,10 +13,12 @@
  *   COUNTER  nothing            le64: no inode number so far is >= this (inode 0)
  *   ORPHAN   inode (8, BE)      nothing: unlinked, but was open (inode 0)
  *
- * Dentry cookies are hash << 8 | seq of the name, the top bit clear: stable,
- * so they serve as directory offsets. Names with the same hash take seq 0, 1,
- * ... without gaps: one that goes while a later one stays leaves a dentry with
- * inode 0 behind. A lookup walks seq until there is no pair.
+ * A dentry's cookie is hash << 8 | seq: hash is XXH3-64 (seed 0) of the name,
+ * without its low 9 bits, 1 where that is 0; so the top bit of the cookie is
+ * clear and it is above 255. Cookies are stable, and serve as directory offsets.
+ * Names of one hash take seq 0, 1, ... without gaps: one that goes while a later
+ * one stays leaves a dentry with inode 0 and no name behind. A lookup walks seq
+ * until there is no pair.
  *
  * Invariants:
  *  - Each dentry's inode exists, and nlink counts its dentries; for a
@@ -24,6 +26,7 @@
  *  - A directory's size is the number of its names.
  *  - No bytes of DATA lie at or behind the inode's size.
  *  - An inode with nlink 0 is in the orphan list.
+ *  - A pair XATTR has an inode with TALOS_INODE_HAS_XATTR.
  */
 #ifndef TALOS_FS_FORMAT_H
 #define TALOS_FS_FORMAT_H
@@ -39,6 +42,7 @@
 #define TALOS_SYMLINK_BYTES_MAX 4095u
 #define TALOS_XATTR_BYTES_MAX 65536u
 #define TALOS_FILE_BYTES_MAX ((uint64_t)1 << 62)
+#define TALOS_LINKS_MAX 65000u
 
 enum talos_fs_kind {
 	TALOS_KIND_INODE = 1,
@@ -49,15 +53,17 @@ enum talos_fs_kind {
 	TALOS_KIND_ORPHAN = 9,
 };
 
-#define TALOS_INODE_HAS_XATTR 0x1u
+/* Flags of an inode. Unknown ones are kept as they are. */
+#define TALOS_INODE_HAS_XATTR 0x1u	/* may have xattrs; without it there are none */
+#define TALOS_INODE_HAS_CAPABILITY 0x2u /* may have security.capability */
 
 struct talos_disk_inode {
 	le32 mode;	/* 00 type and permissions, as in stat(2) */
 	le32 uid;	/* 04 */
 	le32 gid;	/* 08 */
-	le32 nlink;	/* 0c */
+	le32 nlink;	/* 0c of a directory: 2 plus its subdirectories */
 	le64 size;	/* 10 bytes; of a directory: names */
-	le64 parent;	/* 18 of a directory; else 0 */
+	le64 parent;	/* 18 of a directory (the root: itself); else 0 */
 	le64 atime_ns;	/* 20 since 1970, signed */
 	le64 mtime_ns;	/* 28 */
 	le64 ctime_ns;	/* 30 */
@@ -72,7 +78,7 @@ struct talos_disk_dentry {
 	le64 ino;	    /* 00 0: only holds the place of its seq */
 	uint8_t type;	    /* 08 DT_ value of dirent.h */
 	uint8_t name_bytes; /* 09 the name follows */
-	uint8_t reserved[6];
+	uint8_t reserved[6]; /* 0a zero */
 };
 static_assert(sizeof(struct talos_disk_dentry) == 16, "on-disk size");
 

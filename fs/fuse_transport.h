@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/* What the two halves of the libfuse transport share. Only they know libfuse. */
+#ifndef TALOS_FS_FUSE_TRANSPORT_H
+#define TALOS_FS_FUSE_TRANSPORT_H
+
+#define FUSE_USE_VERSION 314
+#include <fuse_lowlevel.h>
+#include <semaphore.h>
+
+#include "fs_private.h"
+
+struct fuse_reader; /* a thread of fuse_session.c */
+
+struct fuse_transport {
+	struct talos_fs *fs;
+	struct fuse_session *session;
+	unsigned thread_count;
+	struct fuse_reader *readers;
+	sem_t finish; /* posted by whoever ends the session */
+	bool mounted;
+	/* Of the first exchange: before INIT is answered the kernel sends nothing else. */
+	bool killpriv_offered;
+	_Atomic bool init_seen, init_answered;
+};
+
+/* --- fuse_transport.c --- */
+
+extern const struct fuse_lowlevel_ops fuse_transport_calls;
+extern const struct fs_transport_ops fuse_transport_ops;
+/* The kernel never got the answer to an open. */
+void fuse_transport_unopen(struct fuse_transport *t, uint64_t ino);
+
+/* --- fuse_session.c --- */
+
+/*
+ * The WRITE or SETATTR that this thread is at must clear set-id bits: the
+ * kernel's flag, which libfuse does not pass on.
+ */
+bool fuse_session_kills_suidgid(void);
+
+#endif

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/* Extended attributes. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/xattr.h>
+
+#include <cmocka.h>
+
+#include "fs_fake.h"
+
+#define ROOT TALOS_ROOT_INO
+
+struct one {
+	struct fs_fake f;
+	uint64_t ino;
+};
+
+static int setup(void **state)
+{
+	struct one *o = calloc(1, sizeof(*o));
+
+	fs_fake_new(&o->f, NULL);
+	assert_int_equal(fs_fake_mknod(&o->f, ROOT, "file", S_IFREG | 0644, &o->ino), 0);
+	*state = o;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct one *o = *state;
+
+	fs_fake_check(&o->f);
+	fs_fake_free(&o->f);
+	free(o);
+	return 0;
+}
+
+static int set(struct one *o, const char *name, const char *value, uint32_t flags)
+{
+	return fs_fake_setxattr(&o->f, o->ino, name, value, strlen(value), flags);
+}
+
+static int get(struct one *o, const char *name, char *buf, uint64_t room)
+{
+	uint64_t n;
+	int err = fs_fake_getxattr(&o->f, o->ino, name, buf, room, &n);
+
+	if (!err && n < room)
+		buf[n] = 0;
+	return err;
+}
+
+static void what_is_set_can_be_got_listed_and_removed(void **state)
+{
+	struct one *o = *state;
+	char buf[64];
+	uint64_t n;
+
+	assert_int_equal(get(o, "user.a", buf, sizeof(buf)), ENODATA);
+	assert_int_equal(set(o, "user.a", "one", 0), 0);
+	assert_int_equal(set(o, "trusted.b", "", 0), 0);
+	assert_int_equal(set(o, "security.c", "three", 0), 0);
+	assert_int_equal(get(o, "user.a", buf, sizeof(buf)), 0);
+	assert_string_equal(buf, "one");
+	assert_int_equal(get(o, "trusted.b", buf, sizeof(buf)), 0);
+	assert_string_equal(buf, "");
+	assert_int_equal(set(o, "user.a", "other", 0), 0);
+	assert_int_equal(get(o, "user.a", buf, sizeof(buf)), 0);
+	assert_string_equal(buf, "other");
+	assert_int_equal(fs_fake_listxattr(&o->f, o->ino, buf, sizeof(buf), &n), 0);
+	assert_int_equal(n, sizeof("security.c") + sizeof("trusted.b") + sizeof("user.a"));
+	assert_memory_equal(buf, "security.c\0trusted.b\0user.a", n);
+	assert_int_equal(fs_fake_removexattr(&o->f, o->ino, "user.a"), 0);
+	assert_int_equal(fs_fake_removexattr(&o->f, o->ino, "user.a"), ENODATA);
+	assert_int_equal(get(o, "user.a", buf, sizeof(buf)), ENODATA);
+}
+
+static void create_and_replace_mean_what_they_say(void **state)
+{
+	struct one *o = *state;
+
+	assert_int_equal(set(o, "user.a", "x", XATTR_REPLACE), ENODATA);
+	assert_int_equal(set(o, "user.a", "x", XATTR_CREATE), 0);
+	assert_int_equal(set(o, "user.a", "y", XATTR_CREATE), EEXIST);
+	assert_int_equal(set(o, "user.a", "y", XATTR_REPLACE), 0);
+}
+
+static void sizes_are_told_and_too_little_room_is_an_error(void **state)
+{
+	struct one *o = *state;
+	char buf[8];
+	uint64_t n;
+
+	assert_int_equal(set(o, "user.a", "12345", 0), 0);
+	assert_int_equal(fs_fake_getxattr(&o->f, o->ino, "user.a", NULL, 0, &n), 0);
+	assert_int_equal(n, 5);
+	assert_int_equal(get(o, "user.a", buf, 4), ERANGE);
+	assert_int_equal(get(o, "user.a", buf, 5), 0);
+	assert_int_equal(fs_fake_listxattr(&o->f, o->ino, NULL, 0, &n), 0);
+	assert_int_equal(n, 7);
+	assert_int_equal(fs_fake_listxattr(&o->f, o->ino, buf, 6, &n), ERANGE);
+	assert_int_equal(fs_fake_listxattr(&o->f, o->ino, buf, 7, &n), 0);
+}
+
+static void a_value_may_have_64_kib_and_no_more(void **state)
+{
+	struct one *o = *state;
+	char *value = malloc(TALOS_XATTR_BYTES_MAX + 1), *back = malloc(TALOS_XATTR_BYTES_MAX);
+
+	memset(value, 'v', TALOS_XATTR_BYTES_MAX + 1);
+	assert_int_equal(fs_fake_setxattr(&o->f, o->ino, "user.big", value,
+					  TALOS_XATTR_BYTES_MAX + 1, 0),
+			 E2BIG);
+	assert_int_equal(
+		fs_fake_setxattr(&o->f, o->ino, "user.big", value, TALOS_XATTR_BYTES_MAX, 0), 0);
+	assert_int_equal(
+		fs_fake_getxattr(&o->f, o->ino, "user.big", back, TALOS_XATTR_BYTES_MAX, NULL), 0);
+	assert_memory_equal(value, back, TALOS_XATTR_BYTES_MAX);
+	free(value);
+	free(back);
+}
+
+static void unknown_name_spaces_and_acls_are_refused(void **state)
+{
+	struct one *o = *state;
+	char buf[8], name[300] = "user.";
+
+	assert_int_equal(set(o, "system.posix_acl_access", "x", 0), EOPNOTSUPP);
+	assert_int_equal(get(o, "system.posix_acl_access", buf, 8), EOPNOTSUPP);
+	assert_int_equal(set(o, "other.x", "x", 0), EOPNOTSUPP);
+	assert_int_equal(set(o, "user.", "x", 0), EOPNOTSUPP);
+	memset(name + 5, 'n', 251);
+	assert_int_equal(set(o, name, "x", 0), ERANGE);
+	name[255] = 0;
+	assert_int_equal(set(o, name, "x", 0), 0);
+}
+
+static void a_question_costs_no_engine_lookup_where_nothing_was_ever_set(void **state)
+{
+	struct one *o = *state;
+	struct fs_key k = key_inode(o->ino);
+	struct inode i;
+	uint8_t value[512];
+	uint32_t n;
+	char buf[8];
+
+	assert_int_equal(talos_engine_get(o->f.e, k.b, k.n, value, sizeof(value), &n), 0);
+	assert_int_equal(inode_decode(value, n, o->ino, &i), 0);
+	assert_int_equal(i.flags, 0);
+	assert_int_equal(get(o, "security.capability", buf, 8), ENODATA);
+}
+
+static void new_content_or_a_new_owner_ends_capabilities(void **state)
+{
+	struct one *o = *state;
+	struct fs_request rq;
+	char buf[8];
+
+	for (unsigned how = 0; how < 4; how++) {
+		assert_int_equal(set(o, "user.stays", "x", 0), 0);
+		assert_int_equal(set(o, "security.capability", "cap", 0), 0);
+		assert_int_equal(get(o, "security.capability", buf, 8), 0);
+		switch (how) {
+		case 0:
+			assert_int_equal(fs_fake_write(&o->f, o->ino, 0, "w", 1), 0);
+			break;
+		case 1:
+			assert_int_equal(fs_fake_truncate(&o->f, o->ino, 0), 0);
+			break;
+		case 2:
+			rq = fs_fake_request(&o->f, FS_OP_SETATTR, o->ino);
+			rq.flags = FS_SET_UID;
+			assert_int_equal(fs_fake_run(&o->f, &rq), 0);
+			break;
+		default:
+			assert_int_equal(fs_fake_fallocate(&o->f, o->ino, 0, 0, 100), 0);
+			break;
+		}
+		assert_int_equal(get(o, "security.capability", buf, 8), ENODATA);
+		assert_int_equal(get(o, "user.stays", buf, 8), 0);
+	}
+}
+
+static void they_go_with_their_file_however_many_there_are(void **state)
+{
+	struct one *o = *state;
+	char name[64];
+
+	for (unsigned i = 0; i < 500; i++) {
+		snprintf(name, sizeof(name), "user.with-a-rather-long-name-%u", i);
+		assert_int_equal(set(o, name, "value", 0), 0);
+	}
+	assert_true(fs_fake_pairs_of(&o->f, o->ino) > 500);
+	assert_int_equal(fs_fake_unlink(&o->f, ROOT, "file"), 0);
+	assert_int_equal(fs_fake_pairs_of(&o->f, o->ino), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+		T(what_is_set_can_be_got_listed_and_removed),
+		T(create_and_replace_mean_what_they_say),
+		T(sizes_are_told_and_too_little_room_is_an_error),
+		T(a_value_may_have_64_kib_and_no_more),
+		T(unknown_name_spaces_and_acls_are_refused),
+		T(a_question_costs_no_engine_lookup_where_nothing_was_ever_set),
+		T(new_content_or_a_new_owner_ends_capabilities),
+		T(they_go_with_their_file_however_many_there_are),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
