@@ -205,6 +205,7 @@ static int start_replication(struct daemon *d, char *why)
 		.engine = d->engine,
 		.listen = d->o.listen,
 		.primary = d->o.primary,
+		.transport = d->o.transport,
 		.insecure = d->o.insecure,
 		.peer_timeout_ns = d->o.timeout_ns,
 		.event = on_event,

@@ -20,6 +20,7 @@
 struct mount_options {
 	const char *image, *mountpoint; /* absolute */
 	const char *listen, *primary;
+	enum talos_transport transport;
 	bool insecure, read_only, foreground, debug, nonempty;
 	uint64_t timeout_ns, cache_bytes, l0_bytes, commit_ns;
 	unsigned threads;

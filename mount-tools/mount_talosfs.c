@@ -26,6 +26,7 @@ static const char usage_text[] =
 	"                   listen=HOST:PORT   where other nodes reach this one\n"
 	"                   primary=HOST:PORT  follow this primary: a backup\n"
 	"                   timeout=TIME       a peer silent for so long is away (5s)\n"
+	"                   transport=NAME     auto, tcp or rdma (auto)\n"
 	"                   insecure           listen on other addresses than loopback\n"
 	"                   cache=SIZE         memory for index blocks (64M)\n"
 	"                   l0=SIZE            memory for the newest index entries\n"
@@ -41,6 +42,23 @@ static const char usage_text[] =
 
 /* --- options ------------------------------------------------------------------------------- */
 
+static bool take_transport(struct mount_options *o, const char *name)
+{
+	static const char *const names[] = {
+		[TALOS_TRANSPORT_AUTO] = "auto",
+		[TALOS_TRANSPORT_TCP] = "tcp",
+		[TALOS_TRANSPORT_RDMA] = "rdma",
+	};
+
+	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(names[i], name) != 0)
+			continue;
+		o->transport = (enum talos_transport)i;
+		return true;
+	}
+	return false;
+}
+
 static bool take_value(struct mount_options *o, const char *name, const char *value)
 {
 	if (!strcmp(name, "listen"))
@@ -55,6 +73,8 @@ static bool take_value(struct mount_options *o, const char *name, const char *va
 		return option_size(value, &o->cache_bytes);
 	else if (!strcmp(name, "l0"))
 		return option_size(value, &o->l0_bytes);
+	else if (!strcmp(name, "transport"))
+		return take_transport(o, value);
 	else if (!strcmp(name, "threads"))
 		return (o->threads = (unsigned)strtoul(value, NULL, 10)) > 0 && o->threads <= 256;
 	return true;
@@ -105,8 +125,8 @@ static bool take_flag(struct mount_options *o, const char *name)
 
 static bool take_options(struct mount_options *o, char *text)
 {
-	static const char *const valued[] = { "listen", "primary", "timeout", "commit",
-					      "cache",	"l0",	   "threads", NULL };
+	static const char *const valued[] = { "listen", "primary", "timeout",	"commit", "cache",
+					      "l0",	"threads", "transport", NULL };
 
 	for (char *save, *name = strtok_r(text, ",", &save); name;
 	     name = strtok_r(NULL, ",", &save)) {

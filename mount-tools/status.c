@@ -60,6 +60,22 @@ static void set_bool(json_t *o, const char *name, bool v)
 	json_object_set_new(o, name, json_boolean(v));
 }
 
+static json_t *link_json(const struct talos_link_status *l)
+{
+	json_t *o = json_object();
+
+	set_text(o, "transport", l->transport);
+	set_text(o, "device", l->device);
+	set_int(o, "path_mtu", l->path_mtu);
+	set_int(o, "queue_depth", l->queue_depth);
+	set_int(o, "sent_bytes", l->sent_bytes);
+	set_int(o, "received_bytes", l->received_bytes);
+	set_int(o, "sent_messages", l->sent_messages);
+	set_int(o, "received_messages", l->received_messages);
+	set_int(o, "retries", l->retries);
+	return o;
+}
+
 static json_t *peer_json(const struct talos_peer_status *p)
 {
 	json_t *o = json_object();
@@ -73,7 +89,7 @@ static json_t *peer_json(const struct talos_peer_status *p)
 	set_int(o, "applied", p->applied);
 	set_int(o, "lag_bytes", p->lag_bytes);
 	set_int(o, "lag_ms", p->lag_ms);
-	set_int(o, "sent_bytes", p->sent_bytes);
+	json_object_set_new(o, "link", link_json(&p->link));
 	set_int(o, "copy_done_bytes", p->copy_done_bytes);
 	set_int(o, "copy_total_bytes", p->copy_total_bytes);
 	set_int(o, "away_ms", p->away_ms);
@@ -95,7 +111,7 @@ static json_t *repl_json(const struct talos_repl_status *r)
 	set_int(o, "committed", r->committed);
 	set_int(o, "lag_bytes", r->lag_bytes);
 	set_int(o, "lag_ms", r->lag_ms);
-	set_int(o, "received_bytes", r->received_bytes);
+	json_object_set_new(o, "link", link_json(&r->link));
 	set_int(o, "copy_done_bytes", r->copy_done_bytes);
 	set_int(o, "copy_total_bytes", r->copy_total_bytes);
 	set_int(o, "higher_epoch", r->higher_epoch);
@@ -211,23 +227,34 @@ static bool is_true(const json_t *o, const char *name)
 	return json_is_true(json_object_get(o, name));
 }
 
+/* "rdma over rxe0, path MTU 1024" */
+static const char *link_text(const json_t *l, char out[96])
+{
+	if (*text_of(l, "device"))
+		snprintf(out, 96, "%s over %s, path MTU %" PRIu64, text_of(l, "transport"),
+			 text_of(l, "device"), int_of(l, "path_mtu"));
+	else
+		snprintf(out, 96, "%s", text_of(l, "transport"));
+	return out;
+}
+
 static void print_peer(const json_t *p)
 {
-	char lag[32];
+	char lag[32], link[96];
 
 	printf("  %-22s %.8s  %-11s %-11s", text_of(p, "address"), text_of(p, "replica"),
 	       text_of(p, "state"), is_true(p, "in_sync") ? "in-sync" : "not in sync");
 	if (!strcmp(text_of(p, "state"), "away"))
 		printf("  for %.1f s\n", (double)int_of(p, "away_ms") / 1000);
 	else
-		printf("  lag %s, %" PRIu64 " ms\n", size_text(int_of(p, "lag_bytes"), lag),
-		       int_of(p, "lag_ms"));
+		printf("  lag %s, %" PRIu64 " ms; %s\n", size_text(int_of(p, "lag_bytes"), lag),
+		       int_of(p, "lag_ms"), link_text(json_object_get(p, "link"), link));
 }
 
 static void print_replication(const json_t *status, const json_t *r)
 {
 	const json_t *peers = json_object_get(r, "peers"), *p;
-	char lag[32];
+	char lag[32], link[96];
 	size_t i;
 
 	printf("policy:    %s, fsync waits for this device and the memory of in-sync backups\n",
@@ -237,7 +264,8 @@ static void print_replication(const json_t *status, const json_t *r)
 	if (!strcmp(text_of(status, "role"), "backup"))
 		printf("primary:   %s, %s, %s; lag %s, %" PRIu64 " ms\n",
 		       *text_of(r, "primary") ? text_of(r, "primary") : "none given",
-		       is_true(r, "connected") ? "connected" : "not connected",
+		       is_true(r, "connected") ? link_text(json_object_get(r, "link"), link)
+					       : "not connected",
 		       is_true(r, "in_sync") ? "in-sync" : "not in sync",
 		       size_text(int_of(r, "lag_bytes"), lag), int_of(r, "lag_ms"));
 	if (json_array_size(peers))

@@ -410,13 +410,28 @@ static int follower_step(struct talos_repl *r)
 	return err ? err : tell_progress(r);
 }
 
+/* For status(): only this thread may ask the connection. */
+static void note_link(struct talos_repl *r)
+{
+	struct follower *f = &r->follower;
+	struct transport_info link;
+
+	if (repl_now(r) - f->link_noted_ns < ASK_NS)
+		return;
+	f->link_noted_ns = repl_now(r);
+	f->conn->ops->info(f->conn, &link);
+	talos_mutex_lock(&r->lock);
+	r->link = link;
+	talos_mutex_unlock(&r->lock);
+}
+
 static int serve_connection(struct talos_repl *r)
 {
 	struct follower *f = &r->follower;
-	uint64_t sent, received;
 	int err = TALOS_OK;
 
 	f->heard_ns = repl_now(r);
+	f->link_noted_ns = 0;
 	while (!err && !f->stop) {
 		struct transport_event ev;
 		uint64_t timeout =
@@ -434,10 +449,7 @@ static int serve_connection(struct talos_repl *r)
 			err = follower_step(r);
 		if (!err && repl_now(r) - f->heard_ns > r->timeout_ns)
 			err = TALOS_ERR_TIMEOUT;
-		f->conn->ops->count(f->conn, &sent, &received);
-		talos_mutex_lock(&r->lock);
-		r->received_bytes = received;
-		talos_mutex_unlock(&r->lock);
+		note_link(r);
 	}
 	return err;
 }
@@ -522,8 +534,8 @@ static int introduce(struct talos_repl *r)
 static int connect_once(struct talos_repl *r)
 {
 	struct follower *f = &r->follower;
-	int err = transport_tcp_connect(r->primary, talos_min(r->timeout_ns, TALOS_NS_PER_SEC),
-					&f->conn);
+	int err = transport_connect(r->primary, &r->transport,
+				    talos_min(r->timeout_ns, TALOS_NS_PER_SEC), &f->conn);
 
 	if (err) {
 		repl_say(r, "cannot reach %s: %s", r->primary, talos_strerror(err));

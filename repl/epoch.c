@@ -54,7 +54,7 @@ int epoch_ask(struct talos_repl *r, const char *address, enum wire_hello_kind ki
 	struct talos_wire_hello hello;
 	struct transport_event ev;
 	struct transport_conn *c;
-	int err = transport_tcp_connect(address, timeout_ns, &c);
+	int err = transport_connect(address, &r->transport, timeout_ns, &c);
 
 	if (err)
 		return err;

@@ -149,6 +149,21 @@ static bool look_at(struct talos_repl *r, struct visitor *v)
 	return true;
 }
 
+/* Wait a moment for somebody, at one of the transports' doors. */
+static void open_door(struct talos_repl *r, struct transport_listener *l, struct visitor *visitors,
+		      unsigned *count)
+{
+	uint64_t wait_ns = (*count ? 5 : 50) * TALOS_NS_PER_MS / r->listener_count;
+	struct transport_conn *c;
+
+	if (l->ops->accept(l, wait_ns, &c))
+		return;
+	if (*count == VISITORS_MAX)
+		c->ops->close(c);
+	else
+		visitors[(*count)++] = (struct visitor){ c, repl_now(r) };
+}
+
 static void *listener_main(void *arg)
 {
 	struct talos_repl *r = arg;
@@ -156,15 +171,8 @@ static void *listener_main(void *arg)
 	unsigned count = 0;
 
 	while (!r->stopping) {
-		struct transport_conn *c;
-
-		if (!r->listener->ops->accept(r->listener, (count ? 5 : 50) * TALOS_NS_PER_MS,
-					      &c)) {
-			if (count == VISITORS_MAX)
-				c->ops->close(c);
-			else
-				visitors[count++] = (struct visitor){ c, repl_now(r) };
-		}
+		for (unsigned i = 0; i < r->listener_count; i++)
+			open_door(r, r->listeners[i], visitors, &count);
 		for (unsigned i = 0; i < count;)
 			if (look_at(r, &visitors[i]))
 				visitors[i] = visitors[--count];
@@ -176,18 +184,26 @@ static void *listener_main(void *arg)
 	return NULL;
 }
 
+static void close_listeners(struct talos_repl *r)
+{
+	while (r->listener_count) {
+		struct transport_listener *l = r->listeners[--r->listener_count];
+
+		l->ops->close(l);
+	}
+}
+
 int listener_start(struct talos_repl *r)
 {
 	int err;
 
 	if (!r->listen[0])
 		return TALOS_OK;
-	err = transport_tcp_listen(r->listen, r->o.insecure, &r->listener);
+	err = transport_listen(r->listen, &r->transport, r->listeners, &r->listener_count);
 	if (err)
 		return err;
 	if (pthread_create(&r->listener_thread, NULL, listener_main, r)) {
-		r->listener->ops->close(r->listener);
-		r->listener = NULL;
+		close_listeners(r);
 		return TALOS_ERR_SYSTEM;
 	}
 	r->listener_started = true;
@@ -199,6 +215,6 @@ void listener_stop(struct talos_repl *r)
 	if (!r->listener_started)
 		return;
 	pthread_join(r->listener_thread, NULL);
-	r->listener->ops->close(r->listener);
+	close_listeners(r);
 	r->listener_started = false;
 }

@@ -122,33 +122,39 @@ static int hook_index_wait(void *ctx, const struct talos_segment_id *ids, uint32
 	return wait_for(ctx, index_is_stored, &w);
 }
 
-static bool queues_have_room(struct talos_repl *r, void *arg)
+static bool there_is_room(struct talos_repl *r, void *arg)
 {
 	(void)arg;
 	for (unsigned i = 0; i < SESSIONS_MAX; i++)
-		if (r->sessions[i] && r->sessions[i]->queue_count >= SHIPMENTS_MAX)
+		if (r->sessions[i] && r->sessions[i]->queue_count >= SHIP_QUEUE_MAX)
 			return false;
-	return true;
+	return shipment_is_free(&r->shipments);
 }
 
 static int hook_index_built(void *ctx, struct talos_segment_id id, const void *bytes,
 			    uint32_t used_bytes, uint64_t sum)
 {
 	struct talos_repl *r = ctx;
-	struct shipment *s;
-	int err = wait_for(r, queues_have_room, NULL);
+	struct shipment *s = NULL;
+	int err = TALOS_OK;
 
+	while (!err && !s) {
+		err = wait_for(r, there_is_room, NULL);
+		if (!err)
+			s = shipment_take(&r->shipments); /* unless somebody was faster */
+	}
 	if (err)
 		return err;
-	s = shipment_new(false, id.v, sum, bytes, used_bytes);
-	if (!s)
-		return TALOS_ERR_NO_MEMORY;
+	s->name = id.v;
+	s->sum = sum;
+	s->bytes = used_bytes;
+	memcpy(s->data, bytes, used_bytes);
 	talos_mutex_lock(&r->lock);
 	for (unsigned i = 0; i < SESSIONS_MAX; i++) {
 		struct session *to = r->sessions[i];
 
 		/* One that is copying gets what its seed names, and asks for the rest. */
-		if (!to || to->seeding || to->queue_count >= SHIPMENTS_MAX)
+		if (!to || to->seeding || to->queue_count >= SHIP_QUEUE_MAX)
 			continue;
 		s->refs++;
 		to->queue[to->queue_count++] = s;
@@ -172,9 +178,13 @@ int primary_start(struct talos_repl *r)
 {
 	struct talos_repl_hook hook = primary_hook;
 	struct talos_log_state s;
+	struct talos_engine_stats stats;
 	bool any = false;
 	int err = insync_load(r);
 
+	talos_engine_stats(r->engine, &stats);
+	if (!err)
+		err = shipment_pool_open(&r->shipments, stats.segment_bytes);
 	if (err)
 		return err;
 	talos_engine_log_state(r->engine, &s);

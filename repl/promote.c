@@ -30,7 +30,7 @@ static bool ask_to_step_down(struct talos_repl *r, uint64_t epoch)
 	uint64_t until = repl_now(r) + 2 * TALOS_NS_PER_SEC;
 	bool stopped = false;
 
-	if (!r->primary[0] || transport_tcp_connect(r->primary, TALOS_NS_PER_SEC, &c))
+	if (!r->primary[0] || transport_connect(r->primary, &r->transport, TALOS_NS_PER_SEC, &c))
 		return false;
 	epoch_fill_hello(r, WIRE_HELLO_NOTICE, &hello);
 	hello.epoch = le64_from(epoch);

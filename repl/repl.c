@@ -64,6 +64,10 @@ int talos_repl_start(const struct talos_repl_options *o, struct talos_repl **out
 	r->o = *o;
 	r->timeout_ns = o->peer_timeout_ns ? o->peer_timeout_ns : PEER_TIMEOUT_DEFAULT_NS;
 	r->policy = TALOS_POLICY_CONSISTENT;
+	r->transport = (struct transport_options){
+		.kind = (enum transport_kind)o->transport,
+		.any_address = o->insecure,
+	};
 	snprintf(r->listen, sizeof(r->listen), "%s", o->listen ? o->listen : "");
 	snprintf(r->primary, sizeof(r->primary), "%s", o->primary ? o->primary : "");
 	talos_mutex_init(&r->node, TALOS_LOCK_REPL_NODE);
@@ -154,6 +158,7 @@ void talos_repl_stop(struct talos_repl *r)
 	/* Whoever waited in the hook was turned away, since r->stopping is set. */
 	if (r->hook_set)
 		talos_engine_set_hook(r->engine, &stopped_hook);
+	shipment_pool_close(&r->shipments);
 	talos_cond_fini(&r->changed);
 	talos_mutex_fini(&r->lock);
 	talos_mutex_fini(&r->node);
@@ -225,10 +230,25 @@ static uint64_t lag_ms(uint64_t behind_ns, uint64_t end_ns, uint64_t behind_byte
 	return (end_ns - behind_ns) / TALOS_NS_PER_MS;
 }
 
+static void fill_link(const struct transport_info *i, struct talos_link_status *out)
+{
+	*out = (struct talos_link_status){
+		.transport = i->name ? i->name : "",
+		.path_mtu = i->path_mtu,
+		.queue_depth = i->queue_depth,
+		.sent_bytes = i->sent_bytes,
+		.received_bytes = i->received_bytes,
+		.sent_messages = i->sent_messages,
+		.received_messages = i->received_messages,
+		.retries = i->retries,
+	};
+	memcpy(out->device, i->device, sizeof(out->device));
+}
+
 static void fill_peer(struct talos_repl *r, const struct member *m,
 		      const struct talos_engine_stats *s, struct talos_peer_status *p)
 {
-	uint64_t received;
+	struct transport_info link;
 
 	*p = (struct talos_peer_status){
 		.replica = m->replica,
@@ -242,7 +262,8 @@ static void fill_peer(struct talos_repl *r, const struct member *m,
 	p->lag_ms = lag_ms(m->applied_wall_ns, s->applied_wall_ns, p->lag_bytes);
 	memcpy(p->address, m->address, sizeof(p->address));
 	if (m->session) {
-		m->session->conn->ops->count(m->session->conn, &p->sent_bytes, &received);
+		m->session->conn->ops->info(m->session->conn, &link);
+		fill_link(&link, &p->link);
 		p->copy_done_bytes = m->session->copy_done;
 		p->copy_total_bytes = m->session->copy_total;
 	} else if (m->away_since_ns) {
@@ -301,9 +322,9 @@ void talos_repl_status(struct talos_repl *r, struct talos_repl_status *out)
 		.committed = r->committed,
 		.copy_done_bytes = r->copy_done,
 		.copy_total_bytes = r->copy_total,
-		.received_bytes = r->received_bytes,
 		.higher_epoch = r->higher_epoch,
 	};
+	fill_link(&r->link, &out->link);
 	memcpy(out->listen, r->listen, sizeof(out->listen));
 	memcpy(out->primary, r->primary, sizeof(out->primary));
 	memcpy(out->deposed_by, r->deposed_by, sizeof(out->deposed_by));

@@ -40,20 +40,24 @@
 #define COMMIT_INTERVAL_NS (10 * TALOS_NS_PER_MS)
 #define IN_SYNC_WINDOW_BYTES (4ull << 20)
 #define LOG_IN_FLIGHT_MAX (8ull << 20)
-#define SHIPMENTS_MAX 8u
+#define SHIPMENTS_MAX 12u /* at a time, of all sessions */
+#define SHIP_QUEUE_MAX 8u  /* of one session */
 #define BULK_REGIONS 2u
 
 /* A segment on its way to a backup; counted, since several sessions share one. */
 struct shipment {
-	_Atomic uint32_t refs;
-	bool is_log; /* of a first copy */
+	_Atomic uint32_t refs; /* 0: free */
+	bool is_log;	       /* of a first copy */
 	uint64_t name, sum;
 	uint32_t bytes;
-	uint8_t data[];
+	uint8_t *data; /* [segment_bytes], const */
 };
-struct shipment *shipment_new(bool is_log, uint64_t name, uint64_t sum, const void *bytes,
-			      uint32_t n);
-void shipment_unref(struct shipment *s);
+
+struct shipment_pool {
+	uint8_t *memory; /* NULL: not opened */
+	uint32_t segment_bytes;
+	struct shipment all[SHIPMENTS_MAX];
+};
 
 /* A backup that belongs to the volume. Guarded by repl.lock. */
 struct member {
@@ -106,7 +110,7 @@ struct session {
 	uint32_t bulk[BULK_REGIONS];
 	uint32_t bulk_bytes;
 	uint32_t bulk_count; /* free ones, at the front */
-	struct shipment *queue[SHIPMENTS_MAX + 2]; /* guarded by r->lock */
+	struct shipment *queue[SHIP_QUEUE_MAX + 2]; /* guarded by r->lock */
 	uint32_t queue_count;			    /* guarded by r->lock */
 	struct shipment *current;		    /* being written; changes under r->lock */
 	uint32_t current_offset, current_region;
@@ -131,7 +135,7 @@ struct follower {
 	uint32_t bulk_region[BULK_REGIONS];
 	uint32_t bulk_bytes;
 	uint64_t offered_to; /* log segments below it are offered, or passed */
-	uint64_t heard_ns, told_ns, asked_ns;
+	uint64_t heard_ns, told_ns, asked_ns, link_noted_ns;
 	bool copying;
 	struct talos_wire_seed seed;
 	struct talos_wire_doorbell doorbell;
@@ -166,16 +170,20 @@ struct talos_repl {
 	bool connected, ready, catching_up;
 	uint32_t notes; /* TALOS_NOTE_ bits that stand against a promotion, as on the device */
 	uint64_t primary_end, primary_end_wall_ns, primary_heard_ns;
-	uint64_t copy_done, copy_total, received_bytes;
+	uint64_t copy_done, copy_total;
+	struct transport_info link; /* to the primary */
 	char old_primary[72]; /* after a promotion: to be told of the new epoch */
 	bool notice_acked;
 
 	_Atomic bool stopping, leading, blocked, deposed;
 	_Atomic uint64_t log_end;
-	struct transport_listener *listener;
+	struct transport_options transport; /* const after start */
+	struct transport_listener *listeners[TRANSPORT_LISTENERS_MAX];
+	unsigned listener_count;
 	pthread_t listener_thread, keeper_thread;
 	bool listener_started, keeper_started;
 	struct follower follower;
+	struct shipment_pool shipments; /* of a primary */
 	bool hook_set;
 };
 
@@ -214,11 +222,29 @@ void *keeper_main(void *arg);
 /* A higher epoch exists at @who: stop acknowledging, for good. */
 void primary_step_down(struct talos_repl *r, uint64_t epoch, const char *who);
 
+/* --- shipment.c: any thread -------------------------------------------------------------- */
+
+int shipment_pool_open(struct shipment_pool *p, uint32_t segment_bytes);
+void shipment_pool_close(struct shipment_pool *p); /* none may be in use; accepts one not opened */
+bool shipment_is_free(const struct shipment_pool *p);
+/* With one reference, and room for segment_bytes. NULL: all are in use. */
+struct shipment *shipment_take(struct shipment_pool *p);
+void shipment_unref(struct shipment *s); /* accepts NULL */
+void shipment_memory(const struct shipment_pool *p, const void **out_base, uint64_t *out_bytes);
+
+/* --- seed.c: 1: progress, 0: nothing to do now, or an error ---------------------------------- */
+
+int seed_begin(struct session *s);
+int seed_step(struct session *s);
+
 /* --- session.c ------------------------------------------------------------------------------ */
 
 /* Serve a backup that has said hello; the connection is taken over. */
 int session_attach(struct talos_repl *r, struct transport_conn *conn,
 		   const struct talos_wire_hello *hello);
+int session_send(struct session *s, uint8_t type, const void *bytes, uint32_t n);
+/* The backup's memory holds the log before @pos. */
+void session_note_acked(struct session *s, uint64_t pos);
 void session_stop_all(struct talos_repl *r);
 void session_join_ended(struct talos_repl *r);
 

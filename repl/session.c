@@ -16,31 +16,6 @@
 #define BULK_COOKIE UINT64_MAX
 #define LOG_COOKIE 0
 
-/* --- shipments --------------------------------------------------------------------------- */
-
-struct shipment *shipment_new(bool is_log, uint64_t name, uint64_t sum, const void *bytes,
-			      uint32_t n)
-{
-	struct shipment *s = talos_malloc(sizeof(*s) + n);
-
-	if (!s)
-		return NULL;
-	s->refs = 1;
-	s->is_log = is_log;
-	s->name = name;
-	s->sum = sum;
-	s->bytes = n;
-	if (bytes)
-		memcpy(s->data, bytes, n);
-	return s;
-}
-
-void shipment_unref(struct shipment *s)
-{
-	if (s && --s->refs == 0)
-		talos_free(s);
-}
-
 /* --- what the others may know -------------------------------------------------------------- */
 
 static struct member *member_locked(struct session *s)
@@ -60,8 +35,7 @@ static void set_state(struct session *s, enum talos_peer_state state)
 		repl_event(s->r, TALOS_REPL_WRITABLE);
 }
 
-/* The backup's memory holds the log before @pos. */
-static void note_acked(struct session *s, uint64_t pos)
+void session_note_acked(struct session *s, uint64_t pos)
 {
 	struct talos_repl *r = s->r;
 	struct member *m;
@@ -82,7 +56,7 @@ static void note_acked(struct session *s, uint64_t pos)
 		repl_event(r, TALOS_REPL_WRITABLE);
 }
 
-static int send_message(struct session *s, uint8_t type, const void *bytes, uint32_t n)
+int session_send(struct session *s, uint8_t type, const void *bytes, uint32_t n)
 {
 	return s->conn->ops->send(s->conn, type, bytes, n);
 }
@@ -151,28 +125,27 @@ static int take_stored(struct session *s, const struct talos_wire_segment *d)
 	return TALOS_OK;
 }
 
-/* The backup asks for an index segment by name. When the queue is full it will ask again. */
+/* The backup asks for an index segment by name. When there is no room it will ask again. */
 static int take_request(struct session *s, const struct talos_wire_segment *d)
 {
 	struct talos_segment_id id = { le64_get(d->name) };
-	struct talos_engine_stats stats;
 	struct shipment *ship;
 	int err;
 
-	talos_engine_stats(s->r->engine, &stats);
-	ship = shipment_new(false, id.v, 0, NULL, stats.segment_bytes);
+	ship = shipment_take(&s->r->shipments);
 	if (!ship)
-		return TALOS_ERR_NO_MEMORY;
+		return TALOS_OK;
+	ship->name = id.v;
 	err = talos_engine_index_read(s->r->engine, id, ship->data, &ship->bytes, &ship->sum);
 	if (err == TALOS_ERR_NOT_FOUND) {
 		struct talos_wire_segment gone = { .epoch = d->epoch, .name = d->name };
 
 		shipment_unref(ship);
-		return send_message(s, WIRE_INDEX_GONE, &gone, sizeof(gone));
+		return session_send(s, WIRE_INDEX_GONE, &gone, sizeof(gone));
 	}
 	if (!err) {
 		talos_mutex_lock(&s->r->lock);
-		if (s->queue_count < SHIPMENTS_MAX) {
+		if (s->queue_count < SHIP_QUEUE_MAX) {
 			s->queue[s->queue_count++] = ship;
 			ship = NULL;
 		}
@@ -187,7 +160,7 @@ static int take_step_down(struct session *s, const struct talos_wire_epoch *d)
 	struct talos_wire_epoch answer = { .epoch = d->epoch };
 
 	primary_step_down(s->r, le64_get(d->epoch), s->address);
-	send_message(s, WIRE_EPOCH, &answer, sizeof(answer));
+	session_send(s, WIRE_EPOCH, &answer, sizeof(answer));
 	return TALOS_ERR_STALE_EPOCH;
 }
 
@@ -238,7 +211,7 @@ static void take_written(struct session *s, const struct transport_event *ev)
 	if (!s->writes)
 		s->writes_last = &s->writes;
 	s->in_flight -= w->pin.n;
-	note_acked(s, w->end);
+	session_note_acked(s, w->end);
 	write_done(s, w);
 }
 
@@ -370,7 +343,7 @@ static int announce(struct session *s, const struct shipment *ship)
 		.region = le32_from(s->current_region),
 	};
 
-	return send_message(s, ship->is_log ? WIRE_SEED_LOG : WIRE_INDEX, &d, sizeof(d));
+	return session_send(s, ship->is_log ? WIRE_SEED_LOG : WIRE_INDEX, &d, sizeof(d));
 }
 
 /* The current shipment is written: it waits for the backup's word. */
@@ -419,116 +392,10 @@ static int pump_shipments(struct session *s)
 	err = s->conn->ops->write(s->conn, s->current_region, s->current_offset,
 				  s->current->data + s->current_offset, n, BULK_COOKIE);
 	if (err)
-		return err;
+		return err == TALOS_ERR_AGAIN ? 0 : err;
 	s->current_offset += n;
 	if (s->current_offset == s->current->bytes)
 		err = finish_current(s);
-	return err ? err : 1;
-}
-
-/* --- first copy ---------------------------------------------------------------------------------------------- */
-
-static int send_seed(struct session *s, uint8_t type)
-{
-	struct talos_wire_seed d = {
-		.epoch = le64_from(s->seed.epoch),
-		.device_bytes = le64_from(s->seed.device_bytes),
-		.l0_bytes = le64_from(s->seed.l0_bytes),
-		.checkpoint = le64_from(s->seed.checkpoint.v),
-		.end = le64_from(s->seed.end.v),
-		.log_first = le64_from(s->seed.log_first),
-		.total_bytes = le64_from(s->copy_total),
-		.segment_bytes = le32_from(s->seed.segment_bytes),
-	};
-
-	memcpy(d.volume, s->seed.volume.b, sizeof(d.volume));
-	return send_message(s, type, &d, sizeof(d));
-}
-
-static int seed_begin(struct session *s)
-{
-	uint64_t logs, total;
-	int err = talos_engine_seed_pin(s->r->engine, &s->seed);
-
-	if (err)
-		return err;
-	s->seed_segment = s->seed.log_first;
-	logs = s->seed.end.v - s->seed.log_first * s->seed.segment_bytes;
-	total = logs + (uint64_t)s->seed.index_count * s->seed.segment_bytes;
-	talos_mutex_lock(&s->r->lock);
-	s->copy_total = total;
-	s->seeding = true;
-	talos_mutex_unlock(&s->r->lock);
-	return send_seed(s, WIRE_SEED_BEGIN);
-}
-
-/* The next segment of the copy, or NULL when all have been taken. */
-static int seed_next(struct session *s, struct shipment **out)
-{
-	uint64_t from = s->seed_segment * s->seed.segment_bytes;
-	struct shipment *ship;
-	int err = TALOS_OK;
-
-	*out = NULL;
-	if (s->seed_index == s->seed.index_count && from >= s->seed.end.v)
-		return TALOS_OK;
-	ship = shipment_new(true, s->seed_segment, 0, NULL, s->seed.segment_bytes);
-	if (!ship)
-		return TALOS_ERR_NO_MEMORY;
-	if (s->seed_index < s->seed.index_count) {
-		struct talos_segment_id id = s->seed.index_ids[s->seed_index++];
-
-		ship->is_log = false;
-		ship->name = id.v;
-		err = talos_engine_index_read(s->r->engine, id, ship->data, &ship->bytes,
-					      &ship->sum);
-	} else {
-		uint64_t left = s->seed.end.v - from;
-
-		err = talos_log_read(s->r->engine, talos_pos(from), ship->data,
-				     (uint32_t)talos_min(left, (uint64_t)s->seed.segment_bytes),
-				     &ship->bytes);
-		s->seed_segment++;
-	}
-	if (err)
-		shipment_unref(ship);
-	else
-		*out = ship;
-	return err;
-}
-
-static bool nothing_unstored(const struct session *s)
-{
-	for (unsigned i = 0; i < BULK_REGIONS; i++)
-		if (s->unstored[i])
-			return false;
-	return !s->current && !s->queue_count;
-}
-
-static int seed_step(struct session *s)
-{
-	struct shipment *ship;
-	int err;
-
-	if (s->queue_count || !s->bulk_count)
-		return 0;
-	err = seed_next(s, &ship);
-	if (err)
-		return err;
-	if (ship) {
-		talos_mutex_lock(&s->r->lock);
-		s->queue[s->queue_count++] = ship;
-		talos_mutex_unlock(&s->r->lock);
-		return 1;
-	}
-	if (!nothing_unstored(s))
-		return 0;
-	err = send_seed(s, WIRE_SEED_END);
-	s->sent = s->target = s->seed.end.v;
-	note_acked(s, s->seed.end.v); /* all of it is on the backup's device */
-	talos_mutex_lock(&s->r->lock);
-	s->seeding = false;
-	talos_mutex_unlock(&s->r->lock);
 	return err ? err : 1;
 }
 
@@ -564,7 +431,7 @@ static int ring(struct session *s)
 	};
 	s->told_committed = committed;
 	s->told_ns = now;
-	return send_message(s, WIRE_DOORBELL, &d, sizeof(d)) ? TALOS_ERR_CLOSED : 1;
+	return session_send(s, WIRE_DOORBELL, &d, sizeof(d)) ? TALOS_ERR_CLOSED : 1;
 }
 
 /* Close enough behind to count: from now on syncs wait for it. Marked first, then recorded. */
@@ -790,6 +657,21 @@ static int choose_mode(struct talos_repl *r, const struct talos_wire_hello *h, e
 	return err && err != TALOS_ERR_NOT_FOUND ? err : TALOS_ERR_DIVERGED;
 }
 
+/* What will be written out of: registered once, if the transport has use for that. */
+static int announce_memory(struct talos_repl *r, struct transport_conn *conn)
+{
+	const void *base;
+	uint64_t bytes;
+	int err;
+
+	talos_log_memory(r->engine, &base, &bytes);
+	err = conn->ops->use_memory(conn, base, bytes);
+	if (err)
+		return err;
+	shipment_memory(&r->shipments, &base, &bytes);
+	return conn->ops->use_memory(conn, base, bytes);
+}
+
 /* Enter the session, and its member, into the tables. */
 static int enter_sessions(struct session *s, const struct talos_wire_hello *h, bool *out_in_sync)
 {
@@ -846,7 +728,7 @@ static int welcome(struct session *s, enum wire_mode mode, uint64_t pos, bool in
 	memcpy(d.volume, stats.volume.b, sizeof(d.volume));
 	memcpy(d.replica, stats.replica.b, sizeof(d.replica));
 	s->seed.epoch = stats.epoch;
-	return send_message(s, WIRE_WELCOME, &d, sizeof(d));
+	return session_send(s, WIRE_WELCOME, &d, sizeof(d));
 }
 
 int session_attach(struct talos_repl *r, struct transport_conn *conn,
@@ -868,6 +750,8 @@ int session_attach(struct talos_repl *r, struct transport_conn *conn,
 	snprintf(s->address, sizeof(s->address), "%s",
 		 hello->listen[0] ? hello->listen : conn->peer);
 	err = choose_mode(r, hello, &mode, &pos);
+	if (!err)
+		err = announce_memory(r, conn);
 	if (!err) {
 		s->state = mode == WIRE_MODE_COPY ? TALOS_PEER_COPYING : TALOS_PEER_CATCHING_UP;
 		s->sent = s->target = pos;

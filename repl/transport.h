@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * How bytes reach another node. One interface, several implementations: TCP
- * (transport_tcp.c), RDMA verbs, a simulated network.
+ * (transport_tcp.c), RDMA verbs (transport_rdma.c).
  *
  * A connection carries two things, in one order:
  *   messages   small, copied when sent, delivered to the peer's poll();
@@ -46,20 +46,39 @@ struct transport_event {
 	int status;
 };
 
+/* What a connection is, and what went over it so far. */
+struct transport_info {
+	const char *name; /* of the transport, static */
+	char device[32];  /* "" where there is no such thing */
+	uint32_t path_mtu, queue_depth; /* 0 likewise */
+	uint64_t sent_bytes, received_bytes;
+	uint64_t sent_messages, received_messages;
+	uint64_t retries; /* what the transport itself had to send again, as far as it knows */
+};
+
 struct transport_conn;
 
 struct transport_ops {
-	/* @type is the upper layer's. TALOS_ERR_CLOSED, _NO_MEMORY, _TOO_BIG. */
+	/*
+	 * @type is the upper layer's. TALOS_ERR_CLOSED, _NO_MEMORY, _TOO_BIG;
+	 * a write may also give _AGAIN (too much is under way), _PROTOCOL (no
+	 * such region).
+	 */
 	int (*send)(struct transport_conn *c, uint8_t type, const void *bytes, uint32_t n);
 	int (*write)(struct transport_conn *c, uint32_t region, uint64_t offset, const void *data,
 		     uint32_t n, uint64_t cookie);
+	/*
+	 * Writes will come out of this memory, which stays until close(): it may
+	 * be registered with a device. Data from elsewhere may have to be copied.
+	 */
+	int (*use_memory)(struct transport_conn *c, const void *base, uint64_t bytes);
 	int (*offer)(struct transport_conn *c, void *buf, uint64_t bytes, uint32_t *out_region);
 	void (*revoke)(struct transport_conn *c, uint32_t region);
 	/* 1: *out is the next event; 0: none within @timeout_ns, or woken. */
 	int (*poll)(struct transport_conn *c, uint64_t timeout_ns, struct transport_event *out);
 	void (*wake)(struct transport_conn *c);
-	/* Bytes that were sent and received, all in all. */
-	void (*count)(const struct transport_conn *c, uint64_t *out_sent, uint64_t *out_received);
+	/* Any thread. */
+	void (*info)(const struct transport_conn *c, struct transport_info *out);
 	/* Writes that have not completed get no completion. Frees @c. */
 	void (*close)(struct transport_conn *c);
 };
@@ -82,14 +101,50 @@ struct transport_listener {
 	const struct transport_listener_ops *ops;
 };
 
-/* --- TCP ------------------------------------------------------------------------------ */
+/* --- choosing one --------------------------------------------------------------------- */
+
+enum transport_kind {
+	TRANSPORT_AUTO, /* RDMA where both sides have it, else TCP */
+	TRANSPORT_TCP,
+	TRANSPORT_RDMA,
+};
+
+#define TRANSPORT_KEY_BYTES 32u
+#define TRANSPORT_LISTENERS_MAX 2u
+
+struct transport_options {
+	enum transport_kind kind;
+	bool any_address;   /* listen: on others than loopback too */
+	const uint8_t *key; /* TRANSPORT_KEY_BYTES, shared with all peers, or NULL; borrowed */
+};
 
 /*
- * @address is HOST:PORT or [V6]:PORT. TALOS_ERR_INVALID: it does not parse, is
- * not this host's, is taken, or is not loopback and @any_address is false
- * (logged). connect: TALOS_ERR_TIMEOUT, _CLOSED.
+ * @address is HOST:PORT or [V6]:PORT. listen: out[0 .. *out_count) are what to
+ * accept from, one for each transport. TALOS_ERR_INVALID: it does not parse,
+ * is not this host's, is taken, or is not loopback and any_address is false
+ * (logged). TALOS_ERR_UNSUPPORTED: kind is RDMA, and there is none (logged).
  */
-int transport_tcp_listen(const char *address, bool any_address, struct transport_listener **out);
-int transport_tcp_connect(const char *address, uint64_t timeout_ns, struct transport_conn **out);
+int transport_listen(const char *address, const struct transport_options *o,
+		     struct transport_listener *out[TRANSPORT_LISTENERS_MAX], unsigned *out_count);
+/* TALOS_ERR_INVALID, _UNSUPPORTED as above; _TIMEOUT, _CLOSED: nobody there. */
+int transport_connect(const char *address, const struct transport_options *o, uint64_t timeout_ns,
+		      struct transport_conn **out);
+
+/* --- each of them, for transport.c ------------------------------------------------------ */
+
+int transport_tcp_listen(const char *address, const struct transport_options *o,
+			 struct transport_listener **out);
+int transport_tcp_connect(const char *address, const struct transport_options *o,
+			  uint64_t timeout_ns, struct transport_conn **out);
+/* TALOS_ERR_UNSUPPORTED, not logged: no RDMA device serves this address. */
+int transport_rdma_listen(const char *address, const struct transport_options *o,
+			  struct transport_listener **out);
+int transport_rdma_connect(const char *address, const struct transport_options *o,
+			   uint64_t timeout_ns, struct transport_conn **out);
+
+struct addrinfo;
+/* "HOST:PORT" or "[V6]:PORT" into getaddrinfo()'s result. TALOS_ERR_INVALID (logged). */
+int transport_resolve(const char *address, bool passive, struct addrinfo **out);
+bool transport_is_loopback(const struct addrinfo *a);
 
 #endif

@@ -97,7 +97,7 @@ struct tcp_conn {
 	struct pending_write *pending, **pending_last;
 	uint64_t completions; /* of pending, not reported so far */
 	uint64_t acks_seen;
-	_Atomic uint64_t sent_bytes, received_bytes;
+	_Atomic uint64_t sent_bytes, received_bytes, sent_messages, received_messages;
 };
 
 static struct tcp_conn *tcp(struct transport_conn *c)
@@ -220,6 +220,7 @@ static int tcp_send(struct transport_conn *c, uint8_t type, const void *bytes, u
 	f = frame_new(FRAME_MESSAGE, type, 0, 0, bytes, n, true);
 	if (!f)
 		return TALOS_ERR_NO_MEMORY;
+	t->sent_messages++;
 	enqueue(t, f);
 	push_out(t);
 	return TALOS_OK;
@@ -253,6 +254,15 @@ static int tcp_write(struct transport_conn *c, uint32_t region, uint64_t offset,
 }
 
 /* --- regions ---------------------------------------------------------------------------------- */
+
+/* The kernel takes data from anywhere. */
+static int tcp_use_memory(struct transport_conn *c, const void *base, uint64_t bytes)
+{
+	(void)c;
+	(void)base;
+	(void)bytes;
+	return TALOS_OK;
+}
 
 static int tcp_offer(struct transport_conn *c, void *buf, uint64_t bytes, uint32_t *out_region)
 {
@@ -348,6 +358,7 @@ static bool take_frame(struct tcp_conn *t, struct transport_event *out)
 	}
 	switch ((enum frame_kind)t->head.kind) {
 	case FRAME_MESSAGE:
+		t->received_messages++;
 		*out = (struct transport_event){
 			.kind = TRANSPORT_MESSAGE, .type = t->head.type, .bytes = payload, .n = n
 		};
@@ -495,12 +506,17 @@ static void tcp_wake(struct transport_conn *c)
 		return;
 }
 
-static void tcp_count(const struct transport_conn *c, uint64_t *out_sent, uint64_t *out_received)
+static void tcp_info(const struct transport_conn *c, struct transport_info *out)
 {
 	const struct tcp_conn *t = (const struct tcp_conn *)c;
 
-	*out_sent = t->sent_bytes;
-	*out_received = t->received_bytes;
+	*out = (struct transport_info){
+		.name = "tcp",
+		.sent_bytes = t->sent_bytes,
+		.received_bytes = t->received_bytes,
+		.sent_messages = t->sent_messages,
+		.received_messages = t->received_messages,
+	};
 }
 
 static void tcp_close(struct transport_conn *c)
@@ -531,11 +547,12 @@ static void tcp_close(struct transport_conn *c)
 static const struct transport_ops tcp_ops = {
 	.send = tcp_send,
 	.write = tcp_write,
+	.use_memory = tcp_use_memory,
 	.offer = tcp_offer,
 	.revoke = tcp_revoke,
 	.poll = tcp_poll,
 	.wake = tcp_wake,
-	.count = tcp_count,
+	.info = tcp_info,
 	.close = tcp_close,
 };
 
@@ -575,34 +592,6 @@ static int conn_new(int fd, const char *peer, struct transport_conn **out)
 	return TALOS_OK;
 }
 
-/* "HOST:PORT" or "[V6]:PORT" into getaddrinfo's result. */
-static int resolve(const char *address, bool passive, struct addrinfo **out)
-{
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
-				  .ai_flags = passive ? AI_PASSIVE : 0 };
-	const char *colon = strrchr(address, ':');
-	char host[256];
-	size_t n = colon ? (size_t)(colon - address) : 0;
-	int err;
-
-	if (!colon || !n || !colon[1] || n >= sizeof(host)) {
-		talos_error("%s: an address must be HOST:PORT", address);
-		return TALOS_ERR_INVALID;
-	}
-	memcpy(host, address, n);
-	host[n] = 0;
-	if (host[0] == '[' && host[n - 1] == ']') {
-		memmove(host, host + 1, n - 2);
-		host[n - 2] = 0;
-	}
-	err = getaddrinfo(host, colon + 1, &hints, out);
-	if (err) {
-		talos_error("%s: %s", address, gai_strerror(err));
-		return TALOS_ERR_INVALID;
-	}
-	return TALOS_OK;
-}
-
 static void name_of(const struct sockaddr *sa, socklen_t n, char out[72])
 {
 	char host[48], port[8];
@@ -612,14 +601,6 @@ static void name_of(const struct sockaddr *sa, socklen_t n, char out[72])
 		snprintf(out, 72, "unknown");
 	else
 		snprintf(out, 72, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
-}
-
-static bool is_loopback(const struct sockaddr *sa)
-{
-	if (sa->sa_family == AF_INET)
-		return ntohl(((const struct sockaddr_in *)sa)->sin_addr.s_addr) >> 24 == 127;
-	return sa->sa_family == AF_INET6 &&
-	       IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)sa)->sin6_addr);
 }
 
 static int wait_connected(int fd, uint64_t timeout_ns)
@@ -635,11 +616,13 @@ static int wait_connected(int fd, uint64_t timeout_ns)
 	return TALOS_OK;
 }
 
-int transport_tcp_connect(const char *address, uint64_t timeout_ns, struct transport_conn **out)
+int transport_tcp_connect(const char *address, const struct transport_options *o,
+			  uint64_t timeout_ns, struct transport_conn **out)
 {
 	struct addrinfo *list;
-	int fd, err = resolve(address, false, &list);
+	int fd, err = transport_resolve(address, false, &list);
 
+	(void)o;
 	if (err)
 		return err;
 	fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -704,21 +687,16 @@ static int bind_and_listen(const struct addrinfo *a, const char *address)
 	return fd;
 }
 
-int transport_tcp_listen(const char *address, bool any_address, struct transport_listener **out)
+int transport_tcp_listen(const char *address, const struct transport_options *o,
+			 struct transport_listener **out)
 {
 	struct tcp_listener *t;
 	struct addrinfo *list;
-	int fd, err = resolve(address, true, &list);
+	int fd, err = transport_resolve(address, true, &list);
 
+	(void)o;
 	if (err)
 		return err;
-	if (!any_address && !is_loopback(list->ai_addr)) {
-		talos_error("%s is not a loopback address: peers are not authenticated, so this "
-			    "needs the option insecure, on a network you trust",
-			    address);
-		freeaddrinfo(list);
-		return TALOS_ERR_INVALID;
-	}
 	fd = bind_and_listen(list, address);
 	freeaddrinfo(list);
 	if (fd < 0)

@@ -95,6 +95,11 @@ int talos_engine_log_chain(struct talos_engine *e, struct talos_pos pos, uint64_
 	return err;
 }
 
+void talos_log_memory(struct talos_engine *e, const void **out_base, uint64_t *out_bytes)
+{
+	vlog_memory(e->vlog, out_base, out_bytes);
+}
+
 int talos_log_pin(struct talos_engine *e, struct talos_pos pos, struct talos_log_pin *out)
 {
 	struct vlog_buffer *b;

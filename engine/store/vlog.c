@@ -84,6 +84,12 @@ void vlog_close(struct vlog *v)
 	talos_free(v);
 }
 
+void vlog_memory(const struct vlog *v, const void **out_base, uint64_t *out_bytes)
+{
+	*out_base = v->region;
+	*out_bytes = (uint64_t)v->c.buffer_count * v->c.segment_bytes;
+}
+
 int vlog_start_at(struct vlog *v, uint64_t end, uint64_t applied, uint64_t chain, uint64_t epoch)
 {
 	uint32_t offset = offset_in_segment(v, end);

@@ -135,6 +135,8 @@ void vlog_append_locked(struct vlog *v, const struct vlog_append *a, struct reco
 
 /* See talos_apply_offer(). */
 int vlog_offer(struct vlog *v, uint64_t segment, uint8_t **out);
+/* Where all buffers lie. */
+void vlog_memory(const struct vlog *v, const void **out_base, uint64_t *out_bytes);
 /* Check and take in records that lie in the buffers before @upto. See talos_apply_received(). */
 int vlog_receive(struct vlog *v, uint64_t upto);
 /*

@@ -51,6 +51,8 @@ static void random_messages_are_checked_without_harm(void **state)
 
 /* --- transport --------------------------------------------------------------------------- */
 
+static const struct transport_options plain = { .kind = TRANSPORT_TCP };
+
 struct pair {
 	struct transport_listener *listener;
 	struct transport_conn *a, *b;
@@ -64,11 +66,11 @@ static void pair_open(struct pair *p, bool connect)
 	if (!port)
 		port = 26000 + (unsigned)getpid() % 10000;
 	snprintf(p->address, sizeof(p->address), "127.0.0.1:%u", port++);
-	assert_int_equal(transport_tcp_listen(p->address, false, &p->listener), 0);
+	assert_int_equal(transport_tcp_listen(p->address, &plain, &p->listener), 0);
 	p->a = p->b = NULL;
 	if (!connect)
 		return;
-	assert_int_equal(transport_tcp_connect(p->address, TALOS_NS_PER_SEC, &p->a), 0);
+	assert_int_equal(transport_tcp_connect(p->address, &plain, TALOS_NS_PER_SEC, &p->a), 0);
 	assert_int_equal(p->listener->ops->accept(p->listener, TALOS_NS_PER_SEC, &p->b), 0);
 }
 

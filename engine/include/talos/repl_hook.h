@@ -93,6 +93,9 @@ struct talos_log_pin {
 int talos_log_pin(struct talos_engine *e, struct talos_pos pos, struct talos_log_pin *out);
 void talos_log_unpin(struct talos_engine *e, struct talos_log_pin *pin);
 
+/* All that talos_log_pin() ever points into, while the engine leads. */
+void talos_log_memory(struct talos_engine *e, const void **out_base, uint64_t *out_bytes);
+
 /*
  * Copy log bytes from @pos, up to @capacity, not beyond the end or the
  * segment's end; any position. *out_bytes > 0 on success; TALOS_ERR_AGAIN at the end.

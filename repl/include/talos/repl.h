@@ -32,11 +32,18 @@ enum talos_repl_event {
 	TALOS_REPL_READY,	/* a backup holds data and may be mounted */
 };
 
+enum talos_transport {
+	TALOS_TRANSPORT_AUTO, /* RDMA where both sides have it, else TCP */
+	TALOS_TRANSPORT_TCP,
+	TALOS_TRANSPORT_RDMA,
+};
+
 struct talos_repl_options {
 	struct talos_engine *engine;	 /* borrowed until stop */
 	const struct talos_clock *clock; /* NULL: talos_system_clock */
 	const char *listen;		 /* HOST:PORT, [V6]:PORT; NULL: no peers can come */
 	const char *primary;		 /* HOST:PORT; NULL: this node is no backup, or one without its primary */
+	enum talos_transport transport;
 	bool insecure;			 /* allow a listen address other than loopback */
 	uint64_t peer_timeout_ns;	 /* 0: default 5 s */
 	/* Called from repl's threads, without its locks. May be NULL. */
@@ -99,6 +106,16 @@ enum talos_peer_state {
 	TALOS_PEER_STREAMING,
 };
 
+/* A connection. */
+struct talos_link_status {
+	const char *transport; /* "tcp", "rdma"; "" when there was none so far; static */
+	char device[32];       /* of RDMA */
+	uint32_t path_mtu, queue_depth; /* of RDMA */
+	uint64_t sent_bytes, received_bytes;
+	uint64_t sent_messages, received_messages;
+	uint64_t retries;
+};
+
 struct talos_peer_status {
 	struct talos_uuid replica;
 	char address[72];	/* where it listens, or where it came from */
@@ -108,7 +125,7 @@ struct talos_peer_status {
 	uint64_t acked;		/* its memory holds the log up to here */
 	uint64_t applied;	/* its readers see up to here */
 	uint64_t lag_bytes, lag_ms; /* its readers behind our end */
-	uint64_t sent_bytes;
+	struct talos_link_status link;
 	uint64_t copy_done_bytes, copy_total_bytes;
 	uint64_t away_ms;	/* since the last sign of life */
 };
@@ -128,7 +145,7 @@ struct talos_repl_status {
 	uint64_t committed;	/* position that every in-sync member holds */
 	uint64_t lag_bytes, lag_ms; /* a follower: its view behind the primary's end */
 	uint64_t copy_done_bytes, copy_total_bytes;
-	uint64_t received_bytes;
+	struct talos_link_status link; /* a follower's, to its primary */
 	uint64_t higher_epoch;	/* seen elsewhere, when deposed */
 	char deposed_by[72];
 	unsigned peer_count;
