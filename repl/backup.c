@@ -306,7 +306,7 @@ static int take_seed_log(struct talos_repl *r, const struct talos_wire_segment *
 	if (err)
 		return err;
 	talos_mutex_lock(&r->lock);
-	r->copy_done += n;
+	r->copy_done = talos_min(r->copy_done + n, r->copy_total);
 	talos_mutex_unlock(&r->lock);
 	return stored(r, d, TALOS_OK);
 }

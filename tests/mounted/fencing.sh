@@ -15,7 +15,7 @@ last=0
 for ((i = 1; i <= rounds; i++)); do
 	"$writer" "$A/w" $((last + 1)) >"$dir/acked" &
 	w=$!
-	dd if=/dev/zero of="$A/noise" bs=64k count=2000 2>/dev/null &
+	dd if=/dev/zero of="$A/noise" bs=64k count="${NOISE:-2000}" 2>/dev/null &
 	noise=$!
 	sleep "0.$((RANDOM % 300 + 100))"
 	old=$(pid_of "$A")

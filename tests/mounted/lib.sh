@@ -20,7 +20,14 @@ A=$dir/a B=$dir/b image_a=$dir/a.tfs image_b=$dir/b.tfs
 mkdir "$A" "$B"
 # Ports of this run: tests may run side by side.
 port=$((20000 + $$ % 20000))
-addr_a=127.0.0.1:$port addr_b=127.0.0.1:$((port + 1))
+# Loopback and TCP, or as the environment says: see tests/lib/test_net.h.
+read -r host_a host_b <<<"${TALOS_TEST_HOSTS:-127.0.0.1 127.0.0.1}"
+addr_a=$host_a:$port addr_b=$host_b:$((port + 1))
+transport=${TALOS_TEST_TRANSPORT:-tcp}
+mount.talosfs() {
+	[ "$transport" = tcp ] || set -- "$@" -o "transport=$transport,insecure"
+	command mount.talosfs "$@"
+}
 
 seed=${SEED:-$RANDOM}
 echo "SEED=$seed"
@@ -93,6 +100,7 @@ start_pair() {
 	mkfs.talosfs --backup "$image_b" >/dev/null
 	mount.talosfs "$image_b" "$B" -o "primary=$addr_a,listen=$addr_b$more"
 	wait_for 20 is "$B" replication.in_sync true
+	wait_for 5 is "$B" replication.link.transport "$transport"
 }
 # Everything that the primary has is visible at the backup.
 caught_up() { [ "$(status_of "$A" log.end)" = "$(status_of "$B" log.applied)" ]; }

@@ -15,6 +15,7 @@
 #include "talos/repl.h"
 #include "talos/repl_hook.h"
 #include "temp_store.h"
+#include "test_net.h"
 
 struct node {
 	struct temp_store store;
@@ -22,13 +23,9 @@ struct node {
 	char address[32];
 };
 
-static unsigned next_port;
-
 static void name_node(struct node *n)
 {
-	if (!next_port)
-		next_port = 15000 + (unsigned)getpid() % 10000;
-	snprintf(n->address, sizeof(n->address), "127.0.0.1:%u", next_port++);
+	test_net_address(n->address, sizeof(n->address));
 }
 
 static int start(struct node *n, const struct node *primary)
@@ -37,6 +34,8 @@ static int start(struct node *n, const struct node *primary)
 		.engine = n->store.e,
 		.listen = n->address,
 		.primary = primary ? primary->address : NULL,
+		.transport = test_net_rdma() ? TALOS_TRANSPORT_RDMA : TALOS_TRANSPORT_TCP,
+		.insecure = test_net_rdma(),
 		.peer_timeout_ns = 2 * TALOS_NS_PER_SEC,
 	};
 
@@ -370,6 +369,8 @@ static void a_listen_address_is_checked(void **state)
 	struct node a;
 
 	(void)state;
+	if (test_net_rdma())
+		skip();
 	temp_store_primary(&a.store, 1, 0);
 	assert_int_equal(talos_repl_format(a.store.e, TALOS_POLICY_CONSISTENT), 0);
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
