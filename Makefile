@@ -110,6 +110,10 @@ MOUNTED := $(filter-out tests/mounted/lib.sh,$(wildcard tests/mounted/*.sh))
 check-mounted: $(TOOLS) $(MOUNTED_TOOLS)
 	@for t in $(MOUNTED); do echo "== $$t"; OUT=$(abspath $(OUT)) timeout 300 $$t || { c=$$?; [ $$c = 77 ] || exit $$c; }; done
 
+# The same over RDMA verbs, where they can be had; LONG=1 for the long forms.
+check-rdma: $(TESTS) $(TOOLS) $(MOUNTED_TOOLS)
+	@tests/rdma/check.sh
+
 check-includes:
 	@tests/check-includes.sh
 

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# A busy primary, while its RDMA devices are taken away and made again: writes wait or go on, the
+# backup is followed again over RDMA, and nothing that was acknowledged is missing.
+. "$(dirname "$0")/../mounted/lib.sh"
+[ -n "${TALOS_TEST_RXE:-}" ] || skip "needs soft-RoCE devices that may be deleted"
+seconds=${SECONDS_LONG:-40}
+writer=$OUT/tests/mounted/fsync_writer
+MOUNT_OPTIONS=timeout=2s
+
+start_pair
+mkdir "$A/w"
+"$writer" "$A/w" 1 >"$dir/acked" &
+w=$!
+while :; do dd if=/dev/urandom of="$A/noise" bs=64k count=100 2>/dev/null || break; done &
+noise=$!
+end=$((SECONDS + seconds)) losses=0
+while [ $SECONDS -lt $end ]; do
+	sleep "$((RANDOM % 3 + 1)).$((RANDOM % 10))"
+	before=$(tail -n 1 "$dir/acked")
+	# shellcheck disable=SC2086
+	set -- $TALOS_TEST_RXE
+	[ $((RANDOM % 2)) = 0 ] || shift
+	device=${1%:*} net=${1#*:}
+	rdma link delete "$device"
+	sleep "$((RANDOM % 3)).$((RANDOM % 10))"
+	rdma link add "$device" type rxe netdev "$net"
+	wait_for 30 is "$B" replication.connected true
+	wait_for 30 is "$A" replication.writes_blocked false
+	wait_for 30 test "$(tail -n 1 "$dir/acked")" -ge "${before:-0}"
+	[ "$(status_of "$B" replication.link.transport)" = rdma ]
+	losses=$((losses + 1))
+done
+kill $w $noise
+wait $w $noise 2>/dev/null || true
+last=$(tail -n 1 "$dir/acked")
+talosfs sync "$A"
+wait_for 20 caught_up
+is "$B" replication.in_sync true
+"$writer" "$A/w" check "$last"
+"$writer" "$B/w" check "$last"
+kill9 "$(pid_of "$A")"
+talosfs promote "$B" >/dev/null
+"$writer" "$B/w" check "$last"
+echo "$losses losses of a device in $seconds s, $last records acknowledged, all there"

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# What `make check-rdma` runs where there is an RDMA device; tests/rdma/check.sh finds such a place.
+# TALOS_TEST_HOSTS: two addresses that devices serve. LONG=1: the long forms.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+export OUT=${OUT:-$PWD/build} TALOS_TEST_TRANSPORT=rdma
+: "${TALOS_TEST_HOSTS:?}"
+ulimit -l unlimited 2>/dev/null || true
+
+run() {
+	local began=$SECONDS
+	echo "== $*"
+	"$@" >/tmp/rdma-suite.log 2>&1 || {
+		cat /tmp/rdma-suite.log
+		echo "FAIL: $*"
+		exit 1
+	}
+	grep -hE '^\[  PASSED|^SEED=|^SKIP|rounds,|losses|^tree:|^PASS' /tmp/rdma-suite.log || true
+	echo "   $((SECONDS - began)) s"
+}
+run "$OUT/tests/unit/test_transport"
+run "$OUT/tests/unit/test_repl"
+if [ -c /dev/fuse ]; then
+	run tests/mounted/e2e_replication.sh
+	run tests/mounted/blocked.sh
+	ROUNDS=$([ "${LONG:-}" ] && echo 20 || echo 5) run tests/mounted/promote_rounds.sh
+	ROUNDS=$([ "${LONG:-}" ] && echo 50 || echo 5) NOISE=100 run tests/mounted/fencing.sh
+	SECONDS_LONG=$([ "${LONG:-}" ] && echo 600 || echo 40) run tests/rdma/link_loss.sh
+fi
+echo "replication over RDMA verbs: all passed"
