@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -170,6 +171,22 @@ struct rdma_listener {
 	uint64_t tried_ns;
 };
 
+/* Not a device's address; but every device's, if there is one. */
+static bool serves_all(const struct addrinfo *where)
+{
+	struct ibv_device **list;
+	int count = 0;
+
+	if (where->ai_family == AF_INET6
+		    ? !IN6_IS_ADDR_UNSPECIFIED(&((struct sockaddr_in6 *)where->ai_addr)->sin6_addr)
+		    : ((struct sockaddr_in *)where->ai_addr)->sin_addr.s_addr != INADDR_ANY)
+		return false;
+	list = ibv_get_device_list(&count);
+	if (list)
+		ibv_free_device_list(list);
+	return count > 0;
+}
+
 static int listen_again(struct rdma_listener *l)
 {
 	int yes = 1;
@@ -178,8 +195,7 @@ static int listen_again(struct rdma_listener *l)
 	if (rdma_create_id(l->events, &l->id, NULL, RDMA_PS_TCP))
 		return -1;
 	rdma_set_option(l->id, RDMA_OPTION_ID, RDMA_OPTION_ID_REUSEADDR, &yes, sizeof(yes));
-	/* verbs NULL: not a device's address, only a host's. */
-	if (!rdma_bind_addr(l->id, l->where->ai_addr) && l->id->verbs &&
+	if (!rdma_bind_addr(l->id, l->where->ai_addr) && (l->id->verbs || serves_all(l->where)) &&
 	    !rdma_listen(l->id, BACKLOG))
 		return 0;
 	rdma_destroy_id(l->id);

@@ -4,18 +4,14 @@
  * memory, so that it can be registered once with each peer's device. When all
  * are in use, whoever wants one waits: memory stays bounded.
  */
-#include <sys/mman.h>
-
 #include "repl_private.h"
 
 int shipment_pool_open(struct shipment_pool *p, uint32_t segment_bytes)
 {
 	p->segment_bytes = segment_bytes;
-	p->memory = talos_alloc_aligned(segment_bytes, (size_t)SHIPMENTS_MAX * segment_bytes);
+	p->memory = talos_alloc_large((size_t)SHIPMENTS_MAX * segment_bytes);
 	if (!p->memory)
 		return TALOS_ERR_NO_MEMORY;
-	/* A hint: fewer pages to pin and to look up. */
-	(void)madvise(p->memory, (size_t)SHIPMENTS_MAX * segment_bytes, MADV_HUGEPAGE);
 	for (unsigned i = 0; i < SHIPMENTS_MAX; i++)
 		p->all[i].data = p->memory + (size_t)i * segment_bytes;
 	return TALOS_OK;

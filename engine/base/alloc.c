@@ -12,6 +12,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 static bool (*fault)(void *ctx);
 static void *fault_ctx;
@@ -53,6 +54,18 @@ void *talos_alloc_aligned(size_t align, size_t bytes)
 		align = sizeof(void *);
 	if (fails_now() || posix_memalign(&p, align, bytes ? bytes : 1))
 		return NULL;
+	return p;
+}
+
+#define LARGE_PAGE_BYTES (2u << 20)
+
+void *talos_alloc_large(size_t bytes)
+{
+	void *p = talos_alloc_aligned(LARGE_PAGE_BYTES, bytes);
+
+	/* A hint: fewer pages to pin for a device, and to look up. */
+	if (p)
+		(void)madvise(p, bytes, MADV_HUGEPAGE);
 	return p;
 }
 

@@ -53,8 +53,7 @@ int vlog_open(const struct vlog_config *c, struct vlog **out)
 	talos_mutex_init(&v->commit_lock, TALOS_LOCK_COMMIT);
 	talos_cond_init(&v->commit_done);
 	v->buffers = talos_calloc(c->buffer_count, sizeof(*v->buffers));
-	v->region =
-		talos_alloc_aligned(c->segment_bytes, (size_t)c->buffer_count * c->segment_bytes);
+	v->region = talos_alloc_large((size_t)c->buffer_count * c->segment_bytes);
 	v->bounce = talos_alloc_aligned(TALOS_BLOCK_BYTES, TALOS_BLOCK_BYTES);
 	if (!v->buffers || !v->region || !v->bounce) {
 		vlog_close(v);

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 #include <pthread.h>
 
+#include "rdma_private.h"
 #include "rng.h"
 #include "talos/alloc.h"
 #include "talos/clock.h"
@@ -258,6 +259,49 @@ static void after_the_fence_no_byte_lands(void **state)
 	}
 }
 
+/* What a hostile peer could post: any bytes, or a right head that lies. */
+static void post_garbage(struct rdma_conn *r, struct rng *rng)
+{
+	struct rdma_head head = {
+		.kind = (uint8_t)rng_below(rng, 5),
+		.credits = le16_from((uint16_t)rng_below(rng, 3)),
+	};
+	uint32_t n = (uint32_t)rng_below(rng, MESSAGE_SLOT_BYTES);
+	uint8_t *slot = r->slots + RECV_SLOTS * MESSAGE_SLOT_BYTES;
+	struct ibv_sge sge = { (uintptr_t)slot, n, r->slots_mr->lkey };
+	struct ibv_send_wr wr = { .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND }, *bad;
+
+	rng_fill(rng, slot, MESSAGE_SLOT_BYTES);
+	if (rng_chance(rng, 1, 2)) {
+		head.bytes = le32_from(rng_chance(rng, 1, 2) ? n : (uint32_t)rng_next(rng));
+		memcpy(slot, &head, sizeof(head));
+	}
+	assert_int_equal(ibv_post_send(r->id->qp, &wr, &bad), 0);
+}
+
+static void garbage_over_verbs_ends_only_its_own_connection(void **state)
+{
+	struct rng rng = { rng_test_seed() };
+	unsigned ended = 0;
+
+	(void)state;
+	if (!test_net_rdma())
+		skip();
+	for (int i = 0; i < 60; i++) {
+		struct transport_event ev = { 0 };
+		struct pair p;
+
+		open_pair(&p);
+		for (int k = 0; k < 8; k++)
+			post_garbage((struct rdma_conn *)p.a, &rng);
+		for (int k = 0; k < 100 && ev.kind != TRANSPORT_CLOSED; k++)
+			p.b->ops->poll(p.b, TALOS_NS_PER_MS, &ev);
+		ended += ev.kind == TRANSPORT_CLOSED;
+		close_pair(&p);
+	}
+	assert_int_equal(ended, 60); /* eight that all look right: hardly */
+}
+
 static void nobody_there_is_an_error(void **state)
 {
 	struct transport_options o = options();
@@ -296,6 +340,7 @@ int main(void)
 		cmocka_unit_test(a_stream_of_writes_lands_where_it_should),
 		cmocka_unit_test(a_closed_peer_is_noticed),
 		cmocka_unit_test(after_the_fence_no_byte_lands),
+		cmocka_unit_test(garbage_over_verbs_ends_only_its_own_connection),
 		cmocka_unit_test(nobody_there_is_an_error),
 	};
 

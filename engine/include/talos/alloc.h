@@ -14,6 +14,8 @@ void *talos_calloc(size_t count, size_t bytes);
 void *talos_realloc(void *p, size_t bytes);
 /* @align a power of two; contents undefined. For direct I/O use TALOS_BLOCK_BYTES. */
 void *talos_alloc_aligned(size_t align, size_t bytes);
+/* Page-aligned, out of large pages where the kernel has some; for megabytes that stay. */
+void *talos_alloc_large(size_t bytes);
 void talos_free(void *p); /* accepts NULL */
 
 /*
