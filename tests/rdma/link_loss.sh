@@ -14,7 +14,7 @@ mkdir "$A/w"
 w=$!
 while :; do dd if=/dev/urandom of="$A/noise" bs=64k count=100 2>/dev/null || break; done &
 noise=$!
-end=$((SECONDS + seconds)) losses=0
+end=$((SECONDS + seconds)) losses=0 slowest=0
 while [ $SECONDS -lt $end ]; do
 	sleep "$((RANDOM % 3 + 1)).$((RANDOM % 10))"
 	before=$(tail -n 1 "$dir/acked")
@@ -25,10 +25,13 @@ while [ $SECONDS -lt $end ]; do
 	rdma link delete "$device"
 	sleep "$((RANDOM % 3)).$((RANDOM % 10))"
 	rdma link add "$device" type rxe netdev "$net"
+	back=$(date +%s%N)
 	wait_for 30 is "$B" replication.connected true
 	wait_for 30 is "$A" replication.writes_blocked false
 	wait_for 30 test "$(tail -n 1 "$dir/acked")" -ge "${before:-0}"
 	[ "$(status_of "$B" replication.link.transport)" = rdma ]
+	took=$((($(date +%s%N) - back) / 1000000))
+	[ $took -le $slowest ] || slowest=$took
 	losses=$((losses + 1))
 done
 kill $w $noise
@@ -42,4 +45,5 @@ is "$B" replication.in_sync true
 kill9 "$(pid_of "$A")"
 talosfs promote "$B" >/dev/null
 "$writer" "$B/w" check "$last"
-echo "$losses losses of a device in $seconds s, $last records acknowledged, all there"
+umount -l "$A"
+echo "$losses losses of a device in $seconds s, followed again after $slowest ms at most; $last records acknowledged, all there"
