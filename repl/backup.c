@@ -456,6 +456,16 @@ static int serve_connection(struct talos_repl *r)
 
 /* --- hello ------------------------------------------------------------------------------------------------------ */
 
+/* Said before, so that whoever waits for it finds the reason. */
+static int note_refused(struct talos_repl *r, int status)
+{
+	talos_mutex_lock(&r->lock);
+	r->refused = status;
+	talos_cond_broadcast(&r->changed);
+	talos_mutex_unlock(&r->lock);
+	return status;
+}
+
 static int take_refusal(struct talos_repl *r, const struct talos_wire_refuse *d)
 {
 	int status = -(int)le32_get(d->status);
@@ -463,12 +473,8 @@ static int take_refusal(struct talos_repl *r, const struct talos_wire_refuse *d)
 	/* A primary that is too busy with our last connection: not a refusal. */
 	if (status == TALOS_ERR_AGAIN)
 		return status;
-	talos_mutex_lock(&r->lock);
-	r->refused = status < 0 ? status : TALOS_ERR_PROTOCOL;
-	talos_cond_broadcast(&r->changed);
-	talos_mutex_unlock(&r->lock);
 	repl_say(r, "%s", d->text);
-	return r->refused;
+	return note_refused(r, status < 0 ? status : TALOS_ERR_PROTOCOL);
 }
 
 /* We hold data: does the primary know us as in sync? If not, write that down first. */
@@ -505,30 +511,41 @@ static int take_welcome(struct talos_repl *r, const struct talos_wire_welcome *d
 	return err ? err : offer_bulk(r, le32_get(d->segment_bytes));
 }
 
+/* We and whoever is there cannot agree on who we are: in words, and tried again. */
+static int explain_secret(struct talos_repl *r, int status)
+{
+	if (status == TALOS_ERR_VERSION)
+		repl_say(r, "the primary speaks another version of the protocol");
+	else if (status == TALOS_ERR_SECRET_DIFFERS)
+		repl_say(r, "the primary has another secret: mount both with the same secret=FILE");
+	else if (r->o.secret)
+		repl_say(r, "the primary has no secret: mount both with the same secret=FILE");
+	else
+		repl_say(r, "the primary has a secret: mount this node with the same secret=FILE");
+	return note_refused(r, status);
+}
+
 static int introduce(struct talos_repl *r)
 {
 	struct follower *f = &r->follower;
-	uint64_t until = repl_now(r) + r->timeout_ns;
 	struct talos_wire_hello hello;
 	struct transport_event ev;
 	int err;
 
 	epoch_fill_hello(r, WIRE_HELLO_ATTACH, &hello);
-	err = say(r, WIRE_HELLO, &hello, sizeof(hello));
-	while (!err && !f->stop && repl_now(r) < until) {
-		if (!f->conn->ops->poll(f->conn, 50 * TALOS_NS_PER_MS, &ev))
-			continue;
-		if (ev.kind != TRANSPORT_MESSAGE)
-			return ev.status ? ev.status : TALOS_ERR_CLOSED;
-		err = wire_check(ev.type, ev.bytes, ev.n);
-		if (!err && ev.type == WIRE_REFUSE)
-			return take_refusal(r, (const void *)ev.bytes);
-		if (!err && ev.type == WIRE_WELCOME)
-			return take_welcome(r, (const void *)ev.bytes);
-		if (!err)
-			err = TALOS_ERR_PROTOCOL;
+	err = auth_introduce(f->conn, r->o.secret, r->clock, &hello, r->timeout_ns, &f->stop, &ev);
+	if (err == TALOS_ERR_SECRET_MISSING || err == TALOS_ERR_SECRET_DIFFERS ||
+	    err == TALOS_ERR_VERSION)
+		return explain_secret(r, err);
+	if (err) {
+		if (!f->stop)
+			repl_say(r, "no answer from %.72s: %s", r->primary, talos_strerror(err));
+		return err;
 	}
-	return err ? err : TALOS_ERR_TIMEOUT;
+	if (ev.type == WIRE_REFUSE)
+		return take_refusal(r, (const void *)ev.bytes);
+	return ev.type == WIRE_WELCOME ? take_welcome(r, (const void *)ev.bytes)
+				       : TALOS_ERR_PROTOCOL;
 }
 
 static int connect_once(struct talos_repl *r)

@@ -30,42 +30,33 @@ void epoch_fill_hello(struct talos_repl *r, enum wire_hello_kind kind, struct ta
 	h->applied_chain = le64_from(l.applied_chain);
 }
 
-/* Wait for a message of @type. */
-static int await_message(struct talos_repl *r, struct transport_conn *c, uint8_t type,
-			 uint64_t timeout_ns, struct transport_event *ev)
+int epoch_tell(struct talos_repl *r, const char *address, enum wire_hello_kind kind, uint64_t epoch,
+	       uint64_t timeout_ns, uint64_t *out_epoch)
 {
-	uint64_t until = repl_now(r) + timeout_ns;
+	struct talos_wire_hello hello;
+	struct transport_event ev;
+	struct transport_conn *c;
+	int err = transport_connect(address, &r->transport, talos_min(timeout_ns, TALOS_NS_PER_SEC),
+				    &c);
 
-	while (repl_now(r) < until && !r->stopping) {
-		if (!c->ops->poll(c, 50 * TALOS_NS_PER_MS, ev))
-			continue;
-		if (ev->kind == TRANSPORT_CLOSED)
-			return ev->status;
-		if (ev->kind == TRANSPORT_MESSAGE)
-			return ev->type == type ? wire_check(type, ev->bytes, ev->n)
-						: TALOS_ERR_PROTOCOL;
-	}
-	return TALOS_ERR_TIMEOUT;
+	if (err)
+		return err;
+	epoch_fill_hello(r, kind, &hello);
+	if (epoch)
+		hello.epoch = le64_from(epoch);
+	err = auth_introduce(c, r->o.secret, r->clock, &hello, timeout_ns, &r->stopping, &ev);
+	if (!err && ev.type != WIRE_EPOCH)
+		err = TALOS_ERR_PROTOCOL;
+	if (!err)
+		*out_epoch = le64_get(((const struct talos_wire_epoch *)ev.bytes)->epoch);
+	c->ops->close(c);
+	return err;
 }
 
 int epoch_ask(struct talos_repl *r, const char *address, enum wire_hello_kind kind,
 	      uint64_t timeout_ns, uint64_t *out_epoch)
 {
-	struct talos_wire_hello hello;
-	struct transport_event ev;
-	struct transport_conn *c;
-	int err = transport_connect(address, &r->transport, timeout_ns, &c);
-
-	if (err)
-		return err;
-	epoch_fill_hello(r, kind, &hello);
-	err = c->ops->send(c, WIRE_HELLO, &hello, sizeof(hello));
-	if (!err)
-		err = await_message(r, c, WIRE_EPOCH, timeout_ns, &ev);
-	if (!err)
-		*out_epoch = le64_get(((const struct talos_wire_epoch *)ev.bytes)->epoch);
-	c->ops->close(c);
-	return err;
+	return epoch_tell(r, address, kind, 0, timeout_ns, out_epoch);
 }
 
 int epoch_check_members(struct talos_repl *r)

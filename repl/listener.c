@@ -1,20 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Takes connections, and the one message that each begins with. What a peer
- * may do before that is bounded: one message, five seconds, a few at a time.
+ * Takes connections, and what each begins with: the handshake of auth.h, up to
+ * a HELLO that may be acted on. What a visitor may do before that is bounded:
+ * TRANSPORT_VISITOR_BYTES_MAX, AUTH_TIMEOUT_NS, VISITORS_MAX at a time (one
+ * more sends the one that has been here for longest away, so that whoever only
+ * sits there keeps nobody out). Nothing here waits for a visitor.
  */
 #include <stdio.h>
 
 #include "repl_private.h"
 
 #define VISITORS_MAX 16u
+/* Whoever is turned away gets a line in the log, but not more often than that. */
+#define COMPLAINT_INTERVAL_NS (10 * TALOS_NS_PER_SEC)
 
 struct visitor {
 	struct transport_conn *conn;
-	uint64_t since_ns;
+	struct auth_acceptor auth;
 };
 
-static void refuse(struct talos_repl *r, struct transport_conn *c, int status, const char *text)
+/* Send the one answer, and part. */
+static void refuse(struct talos_repl *r, struct visitor *v, int status, const char *text)
 {
 	struct talos_engine_stats s;
 	struct talos_wire_refuse d = {
@@ -24,22 +30,25 @@ static void refuse(struct talos_repl *r, struct transport_conn *c, int status, c
 		.version_max = le16_from(WIRE_VERSION_MAX),
 	};
 
-	talos_engine_stats(r->engine, &s);
-	d.epoch = le64_from(s.epoch);
+	/* Who has not proven himself learns nothing of the volume. */
+	if (v->auth.stage == AUTH_DONE) {
+		talos_engine_stats(r->engine, &s);
+		d.epoch = le64_from(s.epoch);
+	}
 	snprintf(d.text, sizeof(d.text), "%s", text);
-	c->ops->send(c, WIRE_REFUSE, &d, sizeof(d));
-	c->ops->close(c);
+	auth_answer(&v->auth, v->conn, WIRE_REFUSE, &d, sizeof(d));
+	v->conn->ops->close(v->conn);
 }
 
-static void answer_epoch(struct talos_repl *r, struct transport_conn *c)
+static void answer_epoch(struct talos_repl *r, struct visitor *v)
 {
 	struct talos_engine_stats s;
 	struct talos_wire_epoch d = { .leads = le32_from(r->leading && !r->deposed) };
 
 	talos_engine_stats(r->engine, &s);
 	d.epoch = le64_from(s.epoch);
-	c->ops->send(c, WIRE_EPOCH, &d, sizeof(d));
-	c->ops->close(c);
+	auth_answer(&v->auth, v->conn, WIRE_EPOCH, &d, sizeof(d));
+	v->conn->ops->close(v->conn);
 }
 
 static bool same_volume(struct talos_repl *r, const struct talos_wire_hello *h)
@@ -60,8 +69,9 @@ static void hear_epoch(struct talos_repl *r, const struct talos_wire_hello *h, c
 		primary_step_down(r, le64_get(h->epoch), h->listen[0] ? h->listen : who);
 }
 
-static void attach(struct talos_repl *r, struct transport_conn *c, const struct talos_wire_hello *h)
+static void attach(struct talos_repl *r, struct visitor *v)
 {
+	const struct talos_wire_hello *h = &v->auth.hello;
 	struct talos_uuid volume;
 	char text[160];
 	bool empty;
@@ -70,22 +80,22 @@ static void attach(struct talos_repl *r, struct transport_conn *c, const struct 
 	memcpy(volume.b, h->volume, sizeof(volume.b));
 	empty = talos_uuid_is_zero(&volume);
 	if (!empty && !same_volume(r, h)) {
-		refuse(r, c, TALOS_ERR_OTHER_VOLUME, "this is another volume");
+		refuse(r, v, TALOS_ERR_OTHER_VOLUME, "this is another volume");
 		return;
 	}
 	if (!empty)
-		hear_epoch(r, h, c->peer);
+		hear_epoch(r, h, v->conn->peer);
 	if (r->deposed) {
 		snprintf(text, sizeof(text), "deposed: the volume goes on at %.72s", r->deposed_by);
-		refuse(r, c, TALOS_ERR_STALE_EPOCH, text);
+		refuse(r, v, TALOS_ERR_STALE_EPOCH, text);
 	} else if (!r->leading) {
 		snprintf(text, sizeof(text), "not the primary; it follows %.72s",
 			 r->primary[0] ? r->primary : "nobody");
-		refuse(r, c, TALOS_ERR_INVALID, text);
+		refuse(r, v, TALOS_ERR_INVALID, text);
 	} else {
-		err = session_attach(r, c, h);
+		err = session_attach(r, v->conn, &v->auth);
 		if (err)
-			refuse(r, c, err,
+			refuse(r, v, err,
 			       err == TALOS_ERR_DIVERGED
 				       ? "its history differs from this volume's: make it "
 					 "anew with mkfs.talosfs --backup --force"
@@ -93,59 +103,124 @@ static void attach(struct talos_repl *r, struct transport_conn *c, const struct 
 	}
 }
 
-static void hello(struct talos_repl *r, struct transport_conn *c, const struct transport_event *ev)
+/* A HELLO that may be acted on: its sender is one of us, or we have no secret. */
+static void hello(struct talos_repl *r, struct visitor *v)
 {
-	struct talos_wire_hello h;
-	char text[160];
+	const struct talos_wire_hello *h = &v->auth.hello;
 
-	if (ev->type != WIRE_HELLO || wire_check(ev->type, ev->bytes, ev->n)) {
-		talos_warn("%s does not speak the replication protocol: cut off", c->peer);
-		c->ops->close(c);
-		return;
-	}
-	memcpy(&h, ev->bytes, sizeof(h));
-	if (le16_get(h.version_min) > WIRE_VERSION_MAX ||
-	    le16_get(h.version_max) < WIRE_VERSION_MIN) {
-		snprintf(text, sizeof(text),
-			 "it speaks protocol versions %u to %u, this node %u to %u",
-			 le16_get(h.version_min), le16_get(h.version_max), WIRE_VERSION_MIN,
-			 WIRE_VERSION_MAX);
-		refuse(r, c, TALOS_ERR_VERSION, text);
-		return;
-	}
-	switch (le32_get(h.kind)) {
+	v->conn->received_max = 0;
+	switch (le32_get(h->kind)) {
 	case WIRE_HELLO_ATTACH:
-		attach(r, c, &h);
+		attach(r, v);
 		return;
 	case WIRE_HELLO_NOTICE:
 	case WIRE_HELLO_QUERY:
-		if (!same_volume(r, &h)) {
-			refuse(r, c, TALOS_ERR_OTHER_VOLUME, "this is another volume");
+		if (!same_volume(r, h)) {
+			refuse(r, v, TALOS_ERR_OTHER_VOLUME, "this is another volume");
 			return;
 		}
-		if (le32_get(h.kind) == WIRE_HELLO_NOTICE)
-			hear_epoch(r, &h, c->peer);
-		answer_epoch(r, c);
+		if (le32_get(h->kind) == WIRE_HELLO_NOTICE)
+			hear_epoch(r, h, v->conn->peer);
+		answer_epoch(r, v);
 		return;
 	}
-	refuse(r, c, TALOS_ERR_PROTOCOL, "unknown kind of hello");
+	refuse(r, v, TALOS_ERR_PROTOCOL, "unknown kind of hello");
+}
+
+/* --- visitors ----------------------------------------------------------------------------- */
+
+/* Anybody can make us complain: so it must not fill the log. */
+static void complain(struct talos_repl *r, const struct visitor *v, const char *text)
+{
+	uint64_t now = repl_now(r);
+
+	if (r->complained_ns && now - r->complained_ns < COMPLAINT_INTERVAL_NS) {
+		r->complaints_kept_back++;
+		return;
+	}
+	if (r->complaints_kept_back)
+		talos_warn("turned away %s: %s (and %u more before it)", v->conn->peer, text,
+			   r->complaints_kept_back);
+	else
+		talos_warn("turned away %s: %s", v->conn->peer, text);
+	r->complained_ns = now;
+	r->complaints_kept_back = 0;
+}
+
+static const char *secret_text(const struct talos_repl *r, int status)
+{
+	if (status == TALOS_ERR_SECRET_DIFFERS)
+		return "it has another secret: mount both nodes with the same file as secret=";
+	return r->o.secret ? "it has no secret: this node was mounted with secret=, mount it so too"
+			   : "it has a secret, and this node has none: mount both with secret=";
+}
+
+/* The connection is of no use any more. Closes it. */
+static void turn_away(struct talos_repl *r, struct visitor *v, int status)
+{
+	switch (status) {
+	case TALOS_ERR_CLOSED: /* a port scan, or somebody who thought better of it */
+		break;
+	case TALOS_ERR_SECRET_MISSING:
+	case TALOS_ERR_SECRET_DIFFERS:
+		complain(r, v, secret_text(r, status));
+		break;
+	default:
+		complain(r, v, "it does not speak the replication protocol");
+	}
+	v->conn->ops->close(v->conn);
+}
+
+/* He said something that can be answered, if not as he wanted. */
+static void refuse_unproven(struct talos_repl *r, struct visitor *v, int status)
+{
+	char text[160];
+
+	switch (status) {
+	case TALOS_ERR_VERSION:
+		snprintf(text, sizeof(text),
+			 "it speaks protocol versions %u to %u, this node %u to %u",
+			 le16_get(v->auth.hello.version_min), le16_get(v->auth.hello.version_max),
+			 WIRE_VERSION_MIN, WIRE_VERSION_MAX);
+		refuse(r, v, status, text);
+		return;
+	case TALOS_ERR_SECRET_MISSING:
+	case TALOS_ERR_SECRET_DIFFERS:
+		complain(r, v, secret_text(r, status));
+		refuse(r, v, status,
+		       status == TALOS_ERR_SECRET_DIFFERS
+			       ? "the secrets differ: mount both nodes with the same file as secret="
+		       : r->o.secret
+			       ? "this node has a secret: mount the other one with the same secret="
+			       : "this node has no secret: mount both with the same secret=, or none");
+		return;
+	}
+	turn_away(r, v, status);
 }
 
 /* Look at a visitor. True: it is dealt with. */
 static bool look_at(struct talos_repl *r, struct visitor *v)
 {
 	struct transport_event ev;
+	int err;
 
-	if (v->conn->ops->poll(v->conn, 0, &ev)) {
-		if (ev.kind == TRANSPORT_MESSAGE)
-			hello(r, v->conn, &ev);
+	while (v->conn->ops->poll(v->conn, 0, &ev)) {
+		if (ev.kind != TRANSPORT_MESSAGE) {
+			turn_away(r, v, ev.status);
+			return true;
+		}
+		err = auth_take_visitor(&v->auth, v->conn, &ev);
+		if (err == TALOS_ERR_AGAIN)
+			continue;
+		if (err)
+			refuse_unproven(r, v, err);
 		else
-			v->conn->ops->close(v->conn);
+			hello(r, v);
 		return true;
 	}
-	if (repl_now(r) - v->since_ns < HELLO_TIMEOUT_NS && !r->stopping)
+	if (!auth_is_overdue(&v->auth, repl_now(r)) && !r->stopping)
 		return false;
-	v->conn->ops->close(v->conn);
+	turn_away(r, v, TALOS_ERR_CLOSED);
 	return true;
 }
 
@@ -158,10 +233,24 @@ static void open_door(struct talos_repl *r, struct transport_listener *l, struct
 
 	if (l->ops->accept(l, wait_ns, &c))
 		return;
-	if (*count == VISITORS_MAX)
-		c->ops->close(c);
-	else
-		visitors[(*count)++] = (struct visitor){ c, repl_now(r) };
+	if (*count == VISITORS_MAX) { /* they stand in the order in which they came */
+		turn_away(r, &visitors[0], TALOS_ERR_CLOSED);
+		memmove(visitors, visitors + 1, --*count * sizeof(*visitors));
+	}
+	visitors[(*count)++] = (struct visitor){
+		.conn = c,
+		.auth = { .secret = r->o.secret, .since_ns = repl_now(r) },
+	};
+}
+
+static void look_at_all(struct talos_repl *r, struct visitor *visitors, unsigned *count)
+{
+	unsigned left = 0;
+
+	for (unsigned i = 0; i < *count; i++)
+		if (!look_at(r, &visitors[i]))
+			visitors[left++] = visitors[i];
+	*count = left;
 }
 
 static void *listener_main(void *arg)
@@ -173,11 +262,7 @@ static void *listener_main(void *arg)
 	while (!r->stopping) {
 		for (unsigned i = 0; i < r->listener_count; i++)
 			open_door(r, r->listeners[i], visitors, &count);
-		for (unsigned i = 0; i < count;)
-			if (look_at(r, &visitors[i]))
-				visitors[i] = visitors[--count];
-			else
-				i++;
+		look_at_all(r, visitors, &count);
 	}
 	for (unsigned i = 0; i < count; i++)
 		visitors[i].conn->ops->close(visitors[i].conn);

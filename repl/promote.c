@@ -24,28 +24,13 @@
 /* Ask a primary that is still there to stop. True: it has. */
 static bool ask_to_step_down(struct talos_repl *r, uint64_t epoch)
 {
-	struct talos_wire_hello hello;
-	struct transport_event ev;
-	struct transport_conn *c;
-	uint64_t until = repl_now(r) + 2 * TALOS_NS_PER_SEC;
-	bool stopped = false;
+	uint64_t answer;
 
-	if (!r->primary[0] || transport_connect(r->primary, &r->transport, TALOS_NS_PER_SEC, &c))
+	if (!r->primary[0])
 		return false;
-	epoch_fill_hello(r, WIRE_HELLO_NOTICE, &hello);
-	hello.epoch = le64_from(epoch);
-	c->ops->send(c, WIRE_HELLO, &hello, sizeof(hello));
-	while (!stopped && repl_now(r) < until) {
-		if (!c->ops->poll(c, 50 * TALOS_NS_PER_MS, &ev))
-			continue;
-		if (ev.kind != TRANSPORT_MESSAGE)
-			break;
-		stopped = ev.type == WIRE_EPOCH && !wire_check(ev.type, ev.bytes, ev.n) &&
-			  le64_get(((const struct talos_wire_epoch *)ev.bytes)->epoch) >= epoch;
-		break;
-	}
-	c->ops->close(c);
-	return stopped;
+	return !epoch_tell(r, r->primary, WIRE_HELLO_NOTICE, epoch, 2 * TALOS_NS_PER_SEC,
+			   &answer) &&
+	       answer >= epoch;
 }
 
 /* Why this node may lack acknowledged writes, or NULL. */

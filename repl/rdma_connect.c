@@ -231,6 +231,7 @@ static int take_request(struct rdma_cm_id *id, bool greeted, struct transport_co
 		r->conn.ops->close(&r->conn);
 		return TALOS_ERR_AGAIN;
 	}
+	r->conn.received_max = TRANSPORT_VISITOR_BYTES_MAX;
 	/* The other side speaks first: when it has, it can listen. */
 	rdma_conn_established(r);
 	*out = &r->conn;

@@ -66,7 +66,8 @@ int talos_repl_start(const struct talos_repl_options *o, struct talos_repl **out
 	r->policy = TALOS_POLICY_CONSISTENT;
 	r->transport = (struct transport_options){
 		.kind = (enum transport_kind)o->transport,
-		.any_address = o->insecure,
+		.any_address = o->insecure || o->secret,
+		.key = o->secret ? o->secret->tls_key : NULL,
 	};
 	snprintf(r->listen, sizeof(r->listen), "%s", o->listen ? o->listen : "");
 	snprintf(r->primary, sizeof(r->primary), "%s", o->primary ? o->primary : "");

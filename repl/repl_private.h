@@ -29,13 +29,13 @@
 #include "talos/repl.h"
 #include "talos/repl_apply.h"
 #include "talos/repl_hook.h"
+#include "auth.h"
 #include "transport.h"
 #include "wire.h"
 
 #define MEMBERS_MAX TALOS_PEERS_MAX
 #define SESSIONS_MAX 32u
 #define PEER_TIMEOUT_DEFAULT_NS (5 * TALOS_NS_PER_SEC)
-#define HELLO_TIMEOUT_NS (5 * TALOS_NS_PER_SEC)
 /* While backups are attached the log reaches the device this often, so that they may show it. */
 #define COMMIT_INTERVAL_NS (10 * TALOS_NS_PER_MS)
 #define IN_SYNC_WINDOW_BYTES (4ull << 20)
@@ -182,6 +182,8 @@ struct talos_repl {
 	unsigned listener_count;
 	pthread_t listener_thread, keeper_thread;
 	bool listener_started, keeper_started;
+	uint64_t complained_ns; /* the listener's: when it last logged a visitor; 0: never */
+	unsigned complaints_kept_back;
 	struct follower follower;
 	struct shipment_pool shipments; /* of a primary */
 	bool hook_set;
@@ -239,9 +241,9 @@ int seed_step(struct session *s);
 
 /* --- session.c ------------------------------------------------------------------------------ */
 
-/* Serve a backup that has said hello; the connection is taken over. */
+/* Serve a backup whose hello may be acted on; the connection is taken over. */
 int session_attach(struct talos_repl *r, struct transport_conn *conn,
-		   const struct talos_wire_hello *hello);
+		   const struct auth_acceptor *auth);
 int session_send(struct session *s, uint8_t type, const void *bytes, uint32_t n);
 /* The backup's memory holds the log before @pos. */
 void session_note_acked(struct session *s, uint64_t pos);
@@ -264,6 +266,9 @@ void backup_stop(struct talos_repl *r);
 /* Say HELLO of @kind to @address and return the epoch that it answers. */
 int epoch_ask(struct talos_repl *r, const char *address, enum wire_hello_kind kind,
 	      uint64_t timeout_ns, uint64_t *out_epoch);
+/* The same, in the name of another epoch than this node's: one that is about to begin. */
+int epoch_tell(struct talos_repl *r, const char *address, enum wire_hello_kind kind, uint64_t epoch,
+	       uint64_t timeout_ns, uint64_t *out_epoch);
 /* Does any member know a higher epoch? TALOS_ERR_STALE_EPOCH then. */
 int epoch_check_members(struct talos_repl *r);
 void epoch_fill_hello(struct talos_repl *r, enum wire_hello_kind kind, struct talos_wire_hello *h);

@@ -709,7 +709,8 @@ static int enter_sessions(struct session *s, const struct talos_wire_hello *h, b
 	return err;
 }
 
-static int welcome(struct session *s, enum wire_mode mode, uint64_t pos, bool in_sync)
+static int welcome(struct session *s, const struct auth_acceptor *auth, enum wire_mode mode,
+		   uint64_t pos, bool in_sync)
 {
 	struct talos_engine_stats stats;
 	struct talos_wire_welcome d;
@@ -728,12 +729,13 @@ static int welcome(struct session *s, enum wire_mode mode, uint64_t pos, bool in
 	memcpy(d.volume, stats.volume.b, sizeof(d.volume));
 	memcpy(d.replica, stats.replica.b, sizeof(d.replica));
 	s->seed.epoch = stats.epoch;
-	return session_send(s, WIRE_WELCOME, &d, sizeof(d));
+	return auth_answer(auth, s->conn, WIRE_WELCOME, &d, sizeof(d));
 }
 
 int session_attach(struct talos_repl *r, struct transport_conn *conn,
-		   const struct talos_wire_hello *hello)
+		   const struct auth_acceptor *auth)
 {
+	const struct talos_wire_hello *hello = &auth->hello;
 	struct session *s = talos_calloc(1, sizeof(*s));
 	enum wire_mode mode;
 	bool in_sync = false;
@@ -762,7 +764,7 @@ int session_attach(struct talos_repl *r, struct transport_conn *conn,
 		return err;
 	}
 	talos_engine_set_commit_interval(r->engine, COMMIT_INTERVAL_NS);
-	welcome(s, mode, pos, in_sync);
+	welcome(s, auth, mode, pos, in_sync);
 	talos_info("backup %s attached: %s from log position %llu", s->address,
 		   mode == WIRE_MODE_COPY ? "first copy" : "catching up", (unsigned long long)pos);
 	if (pthread_create(&s->thread, NULL, session_main, s)) {

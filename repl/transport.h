@@ -30,6 +30,7 @@
 #define TRANSPORT_MESSAGE_BYTES_MAX 4096u
 #define TRANSPORT_WRITE_BYTES_MAX (256u << 10)
 #define TRANSPORT_REGIONS_MAX 64u
+#define TRANSPORT_VISITOR_BYTES_MAX 4096u
 
 enum transport_event_kind {
 	TRANSPORT_MESSAGE, /* type, bytes, n: valid until the next poll() */
@@ -48,7 +49,7 @@ struct transport_event {
 
 /* What a connection is, and what went over it so far. */
 struct transport_info {
-	const char *name; /* of the transport, static */
+	const char *name; /* of the transport, static: "tcp", "tls", "rdma" */
 	char device[32];  /* "" where there is no such thing */
 	uint32_t path_mtu, queue_depth; /* 0 likewise */
 	uint64_t sent_bytes, received_bytes;
@@ -86,6 +87,12 @@ struct transport_ops {
 struct transport_conn {
 	const struct transport_ops *ops;
 	char peer[72]; /* where it comes from, for people */
+	/*
+	 * More than that from the peer ends the connection, with
+	 * TALOS_ERR_TOO_BIG; 0: no bound. TRANSPORT_VISITOR_BYTES_MAX for one that
+	 * was accepted, until the upper layer knows whom it belongs to.
+	 */
+	uint32_t received_max;
 };
 
 struct transport_listener;
@@ -115,7 +122,12 @@ enum transport_kind {
 struct transport_options {
 	enum transport_kind kind;
 	bool any_address;   /* listen: on others than loopback too */
-	const uint8_t *key; /* TRANSPORT_KEY_BYTES, shared with all peers, or NULL; borrowed */
+	/*
+	 * TRANSPORT_KEY_BYTES, shared with all peers; borrowed. TCP: all bytes go
+	 * under TLS then, and a peer with another key, or none, is closed with
+	 * TALOS_ERR_SECRET_DIFFERS or _SECRET_MISSING. RDMA has no use for it.
+	 */
+	const uint8_t *key;
 };
 
 /*

@@ -377,6 +377,10 @@ static bool take_received(struct rdma_conn *r, uint32_t slot, uint32_t n,
 		break_off(r, TALOS_ERR_PROTOCOL);
 		return false;
 	}
+	if (r->conn.received_max && r->received_bytes > r->conn.received_max) {
+		break_off(r, TALOS_ERR_TOO_BIG);
+		return false;
+	}
 	r->credits += credits;
 	r->peer_written_bytes = le64_get(head.written);
 	r->received_messages++;
@@ -389,7 +393,8 @@ static bool take_received(struct rdma_conn *r, uint32_t slot, uint32_t n,
 		r->held_slot = (int)slot;
 		return true;
 	case RDMA_REGION:
-		if (take_region(r, p + sizeof(head), le32_get(head.bytes)))
+		/* Nobody is believed about memory before it is known who he is. */
+		if (r->conn.received_max || take_region(r, p + sizeof(head), le32_get(head.bytes)))
 			break_off(r, TALOS_ERR_PROTOCOL);
 		break;
 	case RDMA_CREDITS:

@@ -12,6 +12,11 @@
  * Whatever does not fit (a length beyond its bound, an unknown region, bytes
  * outside of one, a sum that does not check) ends the connection. Nothing is
  * allocated by a length that a peer named.
+ *
+ * With a key the stream goes under TLS (tls_stream.h), whose records are
+ * authenticated: then payloads carry no checksum (payload_sum is zero), and a
+ * head's is kept only because it is cheap. Who speaks TLS to a node without a
+ * key, or the other way round, is told so by an alert that TLS understands.
  */
 #include "transport.h"
 
@@ -35,6 +40,7 @@
 #include "talos/clock.h"
 #include "talos/log.h"
 #include "talos/types.h"
+#include "tls_stream.h"
 
 #define FRAME_MAGIC 0x464f4c54u /* "TLOF" */
 #define SOCKET_BUFFER_BYTES (4 << 20)
@@ -81,7 +87,8 @@ struct pending_write {
 
 struct tcp_conn {
 	struct transport_conn conn;
-	int fd, wake_fd;
+	struct stream stream;
+	int wake_fd;
 	int closed; /* status, once the connection is of no use any more */
 	bool close_reported;
 	struct out_frame *out, **out_last;
@@ -97,7 +104,7 @@ struct tcp_conn {
 	struct pending_write *pending, **pending_last;
 	uint64_t completions; /* of pending, not reported so far */
 	uint64_t acks_seen;
-	_Atomic uint64_t sent_bytes, received_bytes, sent_messages, received_messages;
+	_Atomic uint64_t sent_messages, received_messages;
 };
 
 static struct tcp_conn *tcp(struct transport_conn *c)
@@ -118,8 +125,14 @@ static uint64_t head_sum(const struct frame_head *h)
 	return talos_sum64(h, offsetof(struct frame_head, head_sum), FRAME_MAGIC);
 }
 
-static struct out_frame *frame_new(enum frame_kind kind, uint8_t type, uint32_t region,
-				   uint64_t offset, const void *payload, uint32_t n, bool copy)
+static uint64_t payload_sum(const struct tcp_conn *t, const void *payload, uint32_t n)
+{
+	return n && !t->stream.context ? talos_sum64(payload, n, 0) : 0;
+}
+
+static struct out_frame *frame_new(const struct tcp_conn *t, enum frame_kind kind, uint8_t type,
+				   uint32_t region, uint64_t offset, const void *payload,
+				   uint32_t n, bool copy)
 {
 	struct out_frame *f = talos_malloc(sizeof(*f) + (copy ? n : 0));
 
@@ -138,7 +151,7 @@ static struct out_frame *frame_new(enum frame_kind kind, uint8_t type, uint32_t 
 		.bytes = le32_from(n),
 		.region = le32_from(region),
 		.offset = le64_from(offset),
-		.payload_sum = le64_from(n ? talos_sum64(f->payload, n, 0) : 0),
+		.payload_sum = le64_from(payload_sum(t, f->payload, n)),
 	};
 	f->head.head_sum = le64_from(head_sum(&f->head));
 	return f;
@@ -171,7 +184,6 @@ static unsigned gather(const struct tcp_conn *t, struct iovec *iov)
 
 static void drop_sent(struct tcp_conn *t, size_t n)
 {
-	t->sent_bytes += n;
 	while (t->out) {
 		struct out_frame *f = t->out;
 		size_t left = sizeof(f->head) + f->n - f->sent;
@@ -192,17 +204,12 @@ static void push_out(struct tcp_conn *t)
 {
 	while (t->out && !t->closed) {
 		struct iovec iov[IOV_MAX_USED];
-		struct msghdr m = { .msg_iov = iov };
-		ssize_t n;
+		ssize_t n = stream_send(&t->stream, iov, gather(t, iov));
 
-		m.msg_iovlen = gather(t, iov);
-		n = sendmsg(t->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		if (!n)
 			return;
 		if (n < 0)
-			break_off(t, TALOS_ERR_CLOSED);
+			break_off(t, (int)n);
 		else
 			drop_sent(t, (size_t)n);
 	}
@@ -217,7 +224,7 @@ static int tcp_send(struct transport_conn *c, uint8_t type, const void *bytes, u
 		return TALOS_ERR_CLOSED;
 	if (n > TRANSPORT_MESSAGE_BYTES_MAX)
 		return TALOS_ERR_TOO_BIG;
-	f = frame_new(FRAME_MESSAGE, type, 0, 0, bytes, n, true);
+	f = frame_new(t, FRAME_MESSAGE, type, 0, 0, bytes, n, true);
 	if (!f)
 		return TALOS_ERR_NO_MEMORY;
 	t->sent_messages++;
@@ -238,7 +245,7 @@ static int tcp_write(struct transport_conn *c, uint32_t region, uint64_t offset,
 	if (!n || n > TRANSPORT_WRITE_BYTES_MAX)
 		return TALOS_ERR_TOO_BIG;
 	p = talos_malloc(sizeof(*p));
-	f = frame_new(FRAME_WRITE, 0, region, offset, data, n, false);
+	f = frame_new(t, FRAME_WRITE, 0, region, offset, data, n, false);
 	if (!p || !f) {
 		talos_free(p);
 		talos_free(f);
@@ -294,15 +301,12 @@ static uint32_t take_bytes(struct tcp_conn *t, uint8_t *to, uint32_t n)
 	ssize_t got;
 
 	if (!have) {
-		do
-			got = recv(t->fd, direct ? to : t->ahead, direct ? n : READ_AHEAD_BYTES,
-				   MSG_DONTWAIT);
-		while (got < 0 && errno == EINTR);
-		if (got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK))
-			break_off(t, TALOS_ERR_CLOSED);
+		got = stream_recv(&t->stream, direct ? to : t->ahead,
+				  direct ? n : READ_AHEAD_BYTES);
+		if (got < 0)
+			break_off(t, (int)got);
 		if (got <= 0)
 			return 0;
-		t->received_bytes += (uint64_t)got;
 		if (direct)
 			return (uint32_t)got;
 		t->ahead_at = 0;
@@ -332,7 +336,7 @@ static bool head_is_sound(const struct tcp_conn *t)
 		       t->regions[region].base && offset <= t->regions[region].bytes &&
 		       n <= t->regions[region].bytes - offset;
 	case FRAME_ACK:
-		return !n && offset >= t->acks_seen;
+		return !n && offset > t->acks_seen; /* none without news */
 	}
 	return false;
 }
@@ -352,7 +356,7 @@ static bool take_frame(struct tcp_conn *t, struct transport_event *out)
 
 	t->in_payload = false;
 	t->head_got = 0;
-	if (n && talos_sum64(payload, n, 0) != le64_get(t->head.payload_sum)) {
+	if (payload_sum(t, payload, n) != le64_get(t->head.payload_sum)) {
 		break_off(t, TALOS_ERR_CORRUPT);
 		return false;
 	}
@@ -386,6 +390,12 @@ static bool pull_in(struct tcp_conn *t, struct transport_event *out)
 			if (!n)
 				return false;
 			t->head_got += n;
+			if (t->head_got >= 3 && !t->stream.context &&
+			    tls_is_first_word((const uint8_t *)&t->head)) {
+				tls_say_no_key(t->stream.fd);
+				break_off(t, TALOS_ERR_SECRET_MISSING);
+				return false;
+			}
 			if (t->head_got < sizeof(t->head))
 				continue;
 			if (!head_is_sound(t)) {
@@ -421,7 +431,7 @@ static void send_ack(struct tcp_conn *t)
 
 	if (t->writes_in == t->writes_acked || t->closed)
 		return;
-	f = frame_new(FRAME_ACK, 0, 0, t->writes_in, NULL, 0, true);
+	f = frame_new(t, FRAME_ACK, 0, 0, t->writes_in, NULL, 0, true);
 	if (!f) {
 		break_off(t, TALOS_ERR_NO_MEMORY);
 		return;
@@ -471,7 +481,7 @@ static bool next_event(struct tcp_conn *t, struct transport_event *out)
 static void wait_for_socket(struct tcp_conn *t, uint64_t timeout_ns)
 {
 	struct pollfd p[2] = {
-		{ .fd = t->fd, .events = (short)(POLLIN | (t->out ? POLLOUT : 0)) },
+		{ .fd = t->stream.fd, .events = stream_events(&t->stream, t->out) },
 		{ .fd = t->wake_fd, .events = POLLIN },
 	};
 	struct timespec ts = { (time_t)(timeout_ns / TALOS_NS_PER_SEC),
@@ -487,6 +497,7 @@ static int tcp_poll(struct transport_conn *c, uint64_t timeout_ns, struct transp
 {
 	struct tcp_conn *t = tcp(c);
 
+	t->stream.received_max = c->received_max;
 	push_out(t);
 	if (next_event(t, out))
 		return 1;
@@ -511,9 +522,9 @@ static void tcp_info(const struct transport_conn *c, struct transport_info *out)
 	const struct tcp_conn *t = (const struct tcp_conn *)c;
 
 	*out = (struct transport_info){
-		.name = "tcp",
-		.sent_bytes = t->sent_bytes,
-		.received_bytes = t->received_bytes,
+		.name = t->stream.context ? "tls" : "tcp",
+		.sent_bytes = t->stream.sent_bytes,
+		.received_bytes = t->stream.received_bytes,
 		.sent_messages = t->sent_messages,
 		.received_messages = t->received_messages,
 	};
@@ -524,8 +535,7 @@ static void tcp_close(struct transport_conn *c)
 	struct tcp_conn *t = tcp(c);
 
 	push_out(t); /* a last word, if it goes out at once */
-	if (t->fd >= 0)
-		close(t->fd);
+	stream_fini(&t->stream);
 	if (t->wake_fd >= 0)
 		close(t->wake_fd);
 	while (t->out) {
@@ -565,10 +575,12 @@ static void set_option(int fd, int level, int name, int value)
 		talos_debug("setsockopt %d: %s", name, strerror(errno));
 }
 
-/* Takes over @fd, also on failure. */
-static int conn_new(int fd, const char *peer, struct transport_conn **out)
+/* Takes over @fd, also on failure. @context: as for stream_init(). */
+static int conn_new(int fd, const char *peer, struct tls_context *context, bool accepts,
+		    struct transport_conn **out)
 {
 	struct tcp_conn *t = talos_calloc(1, sizeof(*t));
+	int err;
 
 	if (!t) {
 		close(fd);
@@ -576,12 +588,13 @@ static int conn_new(int fd, const char *peer, struct transport_conn **out)
 	}
 	t->conn.ops = &tcp_ops;
 	snprintf(t->conn.peer, sizeof(t->conn.peer), "%s", peer);
-	t->fd = fd;
+	t->conn.received_max = accepts ? TRANSPORT_VISITOR_BYTES_MAX : 0;
 	t->out_last = &t->out;
 	t->pending_last = &t->pending;
 	t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	t->ahead = talos_malloc(READ_AHEAD_BYTES);
-	if (t->wake_fd < 0 || !t->ahead) {
+	err = stream_init(&t->stream, fd, context, accepts);
+	if (err || t->wake_fd < 0 || !t->ahead) {
 		tcp_close(&t->conn);
 		return TALOS_ERR_NO_MEMORY;
 	}
@@ -616,13 +629,11 @@ static int wait_connected(int fd, uint64_t timeout_ns)
 	return TALOS_OK;
 }
 
-int transport_tcp_connect(const char *address, const struct transport_options *o,
-			  uint64_t timeout_ns, struct transport_conn **out)
+static int open_socket(const char *address, uint64_t timeout_ns, int *out_fd)
 {
 	struct addrinfo *list;
 	int fd, err = transport_resolve(address, false, &list);
 
-	(void)o;
 	if (err)
 		return err;
 	fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -633,16 +644,41 @@ int transport_tcp_connect(const char *address, const struct transport_options *o
 	if (connect(fd, list->ai_addr, list->ai_addrlen))
 		err = errno == EINPROGRESS ? wait_connected(fd, timeout_ns) : TALOS_ERR_CLOSED;
 	freeaddrinfo(list);
-	if (err) {
+	if (err)
 		close(fd);
+	else
+		*out_fd = fd;
+	return err;
+}
+
+/* *out is NULL without a key. */
+static int context_for(const struct transport_options *o, struct tls_context **out)
+{
+	*out = NULL;
+	return o->key ? tls_context_new(o->key, out) : TALOS_OK;
+}
+
+int transport_tcp_connect(const char *address, const struct transport_options *o,
+			  uint64_t timeout_ns, struct transport_conn **out)
+{
+	struct tls_context *context;
+	int fd, err = open_socket(address, timeout_ns, &fd);
+
+	if (err)
 		return err;
-	}
-	return conn_new(fd, address, out);
+	err = context_for(o, &context);
+	if (err)
+		close(fd);
+	else
+		err = conn_new(fd, address, context, false, out);
+	tls_context_unref(context);
+	return err;
 }
 
 struct tcp_listener {
 	struct transport_listener listener;
 	int fd;
+	struct tls_context *context; /* NULL without a key */
 };
 
 static int tcp_accept(struct transport_listener *l, uint64_t timeout_ns,
@@ -661,13 +697,16 @@ static int tcp_accept(struct transport_listener *l, uint64_t timeout_ns,
 	if (fd < 0)
 		return TALOS_ERR_AGAIN;
 	name_of((struct sockaddr *)&sa, n, peer);
-	return conn_new(fd, peer, out);
+	return conn_new(fd, peer, t->context, true, out);
 }
 
 static void tcp_listener_close(struct transport_listener *l)
 {
-	close(((struct tcp_listener *)l)->fd);
-	talos_free(l);
+	struct tcp_listener *t = (struct tcp_listener *)l;
+
+	close(t->fd);
+	tls_context_unref(t->context);
+	talos_free(t);
 }
 
 static const struct transport_listener_ops tcp_listener_ops = { tcp_accept, tcp_listener_close };
@@ -694,7 +733,6 @@ int transport_tcp_listen(const char *address, const struct transport_options *o,
 	struct addrinfo *list;
 	int fd, err = transport_resolve(address, true, &list);
 
-	(void)o;
 	if (err)
 		return err;
 	fd = bind_and_listen(list, address);
@@ -708,6 +746,10 @@ int transport_tcp_listen(const char *address, const struct transport_options *o,
 	}
 	t->listener.ops = &tcp_listener_ops;
 	t->fd = fd;
-	*out = &t->listener;
-	return TALOS_OK;
+	err = context_for(o, &t->context);
+	if (err)
+		tcp_listener_close(&t->listener);
+	else
+		*out = &t->listener;
+	return err;
 }

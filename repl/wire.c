@@ -34,6 +34,10 @@ static uint32_t size_of(uint8_t type)
 	case WIRE_SEED_BEGIN:
 	case WIRE_SEED_END:
 		return sizeof(struct talos_wire_seed);
+	case WIRE_CHALLENGE:
+		return sizeof(struct talos_wire_challenge);
+	case WIRE_PROOF:
+		return sizeof(struct talos_wire_proof);
 	}
 	return 0;
 }
@@ -46,6 +50,12 @@ static bool magic_is_right(const uint8_t *bytes)
 	return le32_get(magic) == WIRE_MAGIC;
 }
 
+static bool hello_is_sound(const struct talos_wire_hello *h)
+{
+	return terminated(h->listen, sizeof(h->listen)) && !le32_get(h->reserved) &&
+	       !(le32_get(h->hello_flags) & ~WIRE_HELLO_HAS_SECRET);
+}
+
 int wire_check(uint8_t type, const uint8_t *bytes, uint32_t n)
 {
 	uint32_t size = size_of(type);
@@ -55,8 +65,7 @@ int wire_check(uint8_t type, const uint8_t *bytes, uint32_t n)
 		return TALOS_ERR_PROTOCOL;
 	switch ((enum wire_type)type) {
 	case WIRE_HELLO:
-		good = magic_is_right(bytes) &&
-		       terminated(((const struct talos_wire_hello *)bytes)->listen, 72);
+		good = magic_is_right(bytes) && hello_is_sound((const void *)bytes);
 		break;
 	case WIRE_WELCOME:
 		good = magic_is_right(bytes);
@@ -80,10 +89,15 @@ int wire_check(uint8_t type, const uint8_t *bytes, uint32_t n)
 	case WIRE_SEED_END:
 		good = !le32_get(((const struct talos_wire_seed *)bytes)->reserved);
 		break;
+	case WIRE_CHALLENGE:
+		good = magic_is_right(bytes) &&
+		       !le32_get(((const struct talos_wire_challenge *)bytes)->reserved);
+		break;
 	case WIRE_OFFER_LOG:
 	case WIRE_OFFER_BULK:
 	case WIRE_DOORBELL:
 	case WIRE_PROGRESS:
+	case WIRE_PROOF:
 		break;
 	}
 	return good ? TALOS_OK : TALOS_ERR_PROTOCOL;
@@ -93,8 +107,8 @@ uint64_t wire_epoch(uint8_t type, const uint8_t *bytes)
 {
 	le64 epoch;
 
-	/* All later messages begin with it. */
-	if (type < WIRE_OFFER_LOG)
+	/* All messages of an attached backup begin with it. */
+	if (type < WIRE_OFFER_LOG || type > WIRE_SEED_END)
 		return 0;
 	memcpy(&epoch, bytes, sizeof(epoch));
 	return le64_get(epoch);

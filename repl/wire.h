@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every message of the replication protocol, version 1. talosfs-replication(7)
+ * Every message of the replication protocol, version 2. talosfs-replication(7)
  * says the same to people. All little-endian; fixed sizes; reserved bytes are
  * sent and checked as zero. A message of another size, type, or (after HELLO)
  * lower epoch ends the connection.
  *
  *   backup                                    primary
  *   HELLO(attach) ------------------------->
+ *   with a secret only (auth.h):
+ *                 <------------------------- CHALLENGE
+ *   PROOF --------------------------------->
+ *                 <------------------------- PROOF, of the answer that follows
+ *   in any case:
  *                 <------------------------- WELCOME(resume|truncate|copy) or REFUSE
  *   copy only:
  *                 <------------------------- SEED_BEGIN
@@ -40,9 +45,11 @@
 #include "talos/status.h"
 #include "talos/types.h"
 
-#define WIRE_VERSION_MIN 1u
-#define WIRE_VERSION_MAX 1u
+#define WIRE_VERSION_MIN 2u
+#define WIRE_VERSION_MAX 2u
 #define WIRE_MAGIC 0x54524550u
+#define WIRE_NONCE_BYTES 32u
+#define WIRE_PROOF_BYTES 32u
 
 enum wire_type {
 	WIRE_HELLO = 1,
@@ -61,6 +68,8 @@ enum wire_type {
 	WIRE_SEED_BEGIN = 14,
 	WIRE_SEED_LOG = 15,
 	WIRE_SEED_END = 16,
+	WIRE_CHALLENGE = 17,
+	WIRE_PROOF = 18,
 };
 
 enum wire_hello_kind {
@@ -68,6 +77,8 @@ enum wire_hello_kind {
 	WIRE_HELLO_QUERY = 2,
 	WIRE_HELLO_NOTICE = 3,
 };
+
+#define WIRE_HELLO_HAS_SECRET 0x1u
 
 struct talos_wire_hello {
 	le32 magic;
@@ -80,8 +91,25 @@ struct talos_wire_hello {
 	le64 end, end_chain;
 	le64 applied, applied_chain;
 	char listen[72]; /* where the sender can be reached, NUL-terminated */
+	le32 hello_flags; /* WIRE_HELLO_HAS_ */
+	le32 reserved;
+	uint8_t nonce[WIRE_NONCE_BYTES]; /* fresh; zero without a secret */
 };
-static_assert(sizeof(struct talos_wire_hello) == 160, "wire size");
+static_assert(sizeof(struct talos_wire_hello) == 200, "wire size");
+
+/* To a visitor that says that it has a secret, by a node that has one. */
+struct talos_wire_challenge {
+	le32 magic;
+	le32 reserved;
+	uint8_t nonce[WIRE_NONCE_BYTES]; /* fresh */
+};
+static_assert(sizeof(struct talos_wire_challenge) == 40, "wire size");
+
+/* Each side's word that it has the secret: auth.h says over what. */
+struct talos_wire_proof {
+	uint8_t mac[WIRE_PROOF_BYTES];
+};
+static_assert(sizeof(struct talos_wire_proof) == 32, "wire size");
 
 enum wire_mode {
 	WIRE_MODE_RESUME = 1,	/* at the backup's end */

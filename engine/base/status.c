@@ -66,6 +66,10 @@ const char *talos_strerror(int status)
 		return "system error";
 	case TALOS_ERR_UNSUPPORTED:
 		return "not supported here";
+	case TALOS_ERR_SECRET_MISSING:
+		return "only one of the two nodes has a secret";
+	case TALOS_ERR_SECRET_DIFFERS:
+		return "the two nodes have different secrets";
 	}
 	return "unknown error";
 }

@@ -37,6 +37,8 @@ enum talos_status {
 	TALOS_ERR_LOG_SHORT = -10025,	  /* log ends before the checkpoint: the device lost flushed data */
 	TALOS_ERR_SYSTEM = -10026,	  /* any other system call failure; see the log */
 	TALOS_ERR_UNSUPPORTED = -10027,	  /* the kernel or device cannot do it */
+	TALOS_ERR_SECRET_MISSING = -10028, /* only one of two nodes has a secret */
+	TALOS_ERR_SECRET_DIFFERS = -10029, /* two nodes have different secrets */
 };
 
 /* Text for people, never NULL, without a trailing full stop. */

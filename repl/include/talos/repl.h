@@ -12,6 +12,7 @@
 #define TALOS_REPL_H
 
 #include "talos/engine.h"
+#include "talos/secret.h"
 
 /* First byte of every key: who owns it. fs uses the other (talos/fs_format.h). */
 #define TALOS_KEYSPACE_SYSTEM 0x01
@@ -44,7 +45,12 @@ struct talos_repl_options {
 	const char *listen;		 /* HOST:PORT, [V6]:PORT; NULL: no peers can come */
 	const char *primary;		 /* HOST:PORT; NULL: this node is no backup, or one without its primary */
 	enum talos_transport transport;
-	bool insecure;			 /* allow a listen address other than loopback */
+	/*
+	 * Only who has it may connect, and TCP goes under TLS. NULL: anybody may,
+	 * from this host. Borrowed until stop.
+	 */
+	const struct talos_secret *secret;
+	bool insecure;			 /* without a secret: listen on other addresses than loopback */
 	uint64_t peer_timeout_ns;	 /* 0: default 5 s */
 	/* Called from repl's threads, without its locks. May be NULL. */
 	void (*event)(void *ctx, enum talos_repl_event event);
@@ -57,7 +63,8 @@ struct talos_repl_options {
  * its primary and goes on trying for ever. A node with role leader first asks
  * the members it knows whether a higher epoch exists: TALOS_ERR_STALE_EPOCH
  * then (the engine was deposed). TALOS_ERR_INVALID: an address does not parse,
- * is not this host's, is in use, or is not loopback without @insecure (logged).
+ * is not this host's, is in use, or is not loopback without @secret or @insecure
+ * (logged).
  */
 int talos_repl_start(const struct talos_repl_options *o, struct talos_repl **out_repl);
 /*
@@ -108,7 +115,7 @@ enum talos_peer_state {
 
 /* A connection. */
 struct talos_link_status {
-	const char *transport; /* "tcp", "rdma"; "" when there was none so far; static */
+	const char *transport; /* "tcp", "tls", "rdma"; "" when there was none so far; static */
 	char device[32];       /* of RDMA */
 	uint32_t path_mtu, queue_depth; /* of RDMA */
 	uint64_t sent_bytes, received_bytes;
