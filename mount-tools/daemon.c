@@ -206,6 +206,7 @@ static int start_replication(struct daemon *d, char *why)
 		.listen = d->o.listen,
 		.primary = d->o.primary,
 		.transport = d->o.transport,
+		.secret = d->secret,
 		.insecure = d->o.insecure,
 		.peer_timeout_ns = d->o.timeout_ns,
 		.event = on_event,
@@ -226,7 +227,8 @@ static int start_replication(struct daemon *d, char *why)
 		snprintf(
 			why, 512,
 			"cannot use listen=%s primary=%s: an address must be HOST:PORT, of this host "
-			"and free for listen=; other addresses than loopback need the option insecure",
+			"and free for listen=; other addresses than loopback need secret=FILE (or "
+			"the option insecure)",
 			d->o.listen ? d->o.listen : "", d->o.primary ? d->o.primary : "");
 		return err;
 	}
@@ -416,6 +418,7 @@ static int take_down(struct daemon *d)
 	/* A change of role must not find half a filesystem. */
 	talos_repl_stop(d->repl);
 	talos_fs_close(d->fs);
+	talos_secret_free(d->secret);
 	err = talos_engine_close(d->engine);
 	talos_io_close(d->io);
 	return err;
@@ -428,7 +431,10 @@ int daemon_start(struct daemon *d, char *why)
 	/* For the threads; only the main one takes signals, once it serves. */
 	block_signals(SIG_BLOCK);
 	signal(SIGPIPE, SIG_IGN);
-	err = open_image(d, why);
+	/* First, since a bad secret must not have changed the image. */
+	err = d->o.secret ? talos_secret_load(d->o.secret, why, &d->secret) : TALOS_OK;
+	if (!err)
+		err = open_image(d, why);
 	if (!err)
 		err = open_engine(d, why);
 	if (!err)

@@ -20,6 +20,7 @@
 struct mount_options {
 	const char *image, *mountpoint; /* absolute */
 	const char *listen, *primary;
+	const char *secret; /* a file's name, absolute; NULL: none */
 	enum talos_transport transport;
 	bool insecure, read_only, foreground, debug, nonempty;
 	uint64_t timeout_ns, cache_bytes, l0_bytes, commit_ns;
@@ -31,6 +32,7 @@ struct daemon {
 	struct mount_options o;
 	struct talos_io *io;
 	struct talos_engine *engine;
+	struct talos_secret *secret; /* NULL: none */
 	struct talos_repl *repl;
 	_Atomic(struct talos_fs *) fs;
 	_Atomic bool role_changed_early; /* before there was a filesystem */

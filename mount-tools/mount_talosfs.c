@@ -27,7 +27,9 @@ static const char usage_text[] =
 	"                   primary=HOST:PORT  follow this primary: a backup\n"
 	"                   timeout=TIME       a peer silent for so long is away (5s)\n"
 	"                   transport=NAME     auto, tcp or rdma (auto)\n"
-	"                   insecure           listen on other addresses than loopback\n"
+	"                   secret=FILE        only nodes with the same secret may connect\n"
+	"                   insecure           without a secret, listen on other addresses\n"
+	"                                      than loopback\n"
 	"                   cache=SIZE         memory for index blocks (64M)\n"
 	"                   l0=SIZE            memory for the newest index entries\n"
 	"                   commit=TIME        unsynced data reach the device this often (1s)\n"
@@ -65,6 +67,8 @@ static bool take_value(struct mount_options *o, const char *name, const char *va
 		o->listen = value;
 	else if (!strcmp(name, "primary"))
 		o->primary = value;
+	else if (!strcmp(name, "secret"))
+		o->secret = value;
 	else if (!strcmp(name, "timeout"))
 		return option_time(value, &o->timeout_ns);
 	else if (!strcmp(name, "commit"))
@@ -126,7 +130,7 @@ static bool take_flag(struct mount_options *o, const char *name)
 static bool take_options(struct mount_options *o, char *text)
 {
 	static const char *const valued[] = { "listen", "primary", "timeout",	"commit", "cache",
-					      "l0",	"threads", "transport", NULL };
+					      "l0",	"threads", "transport", "secret", NULL };
 
 	for (char *save, *name = strtok_r(text, ",", &save); name;
 	     name = strtok_r(NULL, ",", &save)) {
@@ -244,6 +248,17 @@ static const char *absolute(const char *path)
 	return real ? real : path;
 }
 
+/* The daemon's folder is another one. Not realpath(): a file that is not there is named as given. */
+static const char *from_here(const char *path)
+{
+	char here[PATH_MAX], *joined;
+
+	if (!path || path[0] == '/' || !getcwd(here, sizeof(here)) ||
+	    asprintf(&joined, "%s/%s", here, path) < 0)
+		return path;
+	return joined;
+}
+
 /* --- the daemon ------------------------------------------------------------------------------------ */
 
 static void to_syslog(enum talos_log_level level, const char *line)
@@ -338,6 +353,7 @@ int main(int argc, char **argv)
 	}
 	d.o.image = absolute(d.o.image);
 	d.o.mountpoint = absolute(d.o.mountpoint);
+	d.o.secret = from_here(d.o.secret);
 	openlog("talosfs", LOG_PID, LOG_DAEMON);
 	if (d.o.foreground)
 		return serve(&d, -1);
