@@ -189,7 +189,6 @@ static int take_doorbell(struct talos_repl *r, const struct talos_wire_doorbell 
 static int follow_doorbell(struct talos_repl *r)
 {
 	struct follower *f = &r->follower;
-	struct talos_log_state l;
 	int err;
 
 	if (!f->have_doorbell)
@@ -199,13 +198,7 @@ static int follow_doorbell(struct talos_repl *r)
 		err = talos_apply_committed(r->engine, talos_pos(le64_get(f->doorbell.committed)));
 	if (!err)
 		err = clear_notes(r, le64_get(f->doorbell.in_sync_from));
-	if (err)
-		return err;
-	talos_engine_log_state(r->engine, &l);
-	talos_mutex_lock(&r->lock);
-	r->catching_up = l.end.v + IN_SYNC_WINDOW_BYTES < r->primary_end;
-	talos_mutex_unlock(&r->lock);
-	return TALOS_OK;
+	return err;
 }
 
 static uint8_t *bulk_of(struct follower *f, uint32_t region)

@@ -31,7 +31,7 @@ void epoch_fill_hello(struct talos_repl *r, enum wire_hello_kind kind, struct ta
 }
 
 int epoch_tell(struct talos_repl *r, const char *address, enum wire_hello_kind kind, uint64_t epoch,
-	       uint64_t timeout_ns, uint64_t *out_epoch)
+	       uint64_t timeout_ns, struct talos_wire_epoch *out)
 {
 	struct talos_wire_hello hello;
 	struct transport_event ev;
@@ -48,7 +48,7 @@ int epoch_tell(struct talos_repl *r, const char *address, enum wire_hello_kind k
 	if (!err && ev.type != WIRE_EPOCH)
 		err = TALOS_ERR_PROTOCOL;
 	if (!err)
-		*out_epoch = le64_get(((const struct talos_wire_epoch *)ev.bytes)->epoch);
+		memcpy(out, ev.bytes, sizeof(*out));
 	c->ops->close(c);
 	return err;
 }
@@ -56,7 +56,12 @@ int epoch_tell(struct talos_repl *r, const char *address, enum wire_hello_kind k
 int epoch_ask(struct talos_repl *r, const char *address, enum wire_hello_kind kind,
 	      uint64_t timeout_ns, uint64_t *out_epoch)
 {
-	return epoch_tell(r, address, kind, 0, timeout_ns, out_epoch);
+	struct talos_wire_epoch answer;
+	int err = epoch_tell(r, address, kind, 0, timeout_ns, &answer);
+
+	if (!err)
+		*out_epoch = le64_get(answer.epoch);
+	return err;
 }
 
 int epoch_check_members(struct talos_repl *r)

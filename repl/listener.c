@@ -40,6 +40,21 @@ static void refuse(struct talos_repl *r, struct visitor *v, int status, const ch
 	v->conn->ops->close(v->conn);
 }
 
+/* Do fsyncs wait for this replica, or did they when we stopped? */
+static bool counts(struct talos_repl *r, const uint8_t replica[16])
+{
+	const struct member *m;
+	struct talos_uuid u;
+	bool yes;
+
+	memcpy(u.b, replica, sizeof(u.b));
+	talos_mutex_lock(&r->lock);
+	m = insync_find_locked(r, &u);
+	yes = m && m->in_sync && !m->dropping;
+	talos_mutex_unlock(&r->lock);
+	return yes;
+}
+
 static void answer_epoch(struct talos_repl *r, struct visitor *v)
 {
 	struct talos_engine_stats s;
@@ -47,6 +62,8 @@ static void answer_epoch(struct talos_repl *r, struct visitor *v)
 
 	talos_engine_stats(r->engine, &s);
 	d.epoch = le64_from(s.epoch);
+	if (r->leading && counts(r, v->auth.hello.replica))
+		d.flags = le32_from(WIRE_FLAG_IN_SYNC);
 	auth_answer(&v->auth, v->conn, WIRE_EPOCH, &d, sizeof(d));
 	v->conn->ops->close(v->conn);
 }

@@ -21,20 +21,24 @@
 
 #include "repl_private.h"
 
-/* Ask a primary that is still there to stop. True: it has. */
-static bool ask_to_step_down(struct talos_repl *r, uint64_t epoch)
+/* What the primary, if it can be reached, says to a HELLO of @kind with @epoch. */
+static bool ask_primary(struct talos_repl *r, enum wire_hello_kind kind, uint64_t epoch,
+			struct talos_wire_epoch *out)
 {
-	uint64_t answer;
-
-	if (!r->primary[0])
-		return false;
-	return !epoch_tell(r, r->primary, WIRE_HELLO_NOTICE, epoch, 2 * TALOS_NS_PER_SEC,
-			   &answer) &&
-	       answer >= epoch;
+	return r->primary[0] && !epoch_tell(r, r->primary, kind, epoch, 2 * TALOS_NS_PER_SEC, out);
 }
 
-/* Why this node may lack acknowledged writes, or NULL. */
-static const char *doubt(struct talos_repl *r, const struct talos_engine_stats *s, bool catching_up)
+static bool says_in_sync(const struct talos_wire_epoch *word)
+{
+	return le32_get(word->flags) & WIRE_FLAG_IN_SYNC;
+}
+
+/*
+ * Why this node may lack acknowledged writes, or NULL: as far as it knows
+ * itself. A member of the in-sync set that did not crash holds them all,
+ * however far behind the primary's end it is.
+ */
+static const char *doubt(struct talos_repl *r, const struct talos_engine_stats *s)
 {
 	bool in_sync;
 	int err = insync_read(r->engine, &s->replica, &in_sync, NULL);
@@ -50,36 +54,53 @@ static const char *doubt(struct talos_repl *r, const struct talos_engine_stats *
 		return "this backup was dropped from the in-sync set";
 	if (talos_apply_missing(r->engine, NULL, 0))
 		return "this backup is still catching up: it lacks index segments";
-	if (catching_up && r->primary_end > s->log_end)
-		return "this backup was still catching up";
+	return NULL;
+}
+
+/*
+ * The same, by the primary's word. It is asked first, and only then told to
+ * stop: nobody stops for a promotion that is then refused.
+ */
+static const char *doubt_of_primary(struct talos_repl *r, enum talos_policy policy, uint64_t epoch)
+{
+	static const char dropped[] =
+		"the primary goes on without this backup: it was dropped from the in-sync set";
+	struct talos_wire_epoch word;
+
+	if (ask_primary(r, WIRE_HELLO_QUERY, 0, &word) && le32_get(word.leads) == 1) {
+		if (!says_in_sync(&word))
+			return dropped;
+		if (ask_primary(r, WIRE_HELLO_NOTICE, epoch, &word) &&
+		    le64_get(word.epoch) >= epoch)
+			return says_in_sync(&word) ? NULL : dropped;
+	}
+	if (policy == TALOS_POLICY_AVAILABLE)
+		return "policy available, and the primary cannot be asked: it may have gone on "
+		       "without this backup";
 	return NULL;
 }
 
 static int decide(struct talos_repl *r, bool accept, uint64_t epoch,
 		  struct talos_promote_report *out)
 {
+	struct talos_wire_epoch word;
 	struct talos_engine_stats s;
 	enum talos_policy policy;
 	const char *why;
-	bool catching_up, stopped;
 	int err;
 
 	talos_engine_stats(r->engine, &s);
 	err = insync_load_policy(r->engine, &policy);
 	if (err)
 		return err;
-	talos_mutex_lock(&r->lock);
-	catching_up = r->catching_up;
-	talos_mutex_unlock(&r->lock);
-	why = doubt(r, &s, catching_up);
 	out->position = s.log_end;
 	out->unsure_since_ns = s.applied_wall_ns;
 	out->lost_bytes_max = r->primary_end > s.log_end ? r->primary_end - s.log_end : 0;
-	/* Nobody is told to step down for a promotion that is then refused. */
-	stopped = (!why || accept) && ask_to_step_down(r, epoch);
-	if (!why && policy == TALOS_POLICY_AVAILABLE && !stopped)
-		why = "policy available, and the primary cannot be asked: it may have gone on "
-		      "without this backup";
+	why = doubt(r, &s);
+	if (!why)
+		why = doubt_of_primary(r, policy, epoch);
+	if (why && accept)
+		ask_primary(r, WIRE_HELLO_NOTICE, epoch, &word); /* if it is there, it stops */
 	out->was_in_sync = why == NULL;
 	if (!why)
 		snprintf(out->reason, sizeof(out->reason),

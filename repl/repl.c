@@ -30,7 +30,6 @@ void repl_say(struct talos_repl *r, const char *fmt, ...)
 static int start_as_follower(struct talos_repl *r, const struct talos_engine_stats *s)
 {
 	r->ready = s->role == TALOS_ROLE_FOLLOWER;
-	r->catching_up = true;
 	if (r->ready)
 		insync_load_policy(r->engine, &r->policy);
 	if (r->primary[0])
@@ -317,7 +316,7 @@ void talos_repl_status(struct talos_repl *r, struct talos_repl_status *out)
 		.policy = r->policy,
 		.listening = r->listener_started,
 		.connected = r->connected,
-		.in_sync = !err && in_sync && !r->notes && !r->catching_up,
+		.in_sync = !err && in_sync && !r->notes,
 		.writes_blocked = r->blocked && r->leading,
 		.refused = r->refused,
 		.committed = r->committed,

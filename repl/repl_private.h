@@ -167,7 +167,7 @@ struct talos_repl {
 	char deposed_by[72];
 	uint64_t higher_epoch;
 	/* A backup: */
-	bool connected, ready, catching_up;
+	bool connected, ready;
 	uint32_t notes; /* TALOS_NOTE_ bits that stand against a promotion, as on the device */
 	uint64_t primary_end, primary_end_wall_ns, primary_heard_ns;
 	uint64_t copy_done, copy_total;
@@ -268,7 +268,7 @@ int epoch_ask(struct talos_repl *r, const char *address, enum wire_hello_kind ki
 	      uint64_t timeout_ns, uint64_t *out_epoch);
 /* The same, in the name of another epoch than this node's: one that is about to begin. */
 int epoch_tell(struct talos_repl *r, const char *address, enum wire_hello_kind kind, uint64_t epoch,
-	       uint64_t timeout_ns, uint64_t *out_epoch);
+	       uint64_t timeout_ns, struct talos_wire_epoch *out);
 /* Does any member know a higher epoch? TALOS_ERR_STALE_EPOCH then. */
 int epoch_check_members(struct talos_repl *r);
 void epoch_fill_hello(struct talos_repl *r, enum wire_hello_kind kind, struct talos_wire_hello *h);

@@ -63,9 +63,10 @@ static int check_place(const char *address, const struct transport_options *o)
 	if (err)
 		return err;
 	if (!o->any_address && !transport_is_loopback(list)) {
-		talos_error("%s is not a loopback address: give all nodes the same secret=FILE (or, "
-			    "on a network where you trust everybody, the option insecure)",
-			    address);
+		talos_error(
+			"%s is not a loopback address: give all nodes the same secret=FILE (or, "
+			"on a network where you trust everybody, the option insecure)",
+			address);
 		err = TALOS_ERR_INVALID;
 	}
 	freeaddrinfo(list);

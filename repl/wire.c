@@ -76,7 +76,8 @@ int wire_check(uint8_t type, const uint8_t *bytes, uint32_t n)
 		break;
 	case WIRE_EPOCH:
 	case WIRE_STEP_DOWN:
-		good = !le32_get(((const struct talos_wire_epoch *)bytes)->reserved);
+		good = !(le32_get(((const struct talos_wire_epoch *)bytes)->flags) &
+			 ~WIRE_FLAG_IN_SYNC);
 		break;
 	case WIRE_INDEX:
 	case WIRE_STORED:

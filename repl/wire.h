@@ -146,7 +146,7 @@ static_assert(sizeof(struct talos_wire_refuse) == 184, "wire size");
 struct talos_wire_epoch {
 	le64 epoch;
 	le32 leads; /* 1: the sender is a primary */
-	le32 reserved;
+	le32 flags; /* WIRE_FLAG_IN_SYNC: it counts, or when it stopped counted, the asker */
 };
 static_assert(sizeof(struct talos_wire_epoch) == 16, "wire size");
 

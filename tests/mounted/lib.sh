@@ -24,8 +24,16 @@ port=$((20000 + $$ % 20000))
 read -r host_a host_b <<<"${TALOS_TEST_HOSTS:-127.0.0.1 127.0.0.1}"
 addr_a=$host_a:$port addr_b=$host_b:$((port + 1))
 transport=${TALOS_TEST_TRANSPORT:-tcp}
+if [ -n "${TALOS_TEST_SECRET:-}" ]; then # all nodes share one: TLS where it is TCP
+	(umask 077 && head -c 32 /dev/urandom | base64 >"$dir/secret")
+fi
 mount.talosfs() {
-	[ "$transport" = tcp ] || set -- "$@" -o "transport=$transport,insecure"
+	[ "$transport" = tcp ] || set -- "$@" -o "transport=$transport"
+	if [ -n "${TALOS_TEST_SECRET:-}" ]; then
+		set -- "$@" -o "secret=$dir/secret"
+	elif [ "$host_a" != 127.0.0.1 ]; then
+		set -- "$@" -o insecure
+	fi
 	command mount.talosfs "$@"
 }
 
@@ -100,7 +108,7 @@ start_pair() {
 	mkfs.talosfs --backup "$image_b" >/dev/null
 	mount.talosfs "$image_b" "$B" -o "primary=$addr_a,listen=$addr_b$more"
 	wait_for 20 is "$B" replication.in_sync true
-	wait_for 5 is "$B" replication.link.transport "$transport"
+	[ "$transport" = tcp ] || wait_for 5 is "$B" replication.link.transport "$transport"
 }
 # Everything that the primary has is visible at the backup.
 caught_up() { [ "$(status_of "$A" log.end)" = "$(status_of "$B" log.applied)" ]; }
