@@ -65,7 +65,7 @@ static unsigned port;
 static void pair_open(struct pair *p, bool connect)
 {
 	if (!port)
-		port = 26000 + (unsigned)getpid() % 10000;
+		port = 25500 + (unsigned)getpid() % 7000;
 	snprintf(p->address, sizeof(p->address), "127.0.0.1:%u", port++);
 	assert_int_equal(transport_tcp_listen(p->address, &plain, &p->listener), 0);
 	p->a = p->b = NULL;
