@@ -14,6 +14,7 @@
 #include "options.h"
 #include "talos/log.h"
 #include "talos/repl_hook.h"
+#include "talos/secret.h"
 
 #define PEER_TIMEOUT_DEFAULT_NS (5 * TALOS_NS_PER_SEC)
 /* A daemon whose mount is gone needs a moment to write out and end. */

@@ -12,7 +12,6 @@
 #define TALOS_REPL_H
 
 #include "talos/engine.h"
-#include "talos/secret.h"
 
 /* First byte of every key: who owns it. fs uses the other (talos/fs_format.h). */
 #define TALOS_KEYSPACE_SYSTEM 0x01
@@ -26,6 +25,7 @@ enum talos_policy {
 int talos_repl_format(struct talos_engine *e, enum talos_policy policy);
 
 struct talos_repl;
+struct talos_secret; /* talos/secret.h */
 
 enum talos_repl_event {
 	TALOS_REPL_WRITABLE,	/* blocked writers may try again */
