@@ -86,7 +86,7 @@ $(OUT)/tests/bench/%: $(OUT)/tests/bench/%.o $(TESTLIB) $(LIBS_ALL)
 $(OUT)/tests/%: $(OUT)/tests/%.o $(TESTLIB) $(LIBS_ALL)
 	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(TEST_LIBS) $(PKG_LIBS)
 
-MOUNTED_TOOLS := $(OUT)/tests/mounted/fsync_writer $(OUT)/tests/mounted/superblock_edit
+MOUNTED_TOOLS := $(addprefix $(OUT)/tests/mounted/,fsync_writer superblock_edit abuse_peer)
 $(OUT)/tests/mounted/%: $(OUT)/tests/mounted/%.o $(LIBS_ALL)
 	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
 

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# 100,000 messages that no node would send, to the ports of a pair that is being written to: both
+# daemons live, keep their memory, stay in sync, and the mounts work. With a secret, then without.
+. "$(dirname "$0")/lib.sh"
+messages=${MESSAGES:-100000}
+RSS_GROWTH_KIB=40960
+
+rss() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"; }
+fds() { find "/proc/$1/fd" -mindepth 1 | wc -l; }
+# No connection of a stranger is left.
+settled() { [ "$(fds "$pid_a")" -le "$fds_a" ] && [ "$(fds "$pid_b")" -le "$fds_b" ]; }
+
+# abuse MESSAGES SECRET|-: of the pair that is mounted
+abuse() {
+	local w began=$SECONDS before_a before_b acked
+	mkdir -p "$A/w"
+	pid_a=$(pid_of "$A") pid_b=$(pid_of "$B")
+	# Memory that comes with use is there before it is measured.
+	abuse_peer "$seed" 2000 "$2" "$port" $((port + 1)) >/dev/null
+	head -c 30000000 /dev/urandom >"$A/filler" && sync "$A/filler"
+	fds_a=$(fds "$pid_a") fds_b=$(fds "$pid_b")
+	before_a=$(rss "$pid_a") before_b=$(rss "$pid_b")
+	fsync_writer "$A/w" 1 >"$dir/acked" &
+	w=$!
+	abuse_peer $((seed + 1)) "$1" "$2" "$port" $((port + 1))
+	kill $w
+	wait $w 2>/dev/null || true
+	acked=$(tail -n 1 "$dir/acked")
+	[ "${acked:-0}" -gt 50 ] || fail "only $acked records were written meanwhile"
+	[ "$(pid_of "$A") $(pid_of "$B")" = "$pid_a $pid_b" ] || fail "a daemon is another one"
+	is "$A" role primary && is "$A" epoch 1 || fail "the primary is none: $(talosfs status "$A")"
+	wait_for 10 is "$B" replication.in_sync true
+	sync "$A/w"
+	wait_for 20 caught_up
+	fsync_writer "$A/w" check "$acked"
+	fsync_writer "$B/w" check "$acked"
+	cmp "$A/filler" "$B/filler"
+	wait_for 15 settled
+	echo "ok: $acked records meanwhile, $((SECONDS - began)) s;" \
+		"resident KiB of A $before_a -> $(rss "$pid_a"), of B $before_b -> $(rss "$pid_b")"
+	[ $(($(rss "$pid_a") - before_a)) -lt $RSS_GROWTH_KIB ] || fail "the primary has grown"
+	[ $(($(rss "$pid_b") - before_b)) -lt $RSS_GROWTH_KIB ] || fail "the backup has grown"
+	rm -r "$A/w"
+}
+
+(umask 077 && head -c 32 /dev/urandom | base64 >"$dir/secret")
+MOUNT_OPTIONS="secret=$dir/secret"
+start_pair
+abuse "$messages" "$dir/secret"
+umount "$B" && umount "$A"
+wait_for 10 gone "$pid_a"
+wait_for 10 gone "$pid_b"
+
+# The same volume without the secret.
+mount.talosfs "$image_a" "$A" -o "listen=$addr_a" 2>/dev/null
+mount.talosfs "$image_b" "$B" -o "primary=$addr_a,listen=$addr_b"
+wait_for 20 is "$B" replication.in_sync true
+abuse $((messages / 5)) -
