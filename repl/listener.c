@@ -61,7 +61,10 @@ static void answer_epoch(struct talos_repl *r, struct visitor *v)
 	struct talos_wire_epoch d = { .leads = le32_from(r->leading && !r->deposed) };
 
 	talos_engine_stats(r->engine, &s);
-	d.epoch = le64_from(s.epoch);
+	/* The engine of a deposed node stays in its own: whoever told us waits for the other. */
+	talos_mutex_lock(&r->lock);
+	d.epoch = le64_from(talos_max(s.epoch, r->higher_epoch));
+	talos_mutex_unlock(&r->lock);
 	if (r->leading && counts(r, v->auth.hello.replica))
 		d.flags = le32_from(WIRE_FLAG_IN_SYNC);
 	auth_answer(&v->auth, v->conn, WIRE_EPOCH, &d, sizeof(d));

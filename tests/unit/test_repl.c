@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "auth.h"
 #include "talos/repl.h"
 #include "talos/repl_hook.h"
 #include "temp_store.h"
@@ -22,6 +23,8 @@ struct node {
 	struct talos_repl *repl;
 	char address[32];
 };
+
+static const struct talos_secret *secret; /* of nodes that start; NULL: none */
 
 static void name_node(struct node *n)
 {
@@ -37,6 +40,7 @@ static int start(struct node *n, const struct node *primary)
 		.transport = test_net_rdma() ? TALOS_TRANSPORT_RDMA : TALOS_TRANSPORT_TCP,
 		.insecure = test_net_rdma(),
 		.peer_timeout_ns = 2 * TALOS_NS_PER_SEC,
+		.secret = secret,
 	};
 
 	return talos_repl_start(&o, &n->repl);
@@ -362,6 +366,126 @@ static void a_stopped_primary_acknowledges_nothing(void **state)
 	temp_store_remove(&a.store);
 }
 
+/* --- with a secret ------------------------------------------------------------------------ */
+
+static struct talos_secret make_secret(const char *text)
+{
+	struct talos_secret s;
+
+	assert_int_equal(secret_derive(text, (uint32_t)strlen(text), &s), 0);
+	return s;
+}
+
+/* Who says what @kind and @epoch say to @n, as one of its volume: how it ends. */
+static int tell(struct node *n, const struct talos_secret *with, enum wire_hello_kind kind,
+		uint64_t epoch)
+{
+	struct transport_options o = { .kind = TRANSPORT_TCP, .key = with ? with->tls_key : NULL };
+	static const _Atomic bool never;
+	struct talos_engine_stats s;
+	struct transport_event ev;
+	struct transport_conn *c;
+	int err;
+
+	talos_engine_stats(n->store.e, &s);
+	struct talos_wire_hello hello = {
+		.magic = le32_from(WIRE_MAGIC),
+		.version_min = le16_from(WIRE_VERSION_MIN),
+		.version_max = le16_from(WIRE_VERSION_MAX),
+		.kind = le32_from(kind),
+		.epoch = le64_from(epoch),
+		.replica = { 9 },
+	};
+	memcpy(hello.volume, s.volume.b, sizeof(hello.volume));
+	assert_int_equal(transport_connect(n->address, &o, TALOS_NS_PER_SEC, &c), 0);
+	err = auth_introduce(c, with, &talos_system_clock, &hello, 3 * TALOS_NS_PER_SEC, &never,
+			     &ev);
+	if (!err)
+		err = ev.type;
+	c->ops->close(c);
+	return err;
+}
+
+/* The epoch that a stranger tells deposes nobody; nor does he attach. */
+static void a_stranger_is_not_believed(void **state)
+{
+	struct talos_secret ours = make_secret("the one that they share");
+	struct talos_secret theirs = make_secret("what a stranger has");
+	struct talos_secret half = ours; /* TLS's key got out */
+	struct talos_repl_status s;
+	struct node a;
+
+	(void)state;
+	secret = &ours;
+	make_primary(&a, TALOS_POLICY_CONSISTENT);
+	memcpy(half.challenge_key, theirs.challenge_key, sizeof(half.challenge_key));
+	for (int kind = WIRE_HELLO_ATTACH; kind <= WIRE_HELLO_NOTICE; kind++) {
+		assert_int_equal(tell(&a, &theirs, kind, 99), TALOS_ERR_SECRET_DIFFERS);
+		assert_int_equal(tell(&a, &half, kind, 99), TALOS_ERR_SECRET_DIFFERS);
+		assert_int_equal(tell(&a, NULL, kind, 99), TALOS_ERR_SECRET_MISSING);
+	}
+	assert_int_equal(put(&a, 1, true), 0);
+	talos_repl_status(a.repl, &s);
+	assert_int_equal(s.peer_count, 0);
+	/* One of us is. */
+	assert_int_equal(tell(&a, &ours, WIRE_HELLO_QUERY, 0), WIRE_EPOCH);
+	assert_int_equal(tell(&a, &ours, WIRE_HELLO_NOTICE, 99), WIRE_EPOCH);
+	assert_int_equal(put(&a, 2, true), TALOS_ERR_STALE_EPOCH);
+	stop(&a);
+	temp_store_remove(&a.store);
+	secret = NULL;
+}
+
+static int refused_with(const struct talos_secret *with, const struct node *primary)
+{
+	struct talos_repl_status s;
+	struct node b;
+	int err;
+
+	secret = with;
+	name_node(&b);
+	temp_store_empty(&b.store, 7);
+	assert_int_equal(start(&b, primary), 0);
+	err = talos_repl_wait_ready(b.repl, 20 * TALOS_NS_PER_SEC);
+	talos_repl_status(b.repl, &s);
+	assert_non_null(strstr(s.state_text, "secret="));
+	stop(&b);
+	temp_store_remove(&b.store);
+	return err;
+}
+
+static void nodes_with_one_secret_replicate_and_promote(void **state)
+{
+	struct talos_secret ours = make_secret("the one that they share");
+	struct talos_secret theirs = make_secret("what a stranger has");
+	struct talos_repl_status s;
+	struct node a, b;
+
+	(void)state;
+	secret = &ours;
+	make_primary(&a, TALOS_POLICY_AVAILABLE);
+	put_range(&a, 0, 200);
+	make_backup(&b, 2, &a);
+	put_range(&a, 200, 700);
+	await(has(&b, 699));
+	assert_true(has_range(&b, 0, 700));
+	talos_repl_status(b.repl, &s);
+	assert_string_equal(s.link.transport, "tls");
+	assert_int_equal(refused_with(&theirs, &a), TALOS_ERR_SECRET_DIFFERS);
+	assert_int_equal(refused_with(NULL, &a), TALOS_ERR_SECRET_MISSING);
+	assert_int_equal(put(&a, 700, true), 0);
+	/* Policy available: only since the primary can be asked, and proves who it is. */
+	secret = &ours;
+	assert_int_equal(promote(&b), 0);
+	assert_int_equal(put(&a, 701, false), TALOS_ERR_STALE_EPOCH);
+	put_range(&b, 701, 750);
+	stop(&b);
+	stop(&a);
+	temp_store_remove(&b.store);
+	temp_store_remove(&a.store);
+	secret = NULL;
+}
+
 static void a_listen_address_is_checked(void **state)
 {
 	static const char *const bad[] = { "nowhere", "0.0.0.0:9", ":1",
@@ -390,6 +514,8 @@ int main(void)
 		cmocka_unit_test(a_backup_of_another_history_is_refused),
 		cmocka_unit_test(a_primary_asks_an_absent_backup_for_its_epoch),
 		cmocka_unit_test(a_stopped_primary_acknowledges_nothing),
+		cmocka_unit_test(a_stranger_is_not_believed),
+		cmocka_unit_test(nodes_with_one_secret_replicate_and_promote),
 		cmocka_unit_test(a_listen_address_is_checked),
 	};
 
