@@ -92,10 +92,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	static const struct talos_secret secret = { .challenge_key = "not to be guessed" };
-	struct input in = { data + 1, n - 1, n && data[0] & 4 };
+	struct input in;
 
 	if (!n || n > 8192)
 		return 0;
+	in = (struct input){ data + 1, n - 1, data[0] & 4 };
 	if (data[0] & 1)
 		fuzz_acceptor(&in, data[0] & 2 ? &secret : NULL);
 	else
