@@ -110,6 +110,11 @@ MOUNTED := $(filter-out tests/mounted/lib.sh,$(wildcard tests/mounted/*.sh))
 check-mounted: $(TOOLS) $(MOUNTED_TOOLS)
 	@for t in $(MOUNTED); do echo "== $$t"; OUT=$(abspath $(OUT)) timeout 300 $$t || { c=$$?; [ $$c = 77 ] || exit $$c; }; done
 
+# Replication again with a secret: authenticated, under TLS.
+check-tls: $(TOOLS) $(MOUNTED_TOOLS)
+	@for t in e2e_replication promote_rounds fencing blocked; do echo "== $$t, with a secret"; \
+		TALOS_TEST_SECRET=1 OUT=$(abspath $(OUT)) timeout 300 tests/mounted/$$t.sh </dev/null || exit 1; done
+
 # The same over RDMA verbs, where they can be had; LONG=1 for the long forms.
 check-rdma: $(TESTS) $(TOOLS) $(MOUNTED_TOOLS)
 	@tests/rdma/check.sh
@@ -183,7 +188,7 @@ clean:
 	rm -rf build build-*
 
 FORCE:
-.PHONY: all check check-unit check-san check-mounted check-includes check-headers check-man check-fuzz fuzz soak \
+.PHONY: all check check-unit check-san check-mounted check-tls check-rdma check-includes check-headers check-man check-fuzz fuzz soak \
 	format format-check bench demo install uninstall clean FORCE
 .SECONDARY:
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)

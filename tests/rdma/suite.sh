@@ -22,10 +22,12 @@ run() {
 run "$OUT/tests/unit/test_transport"
 run "$OUT/tests/unit/test_repl"
 if [ -c /dev/fuse ]; then
+	run tests/rdma/auto.sh
 	run tests/mounted/e2e_replication.sh
 	run tests/mounted/blocked.sh
 	ROUNDS=$([ "${LONG:-}" ] && echo 20 || echo 5) run tests/mounted/promote_rounds.sh
 	ROUNDS=$([ "${LONG:-}" ] && echo 50 || echo 5) NOISE=100 run tests/mounted/fencing.sh
+	TALOS_TEST_SECRET=1 ROUNDS=2 run tests/mounted/promote_rounds.sh
 	SECONDS_LONG=$([ "${LONG:-}" ] && echo 600 || echo 40) run tests/rdma/link_loss.sh
 fi
 echo "replication over RDMA verbs: all passed"
