@@ -248,7 +248,7 @@ static bool look_at(struct talos_repl *r, struct visitor *v)
 static void open_door(struct talos_repl *r, struct transport_listener *l, struct visitor *visitors,
 		      unsigned *count)
 {
-	uint64_t wait_ns = (*count ? 5 : 50) * TALOS_NS_PER_MS / r->listener_count;
+	uint64_t wait_ns = (*count ? 5 : 100) * TALOS_NS_PER_MS / r->listener_count;
 	struct transport_conn *c;
 
 	if (l->ops->accept(l, wait_ns, &c))

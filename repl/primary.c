@@ -338,7 +338,7 @@ void *keeper_main(void *arg)
 		session_join_ended(r);
 		talos_mutex_lock(&r->lock);
 		if (!r->stopping)
-			talos_cond_wait(&r->changed, &r->lock, r->clock, 50 * TALOS_NS_PER_MS);
+			talos_cond_wait(&r->changed, &r->lock, r->clock, 100 * TALOS_NS_PER_MS);
 		talos_mutex_unlock(&r->lock);
 	}
 	return NULL;

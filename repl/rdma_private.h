@@ -184,7 +184,5 @@ void rdma_watch_add(struct rdma_conn *r);
 void rdma_watch_remove(struct rdma_conn *r);
 /* Take what @verbs has to say, and tell all connections that it concerns. */
 void rdma_watch_look(struct ibv_context *verbs);
-/* What the device has had to send again, as far as the kernel counts it. */
-uint64_t rdma_watch_retries(const char *device);
 
 #endif

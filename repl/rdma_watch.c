@@ -120,7 +120,7 @@ static uint64_t read_counter(const char *device, const char *name)
 	return value;
 }
 
-uint64_t rdma_watch_retries(const char *device)
+uint64_t transport_rdma_retries(const char *device)
 {
 	/* As soft-RoCE and as mlx5 call them. */
 	static const char *const names[] = { "completer_retry_err", "send_rnr_err",

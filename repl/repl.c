@@ -240,7 +240,7 @@ static void fill_link(const struct transport_info *i, struct talos_link_status *
 		.received_bytes = i->received_bytes,
 		.sent_messages = i->sent_messages,
 		.received_messages = i->received_messages,
-		.retries = i->retries,
+		.retries = i->device[0] ? transport_rdma_retries(i->device) : 0,
 	};
 	memcpy(out->device, i->device, sizeof(out->device));
 }

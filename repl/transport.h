@@ -54,7 +54,6 @@ struct transport_info {
 	uint32_t path_mtu, queue_depth; /* 0 likewise */
 	uint64_t sent_bytes, received_bytes;
 	uint64_t sent_messages, received_messages;
-	uint64_t retries; /* what the transport itself had to send again, as far as it knows */
 };
 
 struct transport_conn;
@@ -153,6 +152,9 @@ int transport_rdma_listen(const char *address, const struct transport_options *o
 			  struct transport_listener **out);
 int transport_rdma_connect(const char *address, const struct transport_options *o,
 			   uint64_t timeout_ns, struct transport_conn **out);
+
+/* What @device had to send again so far, for all its users, as far as the kernel counts it. */
+uint64_t transport_rdma_retries(const char *device);
 
 struct addrinfo;
 /* "HOST:PORT" or "[V6]:PORT" into getaddrinfo()'s result. TALOS_ERR_INVALID (logged). */

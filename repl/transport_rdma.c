@@ -612,7 +612,6 @@ static void rdma_info(const struct transport_conn *c, struct transport_info *out
 		.received_bytes = r->received_bytes + r->peer_written_bytes,
 		.sent_messages = r->sent_messages,
 		.received_messages = r->received_messages,
-		.retries = rdma_watch_retries(r->device),
 	};
 	memcpy(out->device, r->device, sizeof(out->device));
 }

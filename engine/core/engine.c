@@ -271,6 +271,17 @@ static bool wait_for_work(struct talos_engine *e, bool *flag, struct talos_cond 
 	return go_on;
 }
 
+/* How long the log writer may sleep: whoever appends to a log that is all durable wakes it. */
+static uint64_t log_sleep_ns(struct talos_engine *e)
+{
+	struct vlog_state s;
+
+	if (e->role == TALOS_ROLE_EMPTY || e->vlog->failed)
+		return TALOS_NS_PER_SEC;
+	vlog_state(e->vlog, &s);
+	return s.end > s.durable ? e->commit_interval_ns : UINT64_MAX;
+}
+
 static void *log_main(void *arg)
 {
 	struct talos_engine *e = arg;
@@ -278,7 +289,7 @@ static void *log_main(void *arg)
 	do {
 		while (log_step(e) > 0)
 			;
-	} while (wait_for_work(e, &e->log_work, &e->wake_log, e->commit_interval_ns));
+	} while (wait_for_work(e, &e->log_work, &e->wake_log, log_sleep_ns(e)));
 	return NULL;
 }
 

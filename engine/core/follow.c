@@ -37,7 +37,8 @@ int talos_apply_received(struct talos_engine *e, struct talos_pos upto)
 		err = upto.v == UINT64_MAX ? vlog_receive_rest(e->vlog)
 					   : vlog_receive(e->vlog, upto.v);
 		vlog_state(e->vlog, &after);
-		if (before.end / e->segment_bytes != after.end / e->segment_bytes)
+		if (before.end / e->segment_bytes != after.end / e->segment_bytes ||
+		    (before.end == before.durable && after.end != before.end))
 			engine_wake_log(e);
 	}
 	talos_mutex_unlock(&e->apply_lock);

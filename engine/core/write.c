@@ -103,7 +103,7 @@ void write_appended_locked(struct talos_engine *e, uint64_t old_end)
 		e->hook.log_appended(e->hook.ctx, talos_pos(end));
 		hook_leave(e);
 	}
-	if (old_end / e->segment_bytes != end / e->segment_bytes || old_end == e->vlog->written)
+	if (old_end / e->segment_bytes != end / e->segment_bytes || old_end == e->vlog->durable)
 		engine_wake_log(e);
 }
 
