@@ -553,3 +553,25 @@ struct fs_fake_call *fs_fake_list(struct fs_fake *f, uint64_t dir, uint64_t cook
 			ops_forget(f->fs, c->names[i].ino, 1);
 	return c;
 }
+
+/* --- cmocka fixtures ---------------------------------------------------------------------- */
+
+int fs_fake_setup_one(void **state)
+{
+	struct fs_fake_one *o = calloc(1, sizeof(*o));
+
+	fs_fake_new(&o->f, NULL);
+	assert_int_equal(fs_fake_mknod(&o->f, TALOS_ROOT_INO, "file", S_IFREG | 0644, &o->ino), 0);
+	*state = o;
+	return 0;
+}
+
+int fs_fake_teardown_one(void **state)
+{
+	struct fs_fake_one *o = *state;
+
+	fs_fake_check(&o->f);
+	fs_fake_free(&o->f);
+	free(o);
+	return 0;
+}

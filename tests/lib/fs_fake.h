@@ -120,4 +120,15 @@ void fs_fake_check(struct fs_fake *f);
 /* Pairs under an inode's number, of all kinds but DATA. */
 uint64_t fs_fake_pairs_of(struct fs_fake *f, uint64_t ino);
 
+/* --- cmocka fixtures ---------------------------------------------------------------------- */
+
+/* A new volume with one file. */
+struct fs_fake_one {
+	struct fs_fake f;
+	uint64_t ino; /* of /file */
+};
+int fs_fake_setup_one(void **state);
+/* Checks the volume, too. */
+int fs_fake_teardown_one(void **state);
+
 #endif

@@ -15,32 +15,7 @@
 
 #define ROOT TALOS_ROOT_INO
 
-struct one {
-	struct fs_fake f;
-	uint64_t ino;
-};
-
-static int setup(void **state)
-{
-	struct one *o = calloc(1, sizeof(*o));
-
-	fs_fake_new(&o->f, NULL);
-	assert_int_equal(fs_fake_mknod(&o->f, ROOT, "file", S_IFREG | 0644, &o->ino), 0);
-	*state = o;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct one *o = *state;
-
-	fs_fake_check(&o->f);
-	fs_fake_free(&o->f);
-	free(o);
-	return 0;
-}
-
-static struct stat attr(struct one *o)
+static struct stat attr(struct fs_fake_one *o)
 {
 	struct stat st;
 
@@ -48,7 +23,7 @@ static struct stat attr(struct one *o)
 	return st;
 }
 
-static void assert_zeros(struct one *o, uint64_t offset, uint32_t bytes)
+static void assert_zeros(struct fs_fake_one *o, uint64_t offset, uint32_t bytes)
 {
 	uint8_t *buf = malloc(bytes);
 
@@ -60,7 +35,7 @@ static void assert_zeros(struct one *o, uint64_t offset, uint32_t bytes)
 
 static void written_bytes_are_read_back_and_reading_ends_at_the_size(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	uint64_t n;
 	char buf[32];
 
@@ -77,7 +52,7 @@ static void written_bytes_are_read_back_and_reading_ends_at_the_size(void **stat
 
 static void a_gap_reads_as_zeros(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 
 	assert_int_equal(fs_fake_write(&o->f, o->ino, 1 << 20, "x", 1), 0);
 	assert_int_equal(attr(o).st_size, (1 << 20) + 1);
@@ -86,7 +61,7 @@ static void a_gap_reads_as_zeros(void **state)
 
 static void what_a_truncate_cut_off_never_comes_back(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	uint8_t data[10000];
 
 	memset(data, 0xee, sizeof(data));
@@ -101,7 +76,7 @@ static void what_a_truncate_cut_off_never_comes_back(void **state)
 
 static void a_write_of_128_kib_is_one_batch(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	uint8_t *data = calloc(1, 128 << 10);
 	uint64_t before;
 
@@ -116,7 +91,7 @@ static void a_write_of_128_kib_is_one_batch(void **state)
 
 static void a_write_of_many_segments_arrives_whole(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	struct rng rng = { rng_test_seed() };
 	uint32_t bytes = 5u << 20;
 	uint8_t *data = malloc(bytes), *back = malloc(bytes);
@@ -131,7 +106,7 @@ static void a_write_of_many_segments_arrives_whole(void **state)
 
 static void sizes_end_at_two_to_the_62(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 
 	assert_int_equal(fs_fake_truncate(&o->f, o->ino, TALOS_FILE_BYTES_MAX), 0);
 	assert_int_equal(fs_fake_truncate(&o->f, o->ino, TALOS_FILE_BYTES_MAX + 1), EFBIG);
@@ -143,7 +118,7 @@ static void sizes_end_at_two_to_the_62(void **state)
 
 static void directories_have_no_bytes(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	char c;
 
 	assert_int_equal(fs_fake_read(&o->f, ROOT, 0, &c, 1, NULL), EISDIR);
@@ -154,7 +129,7 @@ static void directories_have_no_bytes(void **state)
 
 static void setattr_changes_what_it_is_told_and_nothing_else(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	struct fs_request rq = fs_fake_request(&o->f, FS_OP_SETATTR, o->ino);
 	struct stat st;
 
@@ -183,7 +158,7 @@ static void setattr_changes_what_it_is_told_and_nothing_else(void **state)
 
 static void a_new_owner_ends_set_id_bits(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	struct fs_request rq = fs_fake_request(&o->f, FS_OP_SETATTR, o->ino);
 
 	assert_int_equal(fs_fake_chmod(&o->f, o->ino, 06755), 0);
@@ -203,7 +178,7 @@ static void a_new_owner_ends_set_id_bits(void **state)
 
 static void a_write_or_truncate_ends_set_id_bits_when_the_kernel_says_so(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	struct fs_request rq;
 
 	assert_int_equal(fs_fake_chmod(&o->f, o->ino, 06755), 0);
@@ -228,7 +203,7 @@ static void punching_and_zeroing_clear_exactly_their_range(void **state)
 	static const int modes[] = { FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 				     FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
 				     FALLOC_FL_ZERO_RANGE };
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 
 	for (unsigned i = 0; i < 3; i++) {
 		uint8_t data[9000], back[9000];
@@ -251,7 +226,7 @@ static void punching_and_zeroing_clear_exactly_their_range(void **state)
 
 static void plain_fallocate_moves_the_size_and_keeps_what_is_there(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	char buf[4];
 
 	assert_int_equal(fs_fake_write(&o->f, o->ino, 0, "abcd", 4), 0);
@@ -268,7 +243,7 @@ static void plain_fallocate_moves_the_size_and_keeps_what_is_there(void **state)
 
 static void other_ways_to_fallocate_are_refused_clearly(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 
 	assert_int_equal(fs_fake_fallocate(&o->f, o->ino, FALLOC_FL_COLLAPSE_RANGE, 0, 4096),
 			 EOPNOTSUPP);
@@ -282,7 +257,7 @@ static void other_ways_to_fallocate_are_refused_clearly(void **state)
 
 static void a_full_volume_says_so_and_lets_files_go(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	uint32_t bytes = 1u << 20;
 	uint8_t *data = calloc(1, bytes);
 	struct fs_request rq;
@@ -313,7 +288,7 @@ static void a_full_volume_says_so_and_lets_files_go(void **state)
 
 static void an_inode_that_is_no_more_is_stale(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	struct stat st;
 	char c;
 
@@ -327,7 +302,7 @@ static void an_inode_that_is_no_more_is_stale(void **state)
 
 static void content_survives_a_reopen_and_an_fsynced_one_a_crash(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	char buf[8];
 
 	assert_int_equal(fs_fake_write(&o->f, o->ino, 0, "reopened", 8), 0);
@@ -350,7 +325,7 @@ static void content_survives_a_reopen_and_an_fsynced_one_a_crash(void **state)
 
 static void statfs_tells_of_space_and_names(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	struct fs_request rq = fs_fake_request(&o->f, FS_OP_STATFS, ROOT);
 	struct fs_fake_call *c = fs_fake_start(&o->f, &rq);
 
@@ -365,7 +340,7 @@ static void statfs_tells_of_space_and_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, fs_fake_setup_one, fs_fake_teardown_one)
 		T(written_bytes_are_read_back_and_reading_ends_at_the_size),
 		T(a_gap_reads_as_zeros),
 		T(what_a_truncate_cut_off_never_comes_back),

@@ -14,14 +14,9 @@
 
 #define ROOT TALOS_ROOT_INO
 
-struct one {
-	struct fs_fake f;
-	uint64_t ino; /* /file, open once, holds "data" */
-};
-
 static int setup(void **state)
 {
-	struct one *o = calloc(1, sizeof(*o));
+	struct fs_fake_one *o = calloc(1, sizeof(*o));
 
 	fs_fake_new(&o->f, NULL);
 	assert_int_equal(fs_fake_create(&o->f, ROOT, "file", &o->ino), 0);
@@ -30,17 +25,7 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	struct one *o = *state;
-
-	fs_fake_check(&o->f);
-	fs_fake_free(&o->f);
-	free(o);
-	return 0;
-}
-
-static void assert_alive(struct one *o, bool alive)
+static void assert_alive(struct fs_fake_one *o, bool alive)
 {
 	struct stat st;
 	char buf[4];
@@ -58,7 +43,7 @@ static void assert_alive(struct one *o, bool alive)
 
 static void an_unlinked_open_file_lives_until_the_last_close(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 
 	assert_int_equal(fs_fake_open_file(&o->f, o->ino, O_RDONLY), 0);
 	assert_int_equal(fs_fake_unlink(&o->f, ROOT, "file"), 0);
@@ -72,7 +57,7 @@ static void an_unlinked_open_file_lives_until_the_last_close(void **state)
 
 static void a_replaced_open_file_lives_until_the_last_close(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 
 	assert_int_equal(fs_fake_mknod(&o->f, ROOT, "new", S_IFREG, NULL), 0);
 	assert_int_equal(fs_fake_rename(&o->f, ROOT, "new", ROOT, "file", 0), 0);
@@ -83,7 +68,7 @@ static void a_replaced_open_file_lives_until_the_last_close(void **state)
 
 static void a_closed_file_goes_with_its_name(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 
 	assert_int_equal(fs_fake_release(&o->f, o->ino), 0);
 	assert_int_equal(fs_fake_unlink(&o->f, ROOT, "file"), 0);
@@ -92,7 +77,7 @@ static void a_closed_file_goes_with_its_name(void **state)
 
 static void an_orphan_gets_no_new_name(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 
 	assert_int_equal(fs_fake_unlink(&o->f, ROOT, "file"), 0);
 	assert_int_equal(fs_fake_link(&o->f, o->ino, ROOT, "again"), ENOENT);
@@ -101,7 +86,7 @@ static void an_orphan_gets_no_new_name(void **state)
 
 static void orphans_of_a_crash_go_at_the_next_open(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 
 	assert_int_equal(fs_fake_unlink(&o->f, ROOT, "file"), 0);
 	assert_int_equal(fs_fake_fsync(&o->f, ROOT), 0);
@@ -112,7 +97,7 @@ static void orphans_of_a_crash_go_at_the_next_open(void **state)
 
 static void many_orphans_of_a_crash_all_go(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	char name[32];
 
 	for (unsigned i = 0; i < 700; i++) {
@@ -128,7 +113,7 @@ static void many_orphans_of_a_crash_all_go(void **state)
 
 static void a_follower_leaves_orphans_alone_and_a_new_leader_removes_those_not_open(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	uint64_t other;
 
 	assert_int_equal(fs_fake_create(&o->f, ROOT, "other", &other), 0);
@@ -148,7 +133,7 @@ static void a_follower_leaves_orphans_alone_and_a_new_leader_removes_those_not_o
 
 static void an_open_orphan_with_many_xattrs_goes_in_pieces(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	char name[32];
 
 	for (unsigned i = 0; i < 200; i++) {
@@ -162,7 +147,7 @@ static void an_open_orphan_with_many_xattrs_goes_in_pieces(void **state)
 
 static void while_writes_are_blocked_a_close_waits_and_the_orphan_goes_later(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	struct fs_request rq = fs_fake_request(&o->f, FS_OP_RELEASE, o->ino);
 	struct fs_fake_call *c;
 
@@ -180,7 +165,7 @@ static void while_writes_are_blocked_a_close_waits_and_the_orphan_goes_later(voi
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, fs_fake_teardown_one)
 		T(an_unlinked_open_file_lives_until_the_last_close),
 		T(a_replaced_open_file_lives_until_the_last_close),
 		T(a_closed_file_goes_with_its_name),

@@ -14,32 +14,7 @@
 #define ROOT TALOS_ROOT_INO
 #define WRITERS 100u
 
-struct one {
-	struct fs_fake f;
-	uint64_t ino;
-};
-
-static int setup(void **state)
-{
-	struct one *o = calloc(1, sizeof(*o));
-
-	fs_fake_new(&o->f, NULL);
-	assert_int_equal(fs_fake_mknod(&o->f, ROOT, "file", S_IFREG | 0644, &o->ino), 0);
-	*state = o;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct one *o = *state;
-
-	fs_fake_check(&o->f);
-	fs_fake_free(&o->f);
-	free(o);
-	return 0;
-}
-
-static uint64_t parked(struct one *o)
+static uint64_t parked(struct fs_fake_one *o)
 {
 	struct talos_fs_stats s;
 
@@ -48,7 +23,7 @@ static uint64_t parked(struct one *o)
 }
 
 /* Start a write of one byte that is about to be blocked. The byte lies on this stack only. */
-static struct fs_fake_call *start_write(struct one *o, uint64_t offset, char byte)
+static struct fs_fake_call *start_write(struct fs_fake_one *o, uint64_t offset, char byte)
 {
 	struct fs_request rq = fs_fake_request(&o->f, FS_OP_WRITE, o->ino);
 	char data = byte;
@@ -64,7 +39,7 @@ static struct fs_fake_call *start_write(struct one *o, uint64_t offset, char byt
 
 static void blocked_writers_wait_while_readers_go_on(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	struct fs_fake_call *calls[WRITERS];
 	char buf[WRITERS];
 	struct stat st;
@@ -94,7 +69,7 @@ static void blocked_writers_wait_while_readers_go_on(void **state)
 
 static void every_kind_of_change_waits_and_then_happens(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	struct fs_fake_call *calls[6];
 	char name[] = "made", link[] = "linked", target[] = "t", sym[] = "sym", gone[] = "gone";
 	char from[] = "from", to[] = "to", xname[] = "user.x", xvalue[] = "v", buf[8];
@@ -151,7 +126,7 @@ static void every_kind_of_change_waits_and_then_happens(void **state)
 
 static void a_caller_who_gives_up_is_answered_and_nothing_happens(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	struct fs_fake_call *stays, *goes;
 	struct stat st;
 
@@ -173,7 +148,7 @@ static void a_caller_who_gives_up_is_answered_and_nothing_happens(void **state)
 
 static void at_the_end_of_the_mount_those_who_wait_get_an_error(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	struct fs_fake_call *calls[3];
 
 	o->f.admit = TALOS_ERR_AGAIN;
@@ -192,7 +167,7 @@ static void at_the_end_of_the_mount_those_who_wait_get_an_error(void **state)
 
 static void a_deposed_leader_refuses_those_who_wait(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	struct fs_fake_call *c;
 
 	o->f.admit = TALOS_ERR_AGAIN;
@@ -208,7 +183,7 @@ static void a_deposed_leader_refuses_those_who_wait(void **state)
 
 static void fsyncs_that_come_during_one_share_the_next(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	struct fs_fake_call *calls[50];
 	struct talos_engine_stats before, after;
 
@@ -236,7 +211,7 @@ static void fsyncs_that_come_during_one_share_the_next(void **state)
 
 static void a_synchronous_write_is_durable_when_it_is_answered(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	struct fs_request rq = fs_fake_request(&o->f, FS_OP_WRITE, o->ino);
 	struct talos_engine_stats s;
 	struct fs_fake_call *c;
@@ -260,7 +235,7 @@ static void a_synchronous_write_is_durable_when_it_is_answered(void **state)
 
 static void a_blocked_synchronous_write_waits_for_both(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	struct fs_request rq = fs_fake_request(&o->f, FS_OP_WRITE, o->ino);
 	struct fs_fake_call *c;
 
@@ -279,7 +254,7 @@ static void a_blocked_synchronous_write_waits_for_both(void **state)
 
 static void a_failed_sync_is_an_error_to_all_and_to_later_ones(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 
 	assert_int_equal(fs_fake_write(&o->f, o->ino, 0, "x", 1), 0);
 	sim_disk_set_fault(o->f.disk, SIM_FAULT_FAIL, SIM_OP_FLUSH | SIM_OP_WRITE, 1, true);
@@ -293,7 +268,7 @@ static void a_failed_sync_is_an_error_to_all_and_to_later_ones(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, fs_fake_setup_one, fs_fake_teardown_one)
 		T(blocked_writers_wait_while_readers_go_on),
 		T(every_kind_of_change_waits_and_then_happens),
 		T(a_caller_who_gives_up_is_answered_and_nothing_happens),

@@ -14,37 +14,12 @@
 
 #define ROOT TALOS_ROOT_INO
 
-struct one {
-	struct fs_fake f;
-	uint64_t ino;
-};
-
-static int setup(void **state)
-{
-	struct one *o = calloc(1, sizeof(*o));
-
-	fs_fake_new(&o->f, NULL);
-	assert_int_equal(fs_fake_mknod(&o->f, ROOT, "file", S_IFREG | 0644, &o->ino), 0);
-	*state = o;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct one *o = *state;
-
-	fs_fake_check(&o->f);
-	fs_fake_free(&o->f);
-	free(o);
-	return 0;
-}
-
-static int set(struct one *o, const char *name, const char *value, uint32_t flags)
+static int set(struct fs_fake_one *o, const char *name, const char *value, uint32_t flags)
 {
 	return fs_fake_setxattr(&o->f, o->ino, name, value, strlen(value), flags);
 }
 
-static int get(struct one *o, const char *name, char *buf, uint64_t room)
+static int get(struct fs_fake_one *o, const char *name, char *buf, uint64_t room)
 {
 	uint64_t n;
 	int err = fs_fake_getxattr(&o->f, o->ino, name, buf, room, &n);
@@ -56,7 +31,7 @@ static int get(struct one *o, const char *name, char *buf, uint64_t room)
 
 static void what_is_set_can_be_got_listed_and_removed(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	char buf[64];
 	uint64_t n;
 
@@ -81,7 +56,7 @@ static void what_is_set_can_be_got_listed_and_removed(void **state)
 
 static void create_and_replace_mean_what_they_say(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 
 	assert_int_equal(set(o, "user.a", "x", XATTR_REPLACE), ENODATA);
 	assert_int_equal(set(o, "user.a", "x", XATTR_CREATE), 0);
@@ -91,7 +66,7 @@ static void create_and_replace_mean_what_they_say(void **state)
 
 static void sizes_are_told_and_too_little_room_is_an_error(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	char buf[8];
 	uint64_t n;
 
@@ -108,7 +83,7 @@ static void sizes_are_told_and_too_little_room_is_an_error(void **state)
 
 static void a_value_may_have_64_kib_and_no_more(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	char *value = malloc(TALOS_XATTR_BYTES_MAX + 1), *back = malloc(TALOS_XATTR_BYTES_MAX);
 
 	memset(value, 'v', TALOS_XATTR_BYTES_MAX + 1);
@@ -126,7 +101,7 @@ static void a_value_may_have_64_kib_and_no_more(void **state)
 
 static void unknown_name_spaces_and_acls_are_refused(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	char buf[8], name[300] = "user.";
 
 	assert_int_equal(set(o, "system.posix_acl_access", "x", 0), EOPNOTSUPP);
@@ -141,7 +116,7 @@ static void unknown_name_spaces_and_acls_are_refused(void **state)
 
 static void a_question_costs_no_engine_lookup_where_nothing_was_ever_set(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	struct fs_key k = key_inode(o->ino);
 	struct inode i;
 	uint8_t value[512];
@@ -156,7 +131,7 @@ static void a_question_costs_no_engine_lookup_where_nothing_was_ever_set(void **
 
 static void new_content_or_a_new_owner_ends_capabilities(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	struct fs_request rq;
 	char buf[8];
 
@@ -187,7 +162,7 @@ static void new_content_or_a_new_owner_ends_capabilities(void **state)
 
 static void they_go_with_their_file_however_many_there_are(void **state)
 {
-	struct one *o = *state;
+	struct fs_fake_one *o = *state;
 	char name[64];
 
 	for (unsigned i = 0; i < 500; i++) {
@@ -202,7 +177,7 @@ static void they_go_with_their_file_however_many_there_are(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, fs_fake_setup_one, fs_fake_teardown_one)
 		T(what_is_set_can_be_got_listed_and_removed),
 		T(create_and_replace_mean_what_they_say),
 		T(sizes_are_told_and_too_little_room_is_an_error),
