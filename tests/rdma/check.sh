@@ -40,10 +40,10 @@ if [ "$(id -u)" = 0 ] && make_rxe; then
 	exit
 fi
 remove_rxe
+if ! "$here/run-in-vm" --mem 512 --timeout 120 -- test -e /dev/infiniband/rdma_cm; then
+	echo "SKIP: no RDMA device, no rdma_rxe in this kernel, and no guest that has one could be started"
+	exit 0
+fi
 echo "in a guest with soft-RoCE"
 TALOS_TEST_HOSTS="10.77.0.1 10.77.0.2" TALOS_TEST_RXE="rxe0:rnet0 rxe1:rnet1" \
-	"$here/run-in-vm" --mem "${RDMA_MEM:-6000}" --timeout "$limit" -- tests/rdma/suite.sh || {
-	code=$?
-	[ $code = 125 ] || exit $code
-	echo "SKIP: no RDMA device, no rdma_rxe in this kernel, and no guest could be started"
-}
+	"$here/run-in-vm" --mem "${RDMA_MEM:-6000}" --timeout "$limit" -- tests/rdma/suite.sh
