@@ -19,8 +19,13 @@ run() {
 	grep -hE '^\[  PASSED|^SEED=|^SKIP|rounds,|losses|^tree:|^PASS' /tmp/rdma-suite.log || true
 	echo "   $((SECONDS - began)) s"
 }
-run "$OUT/tests/unit/test_transport"
-run "$OUT/tests/unit/test_repl"
+# Also as the sanitizers built them, where they did.
+for build in "$OUT" "$OUT-address-undefined" "$OUT-thread"; do
+	[ ! -x "$build/tests/unit/test_repl" ] || {
+		run "$build/tests/unit/test_transport"
+		run "$build/tests/unit/test_repl"
+	}
+done
 if [ -c /dev/fuse ]; then
 	run tests/rdma/auto.sh
 	run tests/mounted/e2e_replication.sh
