@@ -180,8 +180,10 @@ int auth_introduce(struct transport_conn *c, const struct talos_secret *secret,
 		if (ev->kind != TRANSPORT_MESSAGE)
 			return ev->status ? ev->status : TALOS_ERR_CLOSED;
 		err = auth_take_reply(&a, c, ev);
-		if (!err)
+		if (!err) {
+			c->received_max = 0;
 			return TALOS_OK;
+		}
 		if (err == TALOS_ERR_AGAIN)
 			err = TALOS_OK;
 	}

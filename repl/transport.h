@@ -88,8 +88,9 @@ struct transport_conn {
 	char peer[72]; /* where it comes from, for people */
 	/*
 	 * More than that from the peer ends the connection, with
-	 * TALOS_ERR_TOO_BIG; 0: no bound. TRANSPORT_VISITOR_BYTES_MAX for one that
-	 * was accepted, until the upper layer knows whom it belongs to.
+	 * TALOS_ERR_TOO_BIG; 0: no bound. A new connection, on either side, begins
+	 * with TRANSPORT_VISITOR_BYTES_MAX; the upper layer takes the bound away
+	 * when it knows who is there.
 	 */
 	uint32_t received_max;
 };

@@ -15,7 +15,8 @@
  *
  * With a key the stream goes under TLS (tls_stream.h), whose records are
  * authenticated: then payloads carry no checksum (payload_sum is zero), and a
- * head's is kept only because it is cheap. Who speaks TLS to a node without a
+ * head's is kept only because it is cheap. (A GB costs both sides together 0.4 s
+ * of processor time without TLS, 0.1 of it for the checksums, and 0.9 s with.) Who speaks TLS to a node without a
  * key, or the other way round, is told so by an alert that TLS understands.
  */
 #include "transport.h"
@@ -588,7 +589,7 @@ static int conn_new(int fd, const char *peer, struct tls_context *context, bool 
 	}
 	t->conn.ops = &tcp_ops;
 	snprintf(t->conn.peer, sizeof(t->conn.peer), "%s", peer);
-	t->conn.received_max = accepts ? TRANSPORT_VISITOR_BYTES_MAX : 0;
+	t->conn.received_max = TRANSPORT_VISITOR_BYTES_MAX;
 	t->out_last = &t->out;
 	t->pending_last = &t->pending;
 	t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -48,6 +48,17 @@ abuse() {
 MOUNT_OPTIONS="secret=$dir/secret"
 start_pair
 abuse "$messages" "$dir/secret"
+
+# A backup that comes back gets through to its primary, whoever else is at the door.
+abuse_peer $((seed + 2)) 100000000 "$dir/secret" "$port" >/dev/null &
+evil=$!
+umount "$B"
+wait_for 10 gone "$pid_b"
+mount.talosfs "$image_b" "$B" -o "primary=$addr_a,listen=$addr_b,secret=$dir/secret" 2>/dev/null
+wait_for 20 is "$B" replication.in_sync true
+echo "ok: a backup came back meanwhile"
+kill $evil
+pid_b=$(pid_of "$B")
 umount "$B" && umount "$A"
 wait_for 10 gone "$pid_a"
 wait_for 10 gone "$pid_b"

@@ -91,6 +91,25 @@ echo "x" >"$A/after" && sync "$A/after"
 is "$B" replication.in_sync true
 echo "ok: strangers are cut off, and disturb nobody"
 
+# The log has a line about strangers, but not one for each.
+mount.talosfs -f "$dir/c.tfs" "$dir/c" -o "listen=127.0.0.1:$((port + 2)),secret=$other" 2>"$dir/log" &
+wait_for 10 is "$dir/c" role primary
+python3 - "$((port + 2))" <<'END'
+import socket, sys
+for i in range(50):
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as s:
+        s.settimeout(10)
+        s.sendall(b"TLOF" + bytes(300))
+        try:
+            while s.recv(100): pass
+        except ConnectionResetError:
+            pass
+END
+umount "$dir/c"
+wait
+[ "$(grep -c 'turned away' "$dir/log")" = 1 ] || fail "the log: $(cat "$dir/log")"
+echo "ok: $(grep 'turned away' "$dir/log" | sed 's/.*warning/warning/')"
+
 # A mounted backup says why it is refused, and goes on when that is mended.
 umount "$B"
 mount.talosfs "$image_b" "$B" -o "primary=$addr_a,listen=$addr_b,secret=$other" 2>"$dir/err"
@@ -115,6 +134,8 @@ wait_for 10 says "$A" deposed
 if touch "$A/x" 2>/dev/null; then fail "a deposed primary took a write"; fi
 [ "$(cat "$B/last")" = y ]
 echo z >"$B/new" && sync "$B/new"
+pid=$(pid_of "$A")
 umount "$A"
+wait_for 10 gone "$pid"
 refused 'another replica was promoted' "$image_a" mount.talosfs "$image_a" "$A" -o "listen=$addr_a,secret=$secret"
 echo "ok: promoted, and the old primary is refused"

@@ -31,7 +31,7 @@ static void messages_and_writes_arrive(void **state)
 
 	(void)state;
 	conn_pair_open(&p, key, key);
-	p.b->received_max = 0;
+	p.a->received_max = p.b->received_max = 0;
 	rng_fill(&rng, data, sizeof(data));
 	assert_int_equal(p.b->ops->offer(p.b, buf, sizeof(buf), &region), 0);
 	for (unsigned round = 0; round < 20; round++) {
@@ -70,7 +70,7 @@ static void nothing_is_lost_when_sockets_are_full(void **state)
 
 	(void)state;
 	conn_pair_open(&p, key, key);
-	p.b->received_max = 0;
+	p.a->received_max = p.b->received_max = 0;
 	ends[0] = p.a;
 	ends[1] = p.b;
 	rng_fill(&rng, data, sizeof(data));
@@ -121,7 +121,7 @@ static void a_side_that_waits_is_woken(void **state)
 
 	(void)state;
 	conn_pair_open(&p, key, key);
-	p.b->received_max = 0;
+	p.a->received_max = p.b->received_max = 0;
 	child = fork();
 	assert_true(child >= 0);
 	if (!child) { /* the other side is slow, and then reads all */

@@ -73,7 +73,7 @@ static void pair_open(struct pair *p, bool connect)
 		return;
 	assert_int_equal(transport_tcp_connect(p->address, &plain, TALOS_NS_PER_SEC, &p->a), 0);
 	assert_int_equal(p->listener->ops->accept(p->listener, TALOS_NS_PER_SEC, &p->b), 0);
-	p->b->received_max = 0; /* no stranger */
+	p->a->received_max = p->b->received_max = 0; /* no strangers */
 }
 
 static void pair_close(struct pair *p)
