@@ -185,8 +185,13 @@ static void turn_away(struct talos_repl *r, struct visitor *v, int status)
 	case TALOS_ERR_SECRET_DIFFERS:
 		complain(r, v, secret_text(r, status));
 		break;
-	default:
+	case TALOS_ERR_PROTOCOL:
+	case TALOS_ERR_CORRUPT:
+	case TALOS_ERR_TOO_BIG:
 		complain(r, v, "it does not speak the replication protocol");
+		break;
+	default:
+		complain(r, v, talos_strerror(status));
 	}
 	v->conn->ops->close(v->conn);
 }

@@ -360,6 +360,17 @@ static int usable(struct stream *s)
 	return s->ready ? 1 : shake_hands(s);
 }
 
+/* A key that cannot be renewed goes on for now: it is tried again with the next record. */
+static void renew_key(struct stream *s)
+{
+	/* Not while a record waits that was made with the old one. */
+	if (s->records < s->rekey_records || s->send_waits)
+		return;
+	ERR_clear_error();
+	if (SSL_key_update(s->ssl, SSL_KEY_UPDATE_NOT_REQUESTED) == 1)
+		s->records = 0;
+}
+
 ssize_t stream_send(struct stream *s, const struct iovec *iov, unsigned count)
 {
 	size_t n, sent = 0;
@@ -375,11 +386,13 @@ ssize_t stream_send(struct stream *s, const struct iovec *iov, unsigned count)
 	 * its front: the caller keeps what was not taken, and only adds to it.
 	 */
 	n = fill_record(s, iov, count);
+	renew_key(s);
 	ERR_clear_error();
 	r = SSL_write_ex(s->ssl, s->record, n, &sent);
 	if (r != 1)
 		return why_not(s, r, &s->send_waits);
 	s->send_waits = 0;
+	s->records++;
 	return (ssize_t)sent;
 }
 
@@ -439,7 +452,7 @@ static int start_tls(struct stream *s)
 
 int stream_init(struct stream *s, int fd, struct tls_context *context, bool accepts)
 {
-	*s = (struct stream){ .fd = fd, .accepts = accepts };
+	*s = (struct stream){ .fd = fd, .accepts = accepts, .rekey_records = STREAM_REKEY_RECORDS };
 	if (!context)
 		return TALOS_OK;
 	s->context = tls_context_ref(context);

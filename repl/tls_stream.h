@@ -7,7 +7,9 @@
  * Under TLS: one version, one cipher suite (TLS_AES_128_GCM_SHA256), a fresh
  * key exchange for each connection (X25519), so that who gets the key later cannot
  * read what he recorded; no certificates, no tickets, no early data. A side
- * that cannot show the key never gets past the handshake.
+ * that cannot show the key never gets past the handshake. The traffic key is
+ * renewed long before it has protected as much as AES-GCM is good for (RFC 8446,
+ * 5.5: 2^24.5 records; OpenSSL does not do it by itself).
  *
  * One thread at a time; the counters may be read by any.
  */
@@ -21,6 +23,7 @@
 #include <sys/uio.h>
 
 #define STREAM_RECORD_BYTES 16384u
+#define STREAM_REKEY_RECORDS (1u << 22)
 
 struct ssl_st;
 struct tls_context; /* what the connections of one key share; counted */
@@ -38,6 +41,7 @@ struct stream {
 	bool accepts, ready; /* ready: the handshake is done */
 	short send_waits, recv_waits; /* under TLS: POLLIN or POLLOUT before it can go on; or 0 */
 	bool at_end; /* the peer has sent all that it will */
+	uint32_t rekey_records, records; /* a new key after so many; sent with this one */
 	int failed; /* status */
 	uint64_t received_max; /* more than that ends it; 0: no bound */
 	_Atomic uint64_t sent_bytes, received_bytes; /* on the socket, with what TLS adds */

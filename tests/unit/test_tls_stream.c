@@ -300,6 +300,55 @@ static void the_same_words_look_different_each_time(void **state)
 	assert_memory_not_equal(seen[0] + 5, seen[1] + 5, 20); /* behind the record's head */
 }
 
+/* Everything that @from sends arrives at @to, with keys that change every few records. */
+static void send_much(struct between *w, struct stream *from, struct stream *to)
+{
+	static uint8_t out[3000], in[3000];
+	size_t total = 0, taken = 0, got = 0;
+	long none = -1;
+
+	for (unsigned i = 0; got < 1000000; i++) {
+		struct iovec iov = { out, sizeof(out) };
+		ssize_t r;
+
+		assert_true(i < 1000000);
+		/* What is taken counts on from byte to byte; what is not is offered again. */
+		for (size_t k = 0; k < sizeof(out); k++)
+			out[k] = (uint8_t)((taken + k) * 31 >> 3);
+		r = stream_send(from, &iov, 1);
+		assert_true(r >= 0);
+		taken += (size_t)r;
+		hand_on(w->a[1], w->b[1], 4096, &none);
+		hand_on(w->b[1], w->a[1], 4096, &none);
+		r = stream_recv(to, in, sizeof(in));
+		assert_true(r >= 0);
+		for (size_t k = 0; k < (size_t)r; k++)
+			assert_int_equal(in[k], (uint8_t)((got + k) * 31 >> 3));
+		got += (size_t)r;
+		total += stream_recv(from, in, sizeof(in)) > 0;
+	}
+	assert_int_equal(total, 0);
+}
+
+static void keys_are_renewed(void **state)
+{
+	struct between w;
+
+	(void)state;
+	between_open(&w);
+	assert_true(say_by_way_of_us(&w, 4096, -1));
+	w.sa.rekey_records = w.sb.rekey_records = 3;
+	send_much(&w, &w.sa, &w.sb);
+	assert_in_range(w.sa.records, 0, 4);
+	between_close(&w);
+	between_open(&w);
+	assert_true(say_by_way_of_us(&w, 4096, -1));
+	w.sa.rekey_records = w.sb.rekey_records = 3;
+	send_much(&w, &w.sb, &w.sa);
+	assert_in_range(w.sb.records, 0, 4);
+	between_close(&w);
+}
+
 static void a_peer_that_is_gone_kills_nobody(void **state)
 {
 	struct iovec word = { (void *)"x", 1 };
@@ -353,6 +402,7 @@ int main(void)
 		cmocka_unit_test(bytes_may_come_one_by_one),
 		cmocka_unit_test(no_changed_byte_gets_through),
 		cmocka_unit_test(the_same_words_look_different_each_time),
+		cmocka_unit_test(keys_are_renewed),
 		cmocka_unit_test(a_peer_that_is_gone_kills_nobody),
 		cmocka_unit_test(garbage_in_place_of_a_handshake_is_refused),
 	};
