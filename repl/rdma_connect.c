@@ -129,6 +129,7 @@ static int connect_id(struct rdma_cm_id *id, struct rdma_event_channel *c, const
 		r->conn.ops->close(&r->conn);
 		return err;
 	}
+	r->conn.received_max = TRANSPORT_VISITOR_BYTES_MAX;
 	rdma_conn_established(r);
 	*out = &r->conn;
 	return TALOS_OK;

@@ -80,6 +80,8 @@ cleanup() {
 	local code=$? d p
 	trap - EXIT
 	set +e
+	# A stopped daemon would hold up everything below.
+	for p in $(pgrep -f "mount.talosfs $dir/"); do kill -CONT "$p"; done
 	for d in "$dir"/*/; do
 		d=${d%/}
 		grep -qs " $d fuse.talosfs" /proc/mounts || continue
