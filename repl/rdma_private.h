@@ -155,7 +155,7 @@ struct rdma_conn {
 	int wc_at, wc_count;
 
 	/* For info(), and what others tell. */
-	_Atomic int async_status;
+	_Atomic int async_status; /* the end, once everything that has come was taken */
 	struct rdma_conn *next_watched; /* guarded by the watch's lock */
 	char device[32];
 	uint32_t path_mtu;

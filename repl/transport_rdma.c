@@ -492,6 +492,7 @@ static bool next_event(struct rdma_conn *r, struct transport_event *out)
 
 /* --- waiting ------------------------------------------------------------------------------------------ */
 
+/* What has come before the end is still to be heard: so it is only noted here. */
 void rdma_conn_cm_event(struct rdma_conn *r)
 {
 	struct rdma_cm_event *ev;
@@ -502,16 +503,16 @@ void rdma_conn_cm_event(struct rdma_conn *r)
 	case RDMA_CM_EVENT_ESTABLISHED:
 		rdma_conn_established(r);
 		break;
+	case RDMA_CM_EVENT_DEVICE_REMOVAL:
+		talos_warn("RDMA device %s is being removed", r->device);
+		r->async_status = TALOS_ERR_CLOSED;
+		break;
 	case RDMA_CM_EVENT_DISCONNECTED:
 	case RDMA_CM_EVENT_TIMEWAIT_EXIT:
 	case RDMA_CM_EVENT_REJECTED:
 	case RDMA_CM_EVENT_UNREACHABLE:
 	case RDMA_CM_EVENT_CONNECT_ERROR:
-		break_off(r, TALOS_ERR_CLOSED);
-		break;
-	case RDMA_CM_EVENT_DEVICE_REMOVAL:
-		talos_warn("RDMA device %s is being removed", r->device);
-		break_off(r, TALOS_ERR_CLOSED);
+		r->async_status = TALOS_ERR_CLOSED;
 		break;
 	default:
 		break;

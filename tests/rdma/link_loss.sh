@@ -34,6 +34,7 @@ while [ $SECONDS -lt $end ]; do
 	took=$((($(date +%s%N) - back) / 1000000))
 	[ $took -le $slowest ] || slowest=$took
 	losses=$((losses + 1))
+	echo "loss $losses: $device, followed again after $took ms; ${before:-0} records so far"
 done
 kill $w || fail "the writer ended before its time: $(df -h "$A" | tail -n 1)"
 kill $noise || fail "the other writer ended before its time"

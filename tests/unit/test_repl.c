@@ -202,8 +202,11 @@ static void a_restarted_backup_goes_on_where_it_was(void **state)
 static int promote(struct node *n)
 {
 	struct talos_promote_report report;
+	int err = talos_repl_promote(n->repl, false, &report);
 
-	return talos_repl_promote(n->repl, false, &report);
+	if (err)
+		print_message("not promoted: %s\n", report.reason);
+	return err;
 }
 
 /* What it had confirmed may have been in its memory only. */
@@ -380,7 +383,8 @@ static struct talos_secret make_secret(const char *text)
 static int tell(struct node *n, const struct talos_secret *with, enum wire_hello_kind kind,
 		uint64_t epoch)
 {
-	struct transport_options o = { .kind = TRANSPORT_TCP, .key = with ? with->tls_key : NULL };
+	struct transport_options o = { .kind = test_net_rdma() ? TRANSPORT_RDMA : TRANSPORT_TCP,
+				       .key = with ? with->tls_key : NULL };
 	static const _Atomic bool never;
 	struct talos_engine_stats s;
 	struct transport_event ev;
@@ -400,7 +404,9 @@ static int tell(struct node *n, const struct talos_secret *with, enum wire_hello
 	assert_int_equal(transport_connect(n->address, &o, TALOS_NS_PER_SEC, &c), 0);
 	err = auth_introduce(c, with, &talos_system_clock, &hello, 3 * TALOS_NS_PER_SEC, &never,
 			     &ev);
-	if (!err)
+	if (!err && ev.type == WIRE_REFUSE)
+		err = -(int)le32_get(((const struct talos_wire_refuse *)ev.bytes)->status);
+	else if (!err)
 		err = ev.type;
 	c->ops->close(c);
 	return err;
@@ -470,7 +476,7 @@ static void nodes_with_one_secret_replicate_and_promote(void **state)
 	await(has(&b, 699));
 	assert_true(has_range(&b, 0, 700));
 	talos_repl_status(b.repl, &s);
-	assert_string_equal(s.link.transport, "tls");
+	assert_string_equal(s.link.transport, test_net_rdma() ? "rdma" : "tls");
 	assert_int_equal(refused_with(&theirs, &a), TALOS_ERR_SECRET_DIFFERS);
 	assert_int_equal(refused_with(NULL, &a), TALOS_ERR_SECRET_MISSING);
 	assert_int_equal(put(&a, 700, true), 0);
