@@ -29,7 +29,9 @@ for ((i = 0; i < rounds; i++)); do
 	mkfs.talosfs --force --size 8G "$image_a" >/dev/null
 	mount.talosfs "$image_a" "$A" -o "listen=$addr_a"
 	bench_on talosfs "$A"
+	alone=$(pid_of "$A")
 	umount "$A"
+	wait_for 20 gone "$alone"
 	mkfs.talosfs --force --size 8G "$dir/c.tfs" >/dev/null
 	mount.talosfs "$dir/c.tfs" "$A" -o "listen=$addr_a"
 	mkfs.talosfs --force --backup "$image_b" >/dev/null
