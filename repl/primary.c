@@ -199,6 +199,9 @@ int primary_start(struct talos_repl *r)
 	talos_engine_set_committed(r->engine, talos_pos(any ? 0 : UINT64_MAX));
 	talos_engine_set_hook(r->engine, &hook);
 	r->hook_set = true;
+	/* What became durable since we looked told nobody: the hook was not there. */
+	talos_engine_log_state(r->engine, &s);
+	hook_log_durable(r, s.durable);
 	r->leading = true;
 	return TALOS_OK;
 }

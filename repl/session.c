@@ -565,8 +565,13 @@ static void *session_main(void *arg)
 {
 	struct session *s = arg;
 	struct talos_repl *r = s->r;
-	int err = s->state == TALOS_PEER_COPYING ? seed_begin(s) : TALOS_OK;
+	int err = TALOS_OK;
 
+	if (s->state == TALOS_PEER_COPYING)
+		err = seed_begin(s);
+	else
+		session_note_acked(s,
+				   s->sent); /* as it says itself: there may be nothing to send */
 	while (err >= 0 && !s->stop && !r->stopping && !r->deposed) {
 		err = session_step(s);
 		if (!err)
