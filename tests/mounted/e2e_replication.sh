@@ -3,21 +3,29 @@
 # A replicated volume from its making to the loss of its primary, with a real tree of files.
 . "$(dirname "$0")/lib.sh"
 
-# More than 5,000 files and 100 MB: what the system has, and more of it if that is too little.
+# More than 5,000 files and 100 MB: what the system has, and more of it if that is too little. SMALL=1:
+# a fraction of that, for a guest in which every system call is slow.
 tree=$dir/tree
 mkdir "$tree"
-cp -a /usr/include "$tree/include"
+if [ -n "${SMALL:-}" ]; then
+	min_files=500 min_megabytes=20
+	cp -a /usr/include/linux "$tree/include"
+else
+	min_files=5000 min_megabytes=100
+	cp -a /usr/include "$tree/include"
+fi
 for ((n = 1; n < 20; n++)); do
-	[ "$(find "$tree" -type f | wc -l)" -le 5000 ] || [ "$(du -sm "$tree" | cut -f1)" -le 105 ] || break
+	[ "$(find "$tree" -type f | wc -l)" -le $min_files ] ||
+		[ "$(du -sm "$tree" | cut -f1)" -le $((min_megabytes + 5)) ] || break
 	mkdir "$tree/more$n"
 	for d in /usr/lib/gcc /usr/share/doc /usr/share/man /usr/share/perl; do
-		[ ! -d $d ] || cp -a $d "$tree/more$n/$(basename $d)"
+		[ -n "${SMALL:-}" ] || [ ! -d $d ] || cp -a $d "$tree/more$n/$(basename $d)"
 	done
 	head -c 20000000 /dev/urandom >"$tree/more$n/big"
 done
 files=$(find "$tree" -type f | wc -l) megabytes=$(du -sm "$tree" | cut -f1)
 echo "tree: $files files, $megabytes MB"
-[ "$files" -gt 5000 ] && [ "$megabytes" -gt 100 ]
+[ "$files" -gt $min_files ] && [ "$megabytes" -gt $min_megabytes ]
 sums() { (cd "$1" && find . -type f -print0 | sort -z | xargs -0 sha256sum); }
 sums "$tree" >"$dir/sums"
 

@@ -31,7 +31,7 @@ for build in "$OUT" "$OUT-address-undefined" "$OUT-thread"; do
 done
 if [ -c /dev/fuse ]; then
 	run tests/rdma/auto.sh
-	run tests/mounted/e2e_replication.sh
+	SMALL=$([ "${LONG:-}" ] || echo 1) run tests/mounted/e2e_replication.sh
 	run tests/mounted/blocked.sh
 	ROUNDS=$([ "${LONG:-}" ] && echo 20 || echo 5) run tests/mounted/promote_rounds.sh
 	ROUNDS=$([ "${LONG:-}" ] && echo 50 || echo 5) NOISE=100 run tests/mounted/fencing.sh
