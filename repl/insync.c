@@ -190,6 +190,22 @@ uint64_t insync_acked_locked(const struct talos_repl *r, const struct member *ex
 	return acked;
 }
 
+/* Lowest position from which a member, in sync or not, may have to be sent the log. */
+static uint64_t wanted_locked(const struct talos_repl *r)
+{
+	uint64_t wanted = UINT64_MAX;
+
+	for (unsigned i = 0; i < r->member_count; i++)
+		wanted = talos_min(wanted, r->members[i].acked);
+	return wanted;
+}
+
+void insync_tell_engine_locked(struct talos_repl *r)
+{
+	talos_engine_set_committed(r->engine, talos_pos(insync_acked_locked(r, NULL)));
+	talos_engine_set_log_wanted(r->engine, talos_pos(wanted_locked(r)));
+}
+
 /* Is every in-sync member here and caught up? */
 static bool all_here_locked(const struct talos_repl *r)
 {
@@ -275,7 +291,7 @@ int insync_drop(struct talos_repl *r, const struct talos_uuid *u)
 		take_out_locked(r, u);
 	insync_changed_locked(r, &unblocked);
 	if (!err)
-		talos_engine_set_committed(r->engine, talos_pos(insync_acked_locked(r, NULL)));
+		insync_tell_engine_locked(r);
 	talos_mutex_unlock(&r->lock);
 	if (err)
 		return err;

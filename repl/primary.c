@@ -194,9 +194,9 @@ int primary_start(struct talos_repl *r)
 	r->durable = s.durable.v;
 	r->log_end = s.end.v;
 	r->blocked = any; /* until all of them are back */
+	insync_tell_engine_locked(r);
 	talos_mutex_unlock(&r->lock);
 	hook.ctx = r;
-	talos_engine_set_committed(r->engine, talos_pos(any ? 0 : UINT64_MAX));
 	talos_engine_set_hook(r->engine, &hook);
 	r->hook_set = true;
 	/* What became durable since we looked told nobody: the hook was not there. */

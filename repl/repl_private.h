@@ -120,7 +120,7 @@ struct session {
 	bool seeding;
 	struct talos_seed seed;
 	uint32_t seed_index;
-	uint64_t seed_segment;
+	uint32_t seed_log;
 	uint64_t copy_done, copy_total; /* guarded by r->lock */
 };
 
@@ -210,6 +210,8 @@ int insync_forget(struct talos_engine *e, const struct talos_uuid *u, struct tal
 struct member *insync_find_locked(struct talos_repl *r, const struct talos_uuid *u);
 /* Lowest position that all in-sync members hold; UINT64_MAX if there are none. */
 uint64_t insync_acked_locked(const struct talos_repl *r, const struct member *except);
+/* What the members hold, for the records that the engine makes, and the log that it keeps. */
+void insync_tell_engine_locked(struct talos_repl *r);
 /* Recompute committed and blocked, wake whoever waits. */
 void insync_changed_locked(struct talos_repl *r, bool *out_unblocked);
 /* Take a member out: recorded first. Waits for the record to be durable. */

@@ -14,7 +14,7 @@ static int send_seed(struct session *s, uint8_t type)
 		.l0_bytes = le64_from(s->seed.l0_bytes),
 		.checkpoint = le64_from(s->seed.checkpoint.v),
 		.end = le64_from(s->seed.end.v),
-		.log_first = le64_from(s->seed.log_first),
+		.log_first = le64_from(s->seed.log_count ? s->seed.log_segments[0] : 0),
 		.total_bytes = le64_from(s->copy_total),
 		.segment_bytes = le32_from(s->seed.segment_bytes),
 	};
@@ -25,16 +25,14 @@ static int send_seed(struct session *s, uint8_t type)
 
 int seed_begin(struct session *s)
 {
-	uint64_t logs, total;
+	uint64_t segments;
 	int err = talos_engine_seed_pin(s->r->engine, &s->seed);
 
 	if (err)
 		return err;
-	s->seed_segment = s->seed.log_first;
-	logs = s->seed.end.v - s->seed.log_first * s->seed.segment_bytes;
-	total = logs + (uint64_t)s->seed.index_count * s->seed.segment_bytes;
+	segments = (uint64_t)s->seed.log_count + s->seed.index_count;
 	talos_mutex_lock(&s->r->lock);
-	s->copy_total = total;
+	s->copy_total = segments * s->seed.segment_bytes;
 	s->seeding = true;
 	talos_mutex_unlock(&s->r->lock);
 	return send_seed(s, WIRE_SEED_BEGIN);
@@ -43,12 +41,11 @@ int seed_begin(struct session *s)
 /* The next segment of the copy, or NULL when all have been taken. */
 static int seed_next(struct session *s, struct shipment **out)
 {
-	uint64_t from = s->seed_segment * s->seed.segment_bytes;
 	struct shipment *ship;
 	int err = TALOS_OK;
 
 	*out = NULL;
-	if (s->seed_index == s->seed.index_count && from >= s->seed.end.v)
+	if (s->seed_index == s->seed.index_count && s->seed_log == s->seed.log_count)
 		return TALOS_OK;
 	ship = shipment_take(&s->r->shipments);
 	if (!ship)
@@ -60,14 +57,14 @@ static int seed_next(struct session *s, struct shipment **out)
 		err = talos_engine_index_read(s->r->engine, id, ship->data, &ship->bytes,
 					      &ship->sum);
 	} else {
-		uint64_t left = s->seed.end.v - from;
+		uint64_t segment = s->seed.log_segments[s->seed_log++];
+		uint64_t from = segment * s->seed.segment_bytes, left = s->seed.end.v - from;
 
 		ship->is_log = true;
-		ship->name = s->seed_segment;
+		ship->name = segment;
 		err = talos_log_read(s->r->engine, talos_pos(from), ship->data,
 				     (uint32_t)talos_min(left, (uint64_t)s->seed.segment_bytes),
 				     &ship->bytes);
-		s->seed_segment++;
 	}
 	if (err)
 		shipment_unref(ship);

@@ -48,7 +48,7 @@ void session_note_acked(struct session *s, uint64_t pos)
 	if (m)
 		m->acked = talos_max(m->acked, pos);
 	insync_changed_locked(r, &unblocked);
-	talos_engine_set_committed(r->engine, talos_pos(insync_acked_locked(r, NULL)));
+	insync_tell_engine_locked(r);
 	if (r->committed != before)
 		primary_wake_sessions_locked(r);
 	talos_mutex_unlock(&r->lock);

@@ -51,6 +51,8 @@ static const char *rank_name(enum talos_lock_rank rank)
 		return "TALOS_LOCK_FS_TABLE";
 	case TALOS_LOCK_REPL_NODE:
 		return "TALOS_LOCK_REPL_NODE";
+	case TALOS_LOCK_JOB:
+		return "TALOS_LOCK_JOB";
 	case TALOS_LOCK_BACKGROUND:
 		return "TALOS_LOCK_BACKGROUND";
 	case TALOS_LOCK_APPLY:
@@ -65,6 +67,8 @@ static const char *rank_name(enum talos_lock_rank rank)
 		return "TALOS_LOCK_REPL_SEND";
 	case TALOS_LOCK_RDMA:
 		return "TALOS_LOCK_RDMA";
+	case TALOS_LOCK_LOG_MAP:
+		return "TALOS_LOCK_LOG_MAP";
 	case TALOS_LOCK_MEMTABLE:
 		return "TALOS_LOCK_MEMTABLE";
 	case TALOS_LOCK_VIEW:

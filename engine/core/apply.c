@@ -253,10 +253,28 @@ static int apply_edit(struct talos_engine *e, const struct record *r, uint64_t e
 		talos_free(p);
 		return err;
 	}
+	err = log_map_edit(e, &p->edit);
+	if (err) {
+		manifest_edit_free(&p->edit);
+		talos_free(p);
+		return err;
+	}
 	p->end = end;
 	*e->pending_tail = p;
 	e->pending_tail = &p->next;
 	return apply_pending(e);
+}
+
+static int apply_trim(struct talos_engine *e, const struct record *r, uint64_t end)
+{
+	auto_free uint64_t *segments = NULL;
+	uint32_t count;
+	int err = trim_decode(r->meta, r->meta_bytes, &segments, &count);
+
+	/* Until a later checkpoint is this node's root, recovery reads them. */
+	if (!err)
+		err = vlog_commit(e->vlog, (segments[count - 1] + 1) * e->segment_bytes, false);
+	return err ? err : log_map_trim(e, segments, count, end);
 }
 
 /* --- all of them -------------------------------------------------------------------------- */
@@ -283,6 +301,8 @@ int apply_record(struct talos_engine *e, const struct record *r, uint64_t end)
 		return apply_rotate(e, end);
 	case TALOS_RECORD_EDIT:
 		return r->pos >= e->edits_from ? apply_edit(e, r, end) : TALOS_OK;
+	case TALOS_RECORD_TRIM:
+		return r->pos >= e->edits_from ? apply_trim(e, r, end) : TALOS_OK;
 	case TALOS_RECORD_CHECKPOINT:
 		return apply_checkpoint(e, r, end);
 	case TALOS_RECORD_EPOCH:

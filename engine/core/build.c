@@ -3,8 +3,10 @@
  * Flush and compaction: both merge runs into new segments of a level, then
  * switch the levels by one record (an edit).
  *
- * A job goes step by step, one new segment a step, so that flushes need not
- * wait for a compaction and a simulator can stop anywhere. Order:
+ * There is at most one job of each kind. It goes step by step, one new segment
+ * a step, each kind under a lock of its own (flush_lock, compact_lock): so
+ * flushes never wait for a compaction, and a simulator can stop anywhere. Only
+ * the switch itself takes background_lock. Order:
  *   segments written (slot, table entry, bytes), then flushed
  *   shipped: every in-sync backup has stored them (hook->index_wait)
  *   EDIT appended; the new manifest is installed; replaced segments are freed
@@ -32,7 +34,8 @@ struct build_job {
 	struct run_iter *it;
 	struct index_builder *builder;
 	struct manifest_edit edit;
-	uint64_t id; /* of the segment being built; 0: none */
+	struct account live; /* how it changes what the levels refer to */
+	uint64_t id;	     /* of the segment being built; 0: none */
 };
 
 static void job_free(struct talos_engine *e, struct build_job *j, bool keep_segments)
@@ -44,6 +47,7 @@ static void job_free(struct talos_engine *e, struct build_job *j, bool keep_segm
 	run_iter_close(j->it);
 	index_builder_free(j->builder);
 	manifest_edit_free(&j->edit);
+	account_free(&j->live);
 	talos_free(j->inputs);
 	manifest_unref(j->base);
 	l0_unref(j->source);
@@ -123,6 +127,8 @@ static int fill_segment(struct talos_engine *e, struct build_job *j)
 				index_builder_reset(j->builder, (struct talos_segment_id){ j->id });
 			}
 			err = index_builder_add(j->builder, entry);
+			if (!err)
+				err = account_add_entry(&j->live, entry, e->segment_bytes, 1);
 		}
 		if (err == TALOS_ERR_NO_SPACE)
 			return 1;
@@ -156,7 +162,7 @@ static int wait_shipped(struct talos_engine *e, const struct build_job *j)
 	return err;
 }
 
-/* Append the edit and install the manifest that it makes. */
+/* Append the edit and install the manifest that it makes. background_lock held. */
 static int commit_edit(struct talos_engine *e, struct build_job *j)
 {
 	auto_free uint8_t *meta = NULL;
@@ -168,7 +174,9 @@ static int commit_edit(struct talos_engine *e, struct build_job *j)
 
 	j->edit.replay_pos = j->replay_pos;
 	j->edit.next_id = e->next_id;
-	err = manifest_edit_encode(&j->edit, &meta, &meta_bytes);
+	err = account_sorted(&j->live, false, &j->edit.accounts, &j->edit.account_count);
+	if (!err)
+		err = manifest_edit_encode(&j->edit, &meta, &meta_bytes);
 	if (!err)
 		err = write_internal(e, TALOS_RECORD_EDIT, meta, meta_bytes, &pos, &end);
 	if (err)
@@ -178,11 +186,29 @@ static int commit_edit(struct talos_engine *e, struct build_job *j)
 	view_put(v);
 	if (!err)
 		err = view_switch_manifest(e, m);
-	if (err) {
-		/* The log says one thing and memory another: only a restart brings them together. */
+	if (!err)
+		err = log_map_edit(e, &j->edit);
+	else
 		manifest_unref(m);
+	/* The log says one thing and memory another: only a restart brings them together. */
+	if (err)
 		vlog_fail(e->vlog, err);
+	return err;
+}
+
+/* The switch, if this node still leads. What the edit emptied goes with it. */
+static int switch_levels(struct talos_engine *e, struct build_job *j)
+{
+	int err = TALOS_ERR_STALE_EPOCH;
+
+	talos_mutex_lock(&e->background_lock);
+	if (e->role == TALOS_ROLE_LEADER)
+		err = commit_edit(e, j);
+	if (!err) {
+		err = gc_trim_empty(e);
+		e->checkpoint_due = true; /* shortens recovery, and frees what was replaced */
 	}
+	talos_mutex_unlock(&e->background_lock);
 	return err;
 }
 
@@ -200,10 +226,9 @@ static int finish_job(struct talos_engine *e, struct build_job **slot)
 	if (!err)
 		err = wait_shipped(e, j);
 	if (!err)
-		err = commit_edit(e, j);
+		err = switch_levels(e, j);
 	if (err)
 		return err;
-	e->checkpoint_due = true; /* shortens recovery, and frees what was replaced */
 	if (j->flush)
 		e->flushes++;
 	else
@@ -371,7 +396,7 @@ static void input_range(const struct build_job *j, const struct index_ref **firs
 	}
 }
 
-static int open_inputs(struct build_job *j)
+static int open_inputs(struct talos_engine *e, struct build_job *j)
 {
 	auto_free struct run_iter **sources = talos_calloc(j->input_count, sizeof(*sources));
 
@@ -379,6 +404,8 @@ static int open_inputs(struct build_job *j)
 		return TALOS_ERR_NO_MEMORY;
 	for (uint32_t i = 0; i < j->input_count; i++) {
 		sources[i] = level_run_iter(&j->inputs[i]);
+		if (sources[i])
+			sources[i] = account_iter_new(sources[i], &j->live, e->segment_bytes);
 		if (!sources[i]) {
 			while (i--)
 				run_iter_close(sources[i]);
@@ -447,7 +474,7 @@ static int do_move(struct talos_engine *e, struct build_job *j)
 	int err = move_inputs(j);
 
 	if (!err)
-		err = commit_edit(e, j);
+		err = switch_levels(e, j);
 	job_free(e, j, true);
 	if (err)
 		return err;
@@ -475,7 +502,7 @@ static int start_compaction(struct talos_engine *e, struct view *v, uint32_t lev
 	j->drop_deleted = is_deepest(j->base, j->level);
 	err = drop_inputs(j);
 	if (!err)
-		err = open_inputs(j);
+		err = open_inputs(e, j);
 	if (err) {
 		job_free(e, j, false);
 		return err;
@@ -484,41 +511,94 @@ static int start_compaction(struct talos_engine *e, struct view *v, uint32_t lev
 	return 1;
 }
 
-/* --- the scheduler's view --------------------------------------------------------------------------- */
+/* --- steps ------------------------------------------------------------------------------------------- */
 
-bool build_pending(struct talos_engine *e)
+static bool may_build(const struct talos_engine *e)
 {
-	struct view *v = view_get(e);
-	bool pending;
-
-	if (!v)
-		return false;
-	pending = v->frozen_count || e->flush_job || e->compact_job || pick_level(e, v->manifest);
-	view_put(v);
-	return pending;
+	return e->role == TALOS_ROLE_LEADER && !e->vlog->failed;
 }
 
-int build_step(struct talos_engine *e)
+static int flush_step_locked(struct talos_engine *e)
 {
 	struct view *v;
-	uint32_t level;
 	int err = 0;
 
-	talos_mutex_assert_held(&e->background_lock);
+	if (!may_build(e))
+		return 0;
 	if (e->flush_job)
 		return job_step(e, &e->flush_job);
 	v = view_get(e);
 	if (v->frozen_count) {
 		err = start_flush(e, v);
 		err = err ? err : 1;
-	} else if (e->compact_job) {
-		err = job_step(e, &e->compact_job);
-	} else {
-		level = pick_level(e, v->manifest);
-		err = level ? start_compaction(e, v, level) : 0;
 	}
 	view_put(v);
 	return err;
+}
+
+int build_flush_step(struct talos_engine *e)
+{
+	int r;
+
+	talos_mutex_lock(&e->flush_lock);
+	r = flush_step_locked(e);
+	talos_mutex_unlock(&e->flush_lock);
+	return r;
+}
+
+/* The uppermost level with anything above the deepest one, or 0. */
+static uint32_t level_to_merge(const struct manifest *m)
+{
+	uint32_t level = m->run_count ? m->runs[0].level : 0;
+
+	if (!level || level == TALOS_LEVELS_MAX ||
+	    (level > 1 && level == m->runs[m->run_count - 1].level))
+		return 0;
+	return level;
+}
+
+static int compact_step_locked(struct talos_engine *e, uint32_t (*pick)(const struct talos_engine *,
+									const struct manifest *))
+{
+	struct view *v;
+	uint32_t level;
+	int err;
+
+	if (!may_build(e))
+		return 0;
+	if (e->compact_job)
+		return job_step(e, &e->compact_job);
+	v = view_get(e);
+	level = pick(e, v->manifest);
+	err = level ? start_compaction(e, v, level) : 0;
+	view_put(v);
+	return err;
+}
+
+int build_compact_step(struct talos_engine *e)
+{
+	int r;
+
+	talos_mutex_lock(&e->compact_lock);
+	r = compact_step_locked(e, pick_level);
+	talos_mutex_unlock(&e->compact_lock);
+	return r;
+}
+
+static uint32_t pick_any(const struct talos_engine *e, const struct manifest *m)
+{
+	(void)e;
+	return level_to_merge(m);
+}
+
+int build_merge_step(struct talos_engine *e)
+{
+	int r;
+
+	talos_mutex_lock(&e->compact_lock);
+	r = compact_step_locked(e, pick_any);
+	talos_mutex_unlock(&e->compact_lock);
+	return r;
 }
 
 void build_abort(struct talos_engine *e)
@@ -526,31 +606,4 @@ void build_abort(struct talos_engine *e)
 	job_free(e, e->flush_job, false);
 	job_free(e, e->compact_job, false);
 	e->flush_job = e->compact_job = NULL;
-}
-
-/* The uppermost level with anything above the deepest one, or 0. */
-static uint32_t level_to_merge(const struct manifest *m)
-{
-	if (!m->run_count ||
-	    (m->runs[0].level == m->runs[m->run_count - 1].level && m->runs[0].level > 1))
-		return 0;
-	return m->runs[0].level;
-}
-
-int build_compact_all(struct talos_engine *e)
-{
-	for (;;) {
-		struct view *v = view_get(e);
-		uint32_t level = level_to_merge(v->manifest);
-		bool busy = e->flush_job || v->frozen_count || e->compact_job;
-		int err = 0;
-
-		if (busy)
-			err = build_step(e);
-		else if (level && level < TALOS_LEVELS_MAX)
-			err = start_compaction(e, v, level);
-		view_put(v);
-		if (err <= 0)
-			return err;
-	}
 }

@@ -29,8 +29,10 @@ static int set_root(struct talos_engine *e, struct root *root)
 {
 	int err = engine_superblock_update(e, point_to_root, root);
 
-	if (!err)
+	if (!err) {
 		slot_settle(e->slots, root->first);
+		gc_slots_freed(e);
+	}
 	return err;
 }
 
@@ -62,17 +64,30 @@ static int append_part(struct talos_engine *e, struct manifest_parts *parts, uin
 	return err;
 }
 
+/* The manifest and the log map, which only change under background_lock. */
+static int encode_state(struct talos_engine *e, struct manifest_parts *out)
+{
+	auto_free struct account_line *lines = NULL;
+	struct view *v = view_get(e);
+	uint32_t count = 0;
+	int err = log_map_sorted(e, &lines, &count);
+
+	if (!err)
+		err = manifest_checkpoint_encode(v->manifest, lines, count,
+						 talos_min(PART_BYTES_MAX, e->segment_bytes / 4),
+						 out);
+	view_put(v);
+	return err;
+}
+
 int checkpoint_write(struct talos_engine *e, struct talos_pos *out_first, struct talos_pos *out_end)
 {
 	struct manifest_parts parts = { 0 };
 	struct root root = { 0 };
-	struct view *v = view_get(e);
 	int err;
 
 	talos_mutex_assert_held(&e->background_lock);
-	err = manifest_checkpoint_encode(v->manifest, 0,
-					 talos_min(PART_BYTES_MAX, e->segment_bytes / 4), &parts);
-	view_put(v);
+	err = encode_state(e, &parts);
 	for (uint32_t i = 0; !err && i < parts.count; i++)
 		err = append_part(e, &parts, i, &root);
 	manifest_parts_free(&parts);

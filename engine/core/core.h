@@ -15,8 +15,8 @@
  *   follower: the same records, read instead of made; nothing is built
  *   recovery: the same records, read from the device
  *
- * Lock order: talos/lock.h. background_lock covers jobs, edits of a leader's
- * manifest and checkpoints; apply_lock all that a follower takes in.
+ * Lock order: talos/lock.h. background_lock covers a leader's edits, trims and
+ * checkpoints; apply_lock all that a follower takes in.
  */
 #ifndef TALOS_CORE_H
 #define TALOS_CORE_H
@@ -50,8 +50,11 @@ struct l0 {
 	uint64_t start;
 };
 
+struct log_gate; /* view.c: log segments that views up to here may read */
+
 struct view {
 	_Atomic uint32_t refs;
+	struct log_gate *gate; /* referenced */
 	struct l0 *active;
 	struct manifest *manifest;
 	uint32_t frozen_count;
@@ -59,6 +62,25 @@ struct view {
 };
 
 struct build_job; /* build.c: a flush or a compaction under way */
+struct gc_job;	  /* gc.c: log segments that are being emptied */
+
+/* Threads of the engine; see worker.c. */
+enum worker_kind {
+	WORKER_LOG,	/* writes the log out */
+	WORKER_FLUSH,	/* and checkpoints */
+	WORKER_COMPACT,
+	WORKER_GC,
+	WORKERS,
+};
+
+struct worker {
+	struct talos_engine *e;
+	enum worker_kind kind;
+	pthread_t thread;
+	bool started;
+	struct talos_cond wake;
+	bool work; /* guarded by wake_lock */
+};
 
 /* Picking goes round a level by key: the last key that was compacted. */
 struct level_cursor {
@@ -94,15 +116,23 @@ struct talos_engine {
 	struct talos_mutex superblock_lock; /* TALOS_LOCK_SUPERBLOCK */
 	struct superblock sb;		    /* guarded by superblock_lock */
 
+	struct talos_mutex log_map_lock; /* TALOS_LOCK_LOG_MAP; guards: */
+	struct account log_map;		 /* log segments before log_map_next that are not trimmed */
+	uint64_t log_map_next;
+
 	struct talos_mutex view_lock; /* TALOS_LOCK_VIEW */
 	struct talos_cond view_changed;
 	struct view *view; /* guarded by view_lock; NULL: empty replica */
 
-	struct talos_mutex background_lock; /* TALOS_LOCK_BACKGROUND; guards: */
-	struct build_job *flush_job, *compact_job;
-	uint64_t next_id;
+	struct talos_mutex flush_lock, compact_lock, gc_lock; /* TALOS_LOCK_JOB: who works on */
+	struct build_job *flush_job;			      /* guarded by flush_lock */
+	struct build_job *compact_job;			      /* guarded by compact_lock, with */
 	struct level_cursor compact_cursor[TALOS_LEVELS_MAX + 1];
-	bool checkpoint_due;
+	struct gc_job *gc_job; /* guarded by gc_lock */
+	_Atomic uint32_t gc_emptied; /* log segments that wait for their trim */
+	struct talos_mutex background_lock; /* TALOS_LOCK_BACKGROUND; edits, trims, checkpoints */
+	_Atomic uint64_t next_id;
+	_Atomic bool checkpoint_due;
 
 	struct talos_mutex apply_lock; /* TALOS_LOCK_APPLY; guards: */
 	struct pending_edit *pending;  /* edits that name segments not here yet, in log order */
@@ -112,17 +142,21 @@ struct talos_engine {
 	struct seed_in *seed_in;       /* first copy under way; follow.c */
 	struct seed_out *seeds_out;    /* guarded by view_lock: copies that others make of us; ship.c */
 
-	/* Threads: the log writer, and flush/compaction. */
 	struct talos_mutex wake_lock; /* TALOS_LOCK_WAKE */
-	struct talos_cond wake_log, wake_background;
-	_Atomic bool stopping;		       /* set under wake_lock */
-	bool log_work, background_work; /* guarded by wake_lock */
+	_Atomic bool stopping;	      /* set under wake_lock */
+	struct worker workers[WORKERS];
 	_Atomic uint64_t commit_interval_ns;
 	uint64_t last_commit_ns; /* the log writer's */
-	pthread_t log_thread, background_thread;
-	bool threads_started;
+
+	/* Writers that found no slot; see gc_wait_for_space(). Guarded by wake_lock. */
+	struct talos_cond space_changed;
+	bool space_exhausted;  /* nothing is left to reclaim */
+	_Atomic uint32_t space_waiters;
+	_Atomic bool merge_wanted; /* to learn what is garbage */
 
 	_Atomic uint64_t user_bytes, index_bytes_written, flushes, compactions, corruptions;
+	_Atomic uint64_t log_wanted; /* see talos_engine_set_log_wanted() */
+	_Atomic uint64_t gc_bytes, gc_segments, trimmed_segments;
 };
 
 /* A manifest change that waits for its segments. */
@@ -158,8 +192,32 @@ void view_put(struct view *v);
 int view_install_first(struct talos_engine *e, struct manifest *m, uint64_t start);
 /* Freeze the active memtable; @fresh (from l0_new) becomes active. Takes over @fresh on success. */
 int view_rotate(struct talos_engine *e, struct l0 *fresh);
+/*
+ * Log segments that no view from here on reads: their slots are dropped, as of
+ * @pos, when the last view until now is gone. One caller at a time.
+ */
+int view_close_gate(struct talos_engine *e, const uint64_t *segments, uint32_t count, uint64_t pos);
+struct log_gate *log_gate_ref(struct log_gate *g);
+void log_gate_unref(struct log_gate *g);
 /* Switch to @m (taken over on success), dropping frozen memtables over log before m->replay_pos. */
 int view_switch_manifest(struct talos_engine *e, struct manifest *m);
+
+/* --- log_map.c: live log segments ---------------------------------------------- */
+
+/* What a checkpoint says. */
+int log_map_load(struct talos_engine *e, const struct manifest_edit *checkpoint);
+void log_map_reset(struct talos_engine *e);
+int log_map_edit(struct talos_engine *e, const struct manifest_edit *edit);
+/* All of it by segment; *out is freed with talos_free(). */
+int log_map_sorted(struct talos_engine *e, struct account_line **out, uint32_t *out_count);
+bool log_map_has(struct talos_engine *e, uint64_t segment); /* or it lies behind the map */
+void log_map_totals(struct talos_engine *e, uint64_t *out_segments, uint64_t *out_live);
+/* A trim that ends at @pos. */
+int log_map_trim(struct talos_engine *e, const uint64_t *segments, uint32_t count, uint64_t pos);
+/* Total. *out is freed with talos_free(). */
+int trim_decode(const uint8_t *meta, uint32_t bytes, uint64_t **out, uint32_t *out_count);
+/* Append a trim of @segments (ascending) and apply it. background_lock held. */
+int trim_append(struct talos_engine *e, const uint64_t *segments, uint32_t count);
 
 /* --- apply.c: one record into the state -------------------------------------------- */
 
@@ -179,13 +237,28 @@ int apply_log_upto(struct talos_engine *e, uint64_t upto);
 
 /* --- build.c: flush and compaction ------------------------------------------------ */
 
-/* One piece of work: 1 more to do, 0 nothing to do, or a status. background_lock held. */
-int build_step(struct talos_engine *e);
-/* Forget jobs under way; their segments are freed. background_lock held. */
+/* One piece of work each: 1 more to do, 0 nothing to do, or a status. */
+int build_flush_step(struct talos_engine *e);
+int build_compact_step(struct talos_engine *e);
+/* As build_compact_step(), but merges whatever lies above the deepest level. */
+int build_merge_step(struct talos_engine *e);
+/* Forget jobs under way; their segments are freed. No step may be under way. */
 void build_abort(struct talos_engine *e);
-bool build_pending(struct talos_engine *e);
-/* Merge everything into one deepest level. background_lock held. */
-int build_compact_all(struct talos_engine *e);
+
+/* --- gc.c: reclaiming the log --------------------------------------------------------- */
+
+/* As build_flush_step(). */
+int gc_step(struct talos_engine *e);
+/* Trim the log segments that the levels refer to nothing of. background_lock held. */
+int gc_trim_empty(struct talos_engine *e);
+void gc_abort(struct talos_engine *e);
+/*
+ * Wait until more than @keep_free slots are free. False: they are not, and
+ * nothing more can be reclaimed.
+ */
+bool gc_wait_for_space(struct talos_engine *e, uint32_t keep_free);
+/* Slots came free: whoever waits looks again. */
+void gc_slots_freed(struct talos_engine *e);
 
 /* --- checkpoint.c ------------------------------------------------------------------ */
 
@@ -211,20 +284,45 @@ void recovery_close_store(struct talos_engine *e);
 int recovery_read_checkpoint(struct talos_engine *e, uint64_t pos, struct manifest **out,
 			     uint64_t *out_end);
 
+/* --- read.c --------------------------------------------------------------------------- */
+
+/* The entry of a point key. TALOS_ERR_NOT_FOUND. @value_buf: TALOS_INLINE_BYTES_MAX. */
+int read_point(struct view *v, const uint8_t *key, uint32_t key_bytes, struct entry *out,
+	       uint8_t *value_buf);
+/*
+ * Call @fn for each stretch of [offset, end) of an object that some entry
+ * covers, in order, until it returns non-zero.
+ */
+typedef int (*read_span_fn)(void *ctx, const struct entry *entry, uint64_t from, uint64_t to);
+int read_spans(struct view *v, const void *key, uint32_t key_bytes, uint64_t offset, uint64_t end,
+	       read_span_fn fn, void *ctx);
+
 /* --- write.c ------------------------------------------------------------------------- */
 
 /* Append an internal record (not a batch). *out_end: its end. */
 int write_internal(struct talos_engine *e, enum talos_record_type type, const void *meta,
 		   uint32_t meta_bytes, uint64_t *out_pos, uint64_t *out_end);
+/*
+ * Append a batch of the engine's own making, provided that @still_true says so
+ * (0) with tail_lock held, when nobody else can append. @keep_free: see vlog_append.
+ */
+int write_checked(struct talos_engine *e, const struct talos_batch *b, uint32_t keep_free,
+		  int (*still_true)(void *ctx), void *ctx);
 /* Freeze the active memtable if it holds anything. */
 int write_rotate(struct talos_engine *e);
 /* After an append that began at @old_end: wake who waits for log. tail_lock held. */
 void write_appended_locked(struct talos_engine *e, uint64_t old_end);
 
+/* --- worker.c ------------------------------------------------------------------------ */
+
+void worker_wake(struct talos_engine *e, enum worker_kind kind);
+int worker_start_all(struct talos_engine *e);
+void worker_stop_all(struct talos_engine *e);
+void worker_init(struct talos_engine *e);
+void worker_fini(struct talos_engine *e);
+
 /* --- engine.c ------------------------------------------------------------------------ */
 
-void engine_wake_log(struct talos_engine *e);
-void engine_wake_background(struct talos_engine *e);
 int engine_superblock_update(struct talos_engine *e,
 			     void (*change)(struct superblock *sb, void *arg), void *arg);
 

@@ -42,7 +42,7 @@ static int format_volume(struct talos_io *io, const struct talos_format_options 
 		.segment_bytes = segment_bytes,
 		.table_slots = slot_table_slots(slots, segment_bytes),
 		.checkpoint_pos = TALOS_NO_CHECKPOINT,
-		.l0_bytes = o->l0_bytes ? o->l0_bytes : L0_BYTES_DEFAULT,
+		.l0_bytes = o->l0_bytes,
 	};
 	struct slot_geometry g = {
 		.volume_seed = talos_uuid_seed(&o->volume),
@@ -172,172 +172,6 @@ uint32_t talos_engine_notes(struct talos_engine *e)
 	return notes;
 }
 
-/* --- background work ------------------------------------------------------------------------------ */
-
-static void wake(struct talos_engine *e, bool *flag, struct talos_cond *cond)
-{
-	if (e->no_threads)
-		return;
-	talos_mutex_lock(&e->wake_lock);
-	*flag = true;
-	talos_cond_signal(cond);
-	talos_mutex_unlock(&e->wake_lock);
-}
-
-void engine_wake_log(struct talos_engine *e)
-{
-	wake(e, &e->log_work, &e->wake_log);
-}
-
-void engine_wake_background(struct talos_engine *e)
-{
-	wake(e, &e->background_work, &e->wake_background);
-}
-
-/* Write out full segments at once, and everything when the commit interval is over. */
-static int log_step(struct talos_engine *e)
-{
-	uint64_t now = talos_now_ns(e->clock);
-	struct vlog_state s;
-
-	if (e->role == TALOS_ROLE_EMPTY || e->vlog->failed)
-		return 0;
-	vlog_state(e->vlog, &s);
-	if (s.end > s.durable && now - e->last_commit_ns >= e->commit_interval_ns) {
-		int err = vlog_commit(e->vlog, s.end, true);
-
-		e->last_commit_ns = now;
-		return err ? err : 1;
-	}
-	if (s.end / e->segment_bytes > s.written / e->segment_bytes) {
-		int err = vlog_commit(e->vlog, s.end, false);
-
-		return err ? err : 1;
-	}
-	return 0;
-}
-
-/* background_lock held. Flush first, then checkpoint, then compaction. */
-static int background_step_locked(struct talos_engine *e)
-{
-	struct view *v;
-	bool flushing;
-	int err;
-
-	if (e->role != TALOS_ROLE_LEADER || e->vlog->failed)
-		return 0;
-	v = view_get(e);
-	flushing = e->flush_job || v->frozen_count;
-	view_put(v);
-	if (e->checkpoint_due && !flushing) {
-		err = checkpoint_write(e, NULL, NULL);
-		return err ? err : 1;
-	}
-	return build_step(e);
-}
-
-static int background_step(struct talos_engine *e)
-{
-	int r;
-
-	talos_mutex_lock(&e->background_lock);
-	r = background_step_locked(e);
-	talos_mutex_unlock(&e->background_lock);
-	return r;
-}
-
-int talos_engine_step(struct talos_engine *e)
-{
-	int log = log_step(e), background;
-
-	if (log < 0)
-		return log;
-	background = background_step(e);
-	return background < 0 ? background : log || background;
-}
-
-/* Sleep until @flag, or the timeout; false when stopping. */
-static bool wait_for_work(struct talos_engine *e, bool *flag, struct talos_cond *cond,
-			  uint64_t timeout_ns)
-{
-	bool go_on;
-
-	talos_mutex_lock(&e->wake_lock);
-	if (!*flag && !e->stopping)
-		talos_cond_wait(cond, &e->wake_lock, e->clock, timeout_ns);
-	*flag = false;
-	go_on = !e->stopping;
-	talos_mutex_unlock(&e->wake_lock);
-	return go_on;
-}
-
-/* How long the log writer may sleep: whoever appends to a log that is all durable wakes it. */
-static uint64_t log_sleep_ns(struct talos_engine *e)
-{
-	struct vlog_state s;
-
-	if (e->role == TALOS_ROLE_EMPTY || e->vlog->failed)
-		return TALOS_NS_PER_SEC;
-	vlog_state(e->vlog, &s);
-	return s.end > s.durable ? e->commit_interval_ns : UINT64_MAX;
-}
-
-static void *log_main(void *arg)
-{
-	struct talos_engine *e = arg;
-
-	do {
-		while (log_step(e) > 0)
-			;
-	} while (wait_for_work(e, &e->log_work, &e->wake_log, log_sleep_ns(e)));
-	return NULL;
-}
-
-static void *background_main(void *arg)
-{
-	struct talos_engine *e = arg;
-	int last = 0, r;
-
-	do {
-		while ((r = background_step(e)) > 0 && !e->stopping)
-			;
-		if (r < 0 && r != last)
-			talos_warn("background work has to wait: %s", talos_strerror(r));
-		last = r;
-	} while (wait_for_work(e, &e->background_work, &e->wake_background, TALOS_NS_PER_SEC));
-	return NULL;
-}
-
-static int start_threads(struct talos_engine *e)
-{
-	if (e->no_threads)
-		return TALOS_OK;
-	if (pthread_create(&e->log_thread, NULL, log_main, e))
-		return TALOS_ERR_SYSTEM;
-	if (pthread_create(&e->background_thread, NULL, background_main, e)) {
-		e->stopping = true;
-		engine_wake_log(e);
-		pthread_join(e->log_thread, NULL);
-		return TALOS_ERR_SYSTEM;
-	}
-	e->threads_started = true;
-	return TALOS_OK;
-}
-
-static void stop_threads(struct talos_engine *e)
-{
-	if (!e->threads_started)
-		return;
-	talos_mutex_lock(&e->wake_lock);
-	e->stopping = true;
-	talos_cond_broadcast(&e->wake_log);
-	talos_cond_broadcast(&e->wake_background);
-	talos_mutex_unlock(&e->wake_lock);
-	pthread_join(e->log_thread, NULL);
-	pthread_join(e->background_thread, NULL);
-	e->threads_started = false;
-}
-
 /* --- open and close ----------------------------------------------------------------------------------- */
 
 static void init_locks(struct talos_engine *e)
@@ -345,25 +179,30 @@ static void init_locks(struct talos_engine *e)
 	talos_mutex_init(&e->superblock_lock, TALOS_LOCK_SUPERBLOCK);
 	talos_mutex_init(&e->view_lock, TALOS_LOCK_VIEW);
 	talos_cond_init(&e->view_changed);
+	talos_mutex_init(&e->log_map_lock, TALOS_LOCK_LOG_MAP);
+	talos_mutex_init(&e->flush_lock, TALOS_LOCK_JOB);
+	talos_mutex_init(&e->compact_lock, TALOS_LOCK_JOB);
+	talos_mutex_init(&e->gc_lock, TALOS_LOCK_JOB);
 	talos_mutex_init(&e->background_lock, TALOS_LOCK_BACKGROUND);
 	talos_mutex_init(&e->apply_lock, TALOS_LOCK_APPLY);
-	talos_mutex_init(&e->wake_lock, TALOS_LOCK_WAKE);
-	talos_cond_init(&e->wake_log);
-	talos_cond_init(&e->wake_background);
+	worker_init(e);
 }
 
 static void free_engine(struct talos_engine *e)
 {
 	build_abort(e);
+	gc_abort(e);
 	recovery_close_store(e);
 	talos_mutex_fini(&e->superblock_lock);
 	talos_mutex_fini(&e->view_lock);
 	talos_cond_fini(&e->view_changed);
+	talos_mutex_fini(&e->log_map_lock);
+	talos_mutex_fini(&e->flush_lock);
+	talos_mutex_fini(&e->compact_lock);
+	talos_mutex_fini(&e->gc_lock);
 	talos_mutex_fini(&e->background_lock);
 	talos_mutex_fini(&e->apply_lock);
-	talos_mutex_fini(&e->wake_lock);
-	talos_cond_fini(&e->wake_log);
-	talos_cond_fini(&e->wake_background);
+	worker_fini(e);
 	talos_free(e);
 }
 
@@ -409,6 +248,7 @@ int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 		o->commit_interval_ns ? o->commit_interval_ns : COMMIT_INTERVAL_DEFAULT_NS;
 	e->last_commit_ns = talos_now_ns(e->clock);
 	e->pending_tail = &e->pending;
+	e->log_wanted = UINT64_MAX;
 	e->role = TALOS_ROLE_EMPTY; /* until recovery is through */
 	init_locks(e);
 	err = superblock_read(io, &e->sb);
@@ -420,7 +260,7 @@ int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 	if (!err) {
 		e->epoch = talos_max((uint64_t)e->epoch, e->sb.epoch);
 		e->role = role_of(e->sb.state);
-		err = start_threads(e);
+		err = worker_start_all(e);
 	}
 	if (err) {
 		free_engine(e);
@@ -443,7 +283,7 @@ int talos_engine_close(struct talos_engine *e)
 
 	if (!e)
 		return TALOS_OK;
-	stop_threads(e);
+	worker_stop_all(e);
 	if (e->role != TALOS_ROLE_EMPTY && !e->vlog->failed) {
 		talos_mutex_lock(&e->background_lock);
 		build_abort(e);
@@ -549,7 +389,8 @@ int talos_engine_lead(struct talos_engine *e, uint64_t epoch)
 	if (!err)
 		e->role = TALOS_ROLE_LEADER;
 	talos_mutex_unlock(&e->background_lock);
-	engine_wake_background(e);
+	for (unsigned i = 0; i < WORKERS; i++)
+		worker_wake(e, i);
 	return err;
 }
 
@@ -571,30 +412,21 @@ int talos_engine_depose(struct talos_engine *e, uint64_t epoch)
 int talos_engine_flush(struct talos_engine *e)
 {
 	int err = e->role == TALOS_ROLE_LEADER ? write_rotate(e) : TALOS_ERR_READ_ONLY;
-	bool busy = true;
 
-	while (err >= 0 && busy) {
-		struct view *v;
-
-		talos_mutex_lock(&e->background_lock);
-		v = view_get(e);
-		busy = v->frozen_count || e->flush_job;
-		view_put(v);
-		if (busy)
-			err = build_step(e);
-		talos_mutex_unlock(&e->background_lock);
-	}
-	return err < 0 ? err : TALOS_OK;
+	while (!err && (err = build_flush_step(e)) > 0)
+		err = TALOS_OK;
+	return err;
 }
 
 int talos_engine_compact(struct talos_engine *e)
 {
-	int err = TALOS_ERR_READ_ONLY;
+	int err = e->role == TALOS_ROLE_LEADER ? 1 : TALOS_ERR_READ_ONLY;
 
-	talos_mutex_lock(&e->background_lock);
-	if (e->role == TALOS_ROLE_LEADER)
-		err = build_compact_all(e);
-	talos_mutex_unlock(&e->background_lock);
+	while (err > 0) {
+		err = build_flush_step(e);
+		if (!err)
+			err = build_merge_step(e);
+	}
 	return err;
 }
 
@@ -646,6 +478,7 @@ static void stats_of_store(struct talos_engine *e, struct talos_engine_stats *ou
 	out->slots_log = slots.log;
 	out->slots_index = slots.index + slots.dropping;
 	out->reserve_slots = e->reserve_slots;
+	log_map_totals(e, &out->log_mapped_segments, &out->log_live_bytes);
 	block_cache_stats(e->cache, &cache);
 	out->cache_bytes = cache.bytes;
 	out->cache_hits = cache.hits;
@@ -664,6 +497,9 @@ void talos_engine_stats(struct talos_engine *e, struct talos_engine_stats *out)
 		.index_bytes_written = e->index_bytes_written,
 		.flushes = e->flushes,
 		.compactions = e->compactions,
+		.gc_bytes = e->gc_bytes,
+		.gc_segments = e->gc_segments,
+		.trimmed_segments = e->trimmed_segments,
 	};
 	talos_mutex_lock(&e->superblock_lock);
 	out->volume = e->sb.volume;

@@ -39,7 +39,7 @@ int talos_apply_received(struct talos_engine *e, struct talos_pos upto)
 		vlog_state(e->vlog, &after);
 		if (before.end / e->segment_bytes != after.end / e->segment_bytes ||
 		    (before.end == before.durable && after.end != before.end))
-			engine_wake_log(e);
+			worker_wake(e, WORKER_LOG);
 	}
 	talos_mutex_unlock(&e->apply_lock);
 	if (err == TALOS_ERR_CORRUPT)
@@ -282,8 +282,9 @@ static int store_log_segment(struct talos_engine *e, uint64_t segment, const voi
 	uint64_t place;
 	int err;
 
-	if (segment != in->next_segment)
+	if (segment < in->next_segment)
 		return TALOS_ERR_INVALID;
+	in->chained = in->chained && segment == in->next_segment; /* behind a trimmed one */
 	err = check_log_segment(e, segment, bytes, n);
 	if (!err)
 		err = slot_alloc(e->slots, TALOS_SLOT_LOG, segment, 0, &place);
@@ -293,7 +294,7 @@ static int store_log_segment(struct talos_engine *e, uint64_t segment, const voi
 	memset(in->block + n, 0, whole - n);
 	err = talos_io_write(e->io, place, in->block, whole);
 	if (!err)
-		in->next_segment++;
+		in->next_segment = segment + 1;
 	return err;
 }
 
@@ -327,7 +328,7 @@ static int seed_finish(struct talos_engine *e, struct seed_root *root, const voi
 	uint32_t n = (uint32_t)(root->end % e->segment_bytes);
 	int err = e->seed_in ? TALOS_OK : TALOS_ERR_INVALID;
 
-	if (!err && e->seed_in->next_segment != root->end / e->segment_bytes)
+	if (!err && e->seed_in->next_segment > root->end / e->segment_bytes)
 		err = TALOS_ERR_INVALID;
 	if (!err && n)
 		err = store_log_segment(e, root->end / e->segment_bytes, tail, n);

@@ -107,8 +107,8 @@ static int read_data(struct talos_engine *e, const struct data_ref *ref, uint32_
 
 /* --- point values ------------------------------------------------------------------------- */
 
-static int find_point(struct view *v, const uint8_t *key, uint32_t key_bytes, struct entry *out,
-		      uint8_t *value_buf)
+int read_point(struct view *v, const uint8_t *key, uint32_t key_bytes, struct entry *out,
+	       uint8_t *value_buf)
 {
 	int err = memtable_get(v->active->memtable, key, key_bytes, out, value_buf);
 
@@ -156,7 +156,7 @@ int talos_engine_get(struct talos_engine *e, const void *key, uint32_t key_bytes
 	v = view_get(e);
 	if (!v)
 		return TALOS_ERR_EMPTY_REPLICA;
-	err = find_point(v, key, key_bytes, &entry, value_buf);
+	err = read_point(v, key, key_bytes, &entry, value_buf);
 	if (!err)
 		err = copy_value(e, &entry, buf, capacity, out_bytes);
 	view_put(v);
@@ -227,116 +227,141 @@ static int view_iter_open(struct view *v, const uint8_t *from, uint32_t from_byt
 
 /* --- spans -------------------------------------------------------------------------------------- */
 
-struct span_read {
-	struct talos_engine *e;
+struct span_walk {
+	read_span_fn fn;
+	void *ctx;
 	uint8_t key[ENTRY_KEY_BYTES_MAX]; /* object's, then room for an offset */
 	uint32_t key_bytes;		  /* with the offset */
-	uint64_t offset, end;		  /* what is left to read */
-	uint8_t *buf;			  /* where offset goes */
+	uint64_t offset, end;		  /* what is left to walk */
 };
 
 /* Take one entry's part of the range. */
-static int span_take(struct span_read *s, const struct entry *entry)
+static int walk_entry(struct span_walk *w, const struct entry *entry)
 {
-	uint64_t start = entry_offset(entry), stop = talos_min(entry_end(entry), s->end), n;
-	int err = TALOS_OK;
+	uint64_t from = talos_max(entry_offset(entry), w->offset);
+	uint64_t to = talos_min(entry_end(entry), w->end);
 
-	if (start > s->offset) { /* never written in between */
-		memset(s->buf, 0, start - s->offset);
-		s->buf += start - s->offset;
-		s->offset = start;
-	}
-	if (stop <= s->offset)
+	if (to <= from)
 		return TALOS_OK;
-	n = stop - s->offset;
-	if (entry->kind == ENTRY_HOLE)
-		memset(s->buf, 0, n);
-	else
-		err = read_data(s->e, &entry->ref, entry->skip + (uint32_t)(s->offset - start),
-				s->buf, (uint32_t)n);
-	s->buf += n;
-	s->offset = stop;
-	return err;
+	w->offset = to;
+	return w->fn(w->ctx, entry, from, to);
 }
 
 /* How far the merged result is known, when the copy of the active memtable was cut short. */
-static uint64_t known_until(struct view_iter *vi, const struct span_read *s)
+static uint64_t known_until(struct view_iter *vi, const struct span_walk *w)
 {
-	uint64_t until = s->offset;
+	uint64_t until = w->offset;
 
 	if (vi->complete)
-		return s->end;
+		return w->end;
 	/* The copy's entries are in order: walk to its last. */
-	if (run_iter_seek(vi->copy, s->key, s->key_bytes, true))
+	if (run_iter_seek(vi->copy, w->key, w->key_bytes, true))
 		return until;
 	while (vi->copy->valid) {
 		until = entry_end(&vi->copy->current);
 		if (run_iter_next(vi->copy))
 			break;
 	}
-	return talos_min(until, s->end);
+	return talos_min(until, w->end);
 }
 
-/* Read what one copy of the active memtable can tell of. */
-static int span_read_some(struct span_read *s, struct view *v)
+/* Walk as far as one copy of the active memtable can tell. */
+static int walk_some(struct span_walk *w, struct view *v)
 {
 	uint8_t limit[ENTRY_KEY_BYTES_MAX];
 	struct view_iter vi;
-	uint64_t wanted = s->end;
+	uint64_t wanted = w->end;
 	int err;
 
-	memcpy(limit, s->key, s->key_bytes - 8);
-	be64_put(limit + s->key_bytes - 8, s->end);
-	be64_put(s->key + s->key_bytes - 8, s->offset);
-	err = view_iter_open(v, s->key, s->key_bytes, true, limit, s->key_bytes, &vi);
+	memcpy(limit, w->key, w->key_bytes - 8);
+	be64_put(limit + w->key_bytes - 8, w->end);
+	be64_put(w->key + w->key_bytes - 8, w->offset);
+	err = view_iter_open(v, w->key, w->key_bytes, true, limit, w->key_bytes, &vi);
 	if (err)
 		return err;
 	if (!vi.complete) {
-		s->end = known_until(&vi, s);
-		err = run_iter_seek(vi.it, s->key, s->key_bytes, true);
+		w->end = known_until(&vi, w);
+		err = run_iter_seek(vi.it, w->key, w->key_bytes, true);
 	}
-	while (!err && vi.it->valid && s->offset < s->end) {
+	while (!err && vi.it->valid && w->offset < w->end) {
 		const struct entry *entry = &vi.it->current;
 
-		if (entry->key_bytes != s->key_bytes || !entry_is_span(entry) ||
-		    memcmp(entry->key, s->key, s->key_bytes - 8) || entry_offset(entry) >= s->end)
+		if (entry->key_bytes != w->key_bytes || !entry_is_span(entry) ||
+		    memcmp(entry->key, w->key, w->key_bytes - 8) || entry_offset(entry) >= w->end)
 			break;
-		err = span_take(s, entry);
+		err = walk_entry(w, entry);
 		if (!err)
 			err = run_iter_next(vi.it);
 	}
 	run_iter_close(vi.it);
-	if (!err && s->offset < s->end) {
-		memset(s->buf, 0, s->end - s->offset);
-		s->buf += s->end - s->offset;
-		s->offset = s->end;
-	}
-	s->end = wanted;
+	w->offset = w->end;
+	w->end = wanted;
+	return err;
+}
+
+int read_spans(struct view *v, const void *key, uint32_t key_bytes, uint64_t offset, uint64_t end,
+	       read_span_fn fn, void *ctx)
+{
+	struct span_walk w = {
+		.fn = fn,
+		.ctx = ctx,
+		.key_bytes = key_bytes + 8,
+		.offset = offset,
+		.end = end,
+	};
+	int err = TALOS_OK;
+
+	memcpy(w.key, key, key_bytes);
+	while (!err && w.offset < w.end)
+		err = walk_some(&w, v);
+	return err;
+}
+
+struct span_read {
+	struct talos_engine *e;
+	uint8_t *buf;	 /* where @offset goes */
+	uint64_t offset; /* what is before it has been filled in */
+};
+
+/* Zeros up to @offset: never written, or cleared. */
+static void fill_zeros(struct span_read *s, uint64_t offset)
+{
+	memset(s->buf, 0, offset - s->offset);
+	s->buf += offset - s->offset;
+	s->offset = offset;
+}
+
+static int fill_span(void *ctx, const struct entry *entry, uint64_t from, uint64_t to)
+{
+	struct span_read *s = ctx;
+	int err;
+
+	if (entry->kind == ENTRY_HOLE)
+		return TALOS_OK;
+	fill_zeros(s, from);
+	err = read_data(s->e, &entry->ref, entry->skip + (uint32_t)(from - entry_offset(entry)),
+			s->buf, (uint32_t)(to - from));
+	s->buf += to - from;
+	s->offset = to;
 	return err;
 }
 
 int talos_engine_span_read(struct talos_engine *e, const void *key, uint32_t key_bytes,
 			   uint64_t offset, void *buf, uint32_t bytes)
 {
-	struct span_read s = {
-		.e = e,
-		.key_bytes = key_bytes + 8,
-		.offset = offset,
-		.end = offset + bytes,
-		.buf = buf,
-	};
+	struct span_read s = { .e = e, .buf = buf, .offset = offset };
 	struct view *v;
-	int err = TALOS_OK;
+	int err;
 
 	if (!key_bytes || key_bytes > TALOS_KEY_BYTES_MAX || offset > ENTRY_SPAN_END - bytes)
 		return TALOS_ERR_INVALID;
-	memcpy(s.key, key, key_bytes);
 	v = view_get(e);
 	if (!v)
 		return TALOS_ERR_EMPTY_REPLICA;
-	while (!err && s.offset < s.end)
-		err = span_read_some(&s, v);
+	err = read_spans(v, key, key_bytes, offset, offset + bytes, fill_span, &s);
 	view_put(v);
+	if (!err)
+		fill_zeros(&s, offset + bytes);
 	return err;
 }
 

@@ -42,6 +42,25 @@ static uint32_t reserve_for(uint32_t slots)
 	return talos_min(reserve, slots / 4);
 }
 
+/*
+ * Log that one memtable may cover. Nothing of it can be reclaimed before it is
+ * flushed, so it is a small part of the volume.
+ */
+static uint64_t replay_bytes_for(const struct talos_engine *e)
+{
+	uint64_t bytes = talos_min(e->l0_bytes * 4, e->sb.device_bytes / 64);
+
+	return talos_max(bytes, (uint64_t)e->segment_bytes * 4);
+}
+
+/* Memtables and the levels under them are a small part of the volume, too. */
+static uint64_t l0_bytes_for(const struct talos_engine *e)
+{
+	uint64_t bytes = talos_min((uint64_t)L0_BYTES_DEFAULT, e->sb.device_bytes / 128);
+
+	return talos_max(bytes, (uint64_t)e->segment_bytes);
+}
+
 int recovery_open_store(struct talos_engine *e)
 {
 	struct slot_geometry g;
@@ -53,8 +72,8 @@ int recovery_open_store(struct talos_engine *e)
 	e->volume_seed = talos_uuid_seed(&e->volume);
 	e->segment_bytes = e->sb.segment_bytes;
 	if (!e->l0_bytes)
-		e->l0_bytes = e->sb.l0_bytes ? e->sb.l0_bytes : L0_BYTES_DEFAULT;
-	e->replay_bytes_max = talos_max(e->l0_bytes * 4, (uint64_t)e->segment_bytes * 4);
+		e->l0_bytes = e->sb.l0_bytes ? e->sb.l0_bytes : l0_bytes_for(e);
+	e->replay_bytes_max = replay_bytes_for(e);
 	g = (struct slot_geometry){
 		.volume_seed = e->volume_seed,
 		.segment_bytes = e->segment_bytes,
@@ -95,6 +114,7 @@ void recovery_close_store(struct talos_engine *e)
 	apply_pending_free(e);
 	view_put(e->view);
 	e->view = NULL;
+	log_map_reset(e);
 	vlog_close(e->vlog);
 	block_cache_free(e->cache);
 	slot_table_close(e->slots);
@@ -197,6 +217,8 @@ int recovery_read_checkpoint(struct talos_engine *e, uint64_t pos, struct manife
 		err = empty ? manifest_apply(empty, &sum, &e->level_store, 0, out)
 			    : TALOS_ERR_NO_MEMORY;
 	}
+	if (!err)
+		err = log_map_load(e, &sum);
 	if (err == TALOS_ERR_CORRUPT)
 		talos_error("the checkpoint at log position %llu cannot be read",
 			    (unsigned long long)pos);
@@ -310,7 +332,7 @@ static void note_stray(void *ctx, enum talos_slot_kind kind, uint64_t name)
 {
 	struct strays *s = ctx;
 	bool wanted = kind == TALOS_SLOT_LOG
-			      ? name < s->log_end_segment
+			      ? name < s->log_end_segment && log_map_has(s->e, name)
 			      : manifest_find(s->m, (struct talos_segment_id){ name }) ||
 					pending_names(s->e, name);
 
@@ -320,7 +342,7 @@ static void note_stray(void *ctx, enum talos_slot_kind kind, uint64_t name)
 	s->kinds[s->count++] = kind;
 }
 
-/* Half-built index segments and log segments behind the end, left by a crash. */
+/* Half-built index segments, trimmed log segments, and those behind the end, left by a crash. */
 static int free_strays(struct talos_engine *e, uint64_t log_end)
 {
 	struct slot_counts counts;
@@ -374,6 +396,7 @@ static int load_manifest(struct talos_engine *e, struct manifest **out)
 	e->edits_from = e->sb.checkpoint_pos;
 	if (e->sb.checkpoint_pos == TALOS_NO_CHECKPOINT) {
 		e->edits_from = 0;
+		log_map_reset(e);
 		*out = manifest_new(0, 1);
 		return *out ? TALOS_OK : TALOS_ERR_NO_MEMORY;
 	}

@@ -14,6 +14,7 @@
 struct seed_out {
 	struct seed_out *next;
 	struct manifest *manifest;
+	struct log_gate *gate;
 };
 
 void talos_engine_set_hook(struct talos_engine *e, const struct talos_repl_hook *hook)
@@ -34,10 +35,15 @@ void talos_engine_set_committed(struct talos_engine *e, struct talos_pos pos)
 		e->vlog->committed = pos.v;
 }
 
+void talos_engine_set_log_wanted(struct talos_engine *e, struct talos_pos pos)
+{
+	e->log_wanted = pos.v;
+}
+
 void talos_engine_set_commit_interval(struct talos_engine *e, uint64_t ns)
 {
 	e->commit_interval_ns = ns ? ns : COMMIT_INTERVAL_DEFAULT_NS;
-	engine_wake_log(e);
+	worker_wake(e, WORKER_LOG);
 }
 
 /* --- the log -------------------------------------------------------------------------- */
@@ -224,6 +230,50 @@ static uint32_t list_ids(const struct manifest *m, struct talos_segment_id *ids)
 	return n;
 }
 
+/* All log segments that hold anything before s->end. background_lock held. */
+static int list_log(struct talos_engine *e, struct talos_seed *s)
+{
+	auto_free struct account_line *lines = NULL;
+	uint64_t last = (s->end.v + e->segment_bytes - 1) / e->segment_bytes, next;
+	uint32_t mapped = 0;
+	int err = log_map_sorted(e, &lines, &mapped);
+
+	if (err)
+		return err;
+	next = mapped ? lines[mapped - 1].segment + 1 : 0;
+	s->log_segments =
+		talos_calloc(mapped + (last - talos_min(last, next)) + 1, sizeof(*s->log_segments));
+	if (!s->log_segments)
+		return TALOS_ERR_NO_MEMORY;
+	for (uint32_t i = 0; i < mapped; i++)
+		s->log_segments[s->log_count++] = lines[i].segment;
+	for (; next < last; next++)
+		s->log_segments[s->log_count++] = next;
+	return TALOS_OK;
+}
+
+static int list_all(struct talos_engine *e, const struct manifest *m, struct talos_seed *s)
+{
+	s->index_count = list_ids(m, NULL);
+	s->index_ids = talos_calloc(s->index_count + 1, sizeof(*s->index_ids));
+	if (!s->index_ids)
+		return TALOS_ERR_NO_MEMORY;
+	list_ids(m, s->index_ids);
+	return list_log(e, s);
+}
+
+static void seed_free(struct talos_seed *s)
+{
+	struct seed_out *o = s->pin;
+
+	manifest_unref(o->manifest);
+	log_gate_unref(o->gate);
+	talos_free(o);
+	talos_free(s->index_ids);
+	talos_free(s->log_segments);
+	*s = (struct talos_seed){ 0 };
+}
+
 int talos_engine_seed_pin(struct talos_engine *e, struct talos_seed *out)
 {
 	struct seed_out *o = talos_calloc(1, sizeof(*o));
@@ -232,6 +282,7 @@ int talos_engine_seed_pin(struct talos_engine *e, struct talos_seed *out)
 		.l0_bytes = e->l0_bytes,
 		.segment_bytes = e->segment_bytes,
 		.device_bytes = e->sb.device_bytes,
+		.pin = o,
 	};
 	struct view *v;
 	int err;
@@ -244,21 +295,16 @@ int talos_engine_seed_pin(struct talos_engine *e, struct talos_seed *out)
 	if (!err) {
 		v = view_get(e);
 		o->manifest = manifest_ref(v->manifest);
+		o->gate = log_gate_ref(v->gate);
 		view_put(v);
-		s.index_count = list_ids(o->manifest, NULL);
-		s.index_ids = talos_calloc(s.index_count + 1, sizeof(*s.index_ids));
-		if (!s.index_ids)
-			err = TALOS_ERR_NO_MEMORY;
+		err = list_all(e, o->manifest, &s);
 	}
 	talos_mutex_unlock(&e->background_lock);
 	if (err) {
-		manifest_unref(o->manifest);
-		talos_free(o);
+		seed_free(&s);
 		return err;
 	}
-	list_ids(o->manifest, s.index_ids);
 	s.epoch = e->epoch;
-	s.pin = o;
 	talos_mutex_lock(&e->view_lock);
 	o->next = e->seeds_out;
 	e->seeds_out = o;
@@ -278,8 +324,5 @@ void talos_engine_seed_unpin(struct talos_engine *e, struct talos_seed *seed)
 		;
 	*p = o->next;
 	talos_mutex_unlock(&e->view_lock);
-	manifest_unref(o->manifest);
-	talos_free(o);
-	talos_free(seed->index_ids);
-	*seed = (struct talos_seed){ 0 };
+	seed_free(seed);
 }

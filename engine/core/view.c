@@ -36,12 +36,59 @@ static struct l0 *l0_ref(struct l0 *l)
 	return l;
 }
 
-static struct view *view_alloc(uint32_t frozen)
+/* --- gates: when a trimmed log segment has no reader any more -------------------------- */
+
+struct log_gate {
+	_Atomic uint32_t refs;
+	struct slot_table *slots;
+	struct log_gate *next; /* later views pass this one; referenced; NULL: still open */
+	uint64_t pos;	       /* of the trim that closed it */
+	uint32_t count;
+	uint64_t *segments; /* owned */
+};
+
+static struct log_gate *gate_new(struct talos_engine *e)
+{
+	struct log_gate *g = talos_calloc(1, sizeof(*g));
+
+	if (g) {
+		g->refs = 1;
+		g->slots = e->slots;
+	}
+	return g;
+}
+
+struct log_gate *log_gate_ref(struct log_gate *g)
+{
+	g->refs++;
+	return g;
+}
+
+/* The last view (or older gate) that held it is gone: so are all before it. */
+void log_gate_unref(struct log_gate *g)
+{
+	while (g && !--g->refs) {
+		struct log_gate *next = g->next;
+
+		for (uint32_t i = 0; i < g->count; i++)
+			slot_drop(g->slots, TALOS_SLOT_LOG, g->segments[i], g->pos);
+		talos_free(g->segments);
+		talos_free(g);
+		g = next;
+	}
+}
+
+/* --- views ---------------------------------------------------------------------------------- */
+
+/* Shares @gate. */
+static struct view *view_alloc(uint32_t frozen, struct log_gate *gate)
 {
 	struct view *v = talos_calloc(1, sizeof(*v) + frozen * sizeof(v->frozen[0]));
 
-	if (v)
+	if (v) {
 		v->refs = 1;
+		v->gate = log_gate_ref(gate);
+	}
 	return v;
 }
 
@@ -65,6 +112,7 @@ void view_put(struct view *v)
 	for (uint32_t i = 0; i < v->frozen_count; i++)
 		l0_unref(v->frozen[i]);
 	manifest_unref(v->manifest);
+	log_gate_unref(v->gate);
 	talos_free(v);
 }
 
@@ -82,13 +130,15 @@ static void view_replace(struct talos_engine *e, struct view *next)
 
 int view_install_first(struct talos_engine *e, struct manifest *m, uint64_t start)
 {
-	struct view *v = view_alloc(0);
+	struct log_gate *gate = gate_new(e);
+	struct view *v = gate ? view_alloc(0, gate) : NULL;
 
+	log_gate_unref(gate);
 	if (!v)
 		return TALOS_ERR_NO_MEMORY;
 	v->active = l0_new(start);
 	if (!v->active) {
-		talos_free(v);
+		view_put(v);
 		return TALOS_ERR_NO_MEMORY;
 	}
 	v->manifest = m;
@@ -98,15 +148,30 @@ int view_install_first(struct talos_engine *e, struct manifest *m, uint64_t star
 
 /*
  * Only one thread changes the view at a time in each role, but for a leader's
- * rotation (tail_lock) and manifest switch (background_lock), which touch
- * different parts. So each builds on the view it finds, and tries again if the
- * other was faster.
+ * rotation (tail_lock) and its manifest switches and trims (background_lock),
+ * which touch different parts. So each builds on the view it finds, and tries
+ * again if the other was faster. False: it was; @v is gone.
  */
+static bool view_exchange(struct talos_engine *e, struct view *old, struct view *v)
+{
+	bool same;
+
+	talos_mutex_lock(&e->view_lock);
+	same = e->view == old;
+	if (same) {
+		e->view = v;
+		talos_cond_broadcast(&e->view_changed);
+	}
+	talos_mutex_unlock(&e->view_lock);
+	view_put(same ? old : v);
+	return same;
+}
+
 int view_rotate(struct talos_engine *e, struct l0 *fresh)
 {
 	for (;;) {
 		struct view *old = view_get(e);
-		struct view *v = view_alloc(old->frozen_count + 1);
+		struct view *v = view_alloc(old->frozen_count + 1, old->gate);
 		bool same;
 
 		if (!v) {
@@ -120,14 +185,7 @@ int view_rotate(struct talos_engine *e, struct l0 *fresh)
 		for (uint32_t i = 0; i < old->frozen_count; i++)
 			v->frozen[i + 1] = l0_ref(old->frozen[i]);
 		memtable_freeze(old->active->memtable);
-		talos_mutex_lock(&e->view_lock);
-		same = e->view == old;
-		if (same) {
-			e->view = v;
-			talos_cond_broadcast(&e->view_changed);
-		}
-		talos_mutex_unlock(&e->view_lock);
-		view_put(same ? old : v);
+		same = view_exchange(e, old, v);
 		view_put(old);
 		if (same) {
 			l0_unref(fresh);
@@ -140,7 +198,7 @@ int view_switch_manifest(struct talos_engine *e, struct manifest *m)
 {
 	for (;;) {
 		struct view *old = view_get(e);
-		struct view *v = view_alloc(old->frozen_count);
+		struct view *v = view_alloc(old->frozen_count, old->gate);
 		uint64_t next_start = old->active->start;
 		bool same;
 
@@ -156,18 +214,54 @@ int view_switch_manifest(struct talos_engine *e, struct manifest *m)
 				v->frozen[v->frozen_count++] = l0_ref(old->frozen[i]);
 			next_start = old->frozen[i]->start;
 		}
-		talos_mutex_lock(&e->view_lock);
-		same = e->view == old;
-		if (same) {
-			e->view = v;
-			talos_cond_broadcast(&e->view_changed);
-		}
-		talos_mutex_unlock(&e->view_lock);
-		view_put(same ? old : v);
+		same = view_exchange(e, old, v);
 		view_put(old);
 		if (same) {
 			manifest_unref(m);
 			return TALOS_OK;
 		}
 	}
+}
+
+int view_close_gate(struct talos_engine *e, const uint64_t *segments, uint32_t count, uint64_t pos)
+{
+	struct log_gate *fresh = gate_new(e);
+	uint64_t *copy = talos_calloc(count, sizeof(*copy));
+	bool done = false;
+
+	if (!fresh || !copy) {
+		log_gate_unref(fresh);
+		talos_free(copy);
+		return TALOS_ERR_NO_MEMORY;
+	}
+	memcpy(copy, segments, count * sizeof(*copy));
+	while (!done) {
+		struct view *old = view_get(e);
+		struct log_gate *gate = old->gate; /* nobody else closes it */
+		struct view *v = view_alloc(old->frozen_count, fresh);
+
+		if (!v) {
+			view_put(old);
+			log_gate_unref(fresh);
+			talos_free(copy);
+			return TALOS_ERR_NO_MEMORY;
+		}
+		v->active = l0_ref(old->active);
+		v->manifest = manifest_ref(old->manifest);
+		v->frozen_count = old->frozen_count;
+		for (uint32_t i = 0; i < old->frozen_count; i++)
+			v->frozen[i] = l0_ref(old->frozen[i]);
+		log_gate_ref(gate);
+		done = view_exchange(e, old, v);
+		if (done) {
+			gate->segments = copy;
+			gate->count = count;
+			gate->pos = pos;
+			gate->next = log_gate_ref(fresh);
+		}
+		view_put(old);
+		log_gate_unref(gate);
+	}
+	log_gate_unref(fresh);
+	return TALOS_OK;
 }

@@ -88,7 +88,7 @@ int write_rotate(struct talos_engine *e)
 		err = rotate_locked(e, false);
 	view_put(v);
 	vlog_unlock(e->vlog);
-	engine_wake_background(e);
+	worker_wake(e, WORKER_FLUSH);
 	return err;
 }
 
@@ -104,7 +104,7 @@ void write_appended_locked(struct talos_engine *e, uint64_t old_end)
 		hook_leave(e);
 	}
 	if (old_end / e->segment_bytes != end / e->segment_bytes || old_end == e->vlog->durable)
-		engine_wake_log(e);
+		worker_wake(e, WORKER_LOG);
 }
 
 int write_internal(struct talos_engine *e, enum talos_record_type type, const void *meta,
@@ -141,13 +141,9 @@ static int wait_for_memtables(struct talos_engine *e)
 	int err = TALOS_OK;
 
 	if (e->no_threads) {
-		while (!err && e->view->frozen_count >= L0_FROZEN_MAX) {
-			err = talos_engine_step(e);
-			err = err > 0 ? TALOS_OK : err;
-			if (!err && !build_pending(e))
-				break;
-		}
-		return err;
+		while (e->view->frozen_count >= L0_FROZEN_MAX && (err = talos_engine_step(e)) > 0)
+			;
+		return talos_min(err, TALOS_OK);
 	}
 	talos_mutex_lock(&e->view_lock);
 	while (e->view->frozen_count >= L0_FROZEN_MAX && !e->vlog->failed &&
@@ -172,8 +168,47 @@ static int role_error(const struct talos_engine *e)
 	return TALOS_ERR_READ_ONLY;
 }
 
-static int append_batch(struct talos_engine *e, const struct talos_batch *b, uint32_t keep_free,
-			uint64_t *out_end)
+/* What a batch is appended under: see write_checked(). */
+struct append_terms {
+	uint32_t keep_free;
+	int (*still_true)(void *ctx);
+	void *ctx;
+};
+
+static int append_batch_locked(struct talos_engine *e, const struct talos_batch *b,
+			       const struct vlog_append *a, const struct append_terms *terms,
+			       uint64_t *out_end)
+{
+	struct view *v;
+	struct record r;
+	uint64_t before;
+	int err = role_error(e); /* it may have changed while we waited */
+
+	if (!err && terms->still_true)
+		err = terms->still_true(terms->ctx);
+	if (err)
+		return err;
+	v = view_get(e);
+	err = memtable_reserve(v->active->memtable, b->op_count, b->payload_bytes);
+	if (!err) {
+		before = e->vlog->end;
+		vlog_append_locked(e->vlog, a, &r);
+		apply_batch(v->active->memtable, &r);
+		e->applied_wall_ns = r.wall_ns;
+		*out_end = e->vlog->end;
+		write_appended_locked(e, before);
+	}
+	view_put(v);
+	if (!err && rotation_due(e, e->vlog->end)) {
+		/* A failure only means that the memtable grows on; the next write tries again. */
+		rotate_locked(e, true);
+		worker_wake(e, WORKER_FLUSH);
+	}
+	return err;
+}
+
+static int append_batch(struct talos_engine *e, const struct talos_batch *b,
+			const struct append_terms *terms, uint64_t *out_end)
 {
 	struct vlog_append a = {
 		.type = TALOS_RECORD_BATCH,
@@ -182,45 +217,35 @@ static int append_batch(struct talos_engine *e, const struct talos_batch *b, uin
 		.data = b->data,
 		.data_count = b->data_count,
 		.data_bytes = b->data_bytes,
-		.keep_free = keep_free,
+		.keep_free = terms->keep_free,
 	};
-	struct view *v = NULL;
-	struct record r;
-	uint64_t before;
 	int err;
 
 	vlog_lock(e->vlog);
 	a.epoch = e->epoch;
 	err = vlog_reserve_locked(e->vlog, &a);
-	/* The role may have changed while we waited. */
 	if (!err)
-		err = role_error(e);
-	if (!err) {
-		v = view_get(e);
-		err = memtable_reserve(v->active->memtable, b->op_count, b->payload_bytes);
-	}
-	if (!err) {
-		before = e->vlog->end;
-		vlog_append_locked(e->vlog, &a, &r);
-		apply_batch(v->active->memtable, &r);
-		e->applied_wall_ns = r.wall_ns;
-		*out_end = e->vlog->end;
-		write_appended_locked(e, before);
-		if (rotation_due(e, e->vlog->end)) {
-			/* A failure only means that the memtable grows on; the next write tries again. */
-			rotate_locked(e, true);
-			engine_wake_background(e);
-		}
-	}
+		err = append_batch_locked(e, b, &a, terms, out_end);
 	vlog_unlock(e->vlog);
-	view_put(v);
 	return err;
 }
 
+int write_checked(struct talos_engine *e, const struct talos_batch *b, uint32_t keep_free,
+		  int (*still_true)(void *ctx), void *ctx)
+{
+	struct append_terms terms = { keep_free, still_true, ctx };
+	uint64_t end;
+
+	return append_batch(e, b, &terms, &end);
+}
+
+/* A full volume is waited for as long as there is garbage in it. */
 static int write_batch(struct talos_engine *e, struct talos_batch *b, bool reserved,
 		       struct talos_pos *out_end)
 {
-	uint32_t keep_free = reserved || b->frees_only ? e->reserve_slots / 2 : e->reserve_slots;
+	struct append_terms terms = {
+		.keep_free = reserved || b->frees_only ? e->reserve_slots / 2 : e->reserve_slots,
+	};
 	uint64_t end;
 	int err = b->error ? b->error : role_error(e);
 
@@ -236,9 +261,11 @@ static int write_batch(struct talos_engine *e, struct talos_batch *b, bool reser
 			*out_end = talos_pos(s.end);
 		return TALOS_OK;
 	}
-	err = wait_for_memtables(e);
-	if (!err)
-		err = append_batch(e, b, keep_free, &end);
+	do {
+		err = wait_for_memtables(e);
+		if (!err)
+			err = append_batch(e, b, &terms, &end);
+	} while (err == TALOS_ERR_NO_SPACE && gc_wait_for_space(e, terms.keep_free));
 	if (err)
 		return err;
 	e->user_bytes += b->payload_bytes + b->data_bytes;

@@ -52,6 +52,7 @@ void manifest_edit_free(struct manifest_edit *e)
 {
 	talos_free(e->added);
 	talos_free(e->dropped);
+	talos_free(e->accounts);
 	*e = (struct manifest_edit){ 0 };
 }
 
@@ -84,6 +85,15 @@ int manifest_edit_drop(struct manifest_edit *e, struct talos_segment_id id)
 
 	if (!err)
 		e->dropped[e->dropped_count++] = id;
+	return err;
+}
+
+int manifest_edit_account(struct manifest_edit *e, struct account_line line)
+{
+	int err = grow((void **)&e->accounts, e->account_count, sizeof(*e->accounts));
+
+	if (!err)
+		e->accounts[e->account_count++] = line;
 	return err;
 }
 
@@ -297,6 +307,41 @@ static int get_refs(const uint8_t **p, const uint8_t *end, uint32_t count, struc
 	return err;
 }
 
+static uint8_t *put_account(uint8_t *p, const struct account_line *line)
+{
+	struct talos_disk_account d = {
+		.segment = le64_from(line->segment),
+		.bytes = le32_from((uint32_t)(int32_t)line->bytes),
+	};
+
+	memcpy(p, &d, sizeof(d));
+	return p + sizeof(d);
+}
+
+/* The rest of the meta: @count accounts, ascending, also after those that @e has. */
+static int get_accounts(const uint8_t *p, const uint8_t *end, uint32_t count,
+			struct manifest_edit *e)
+{
+	if ((size_t)(end - p) != count * sizeof(struct talos_disk_account))
+		return TALOS_ERR_CORRUPT;
+	for (; count; count--, p += sizeof(struct talos_disk_account)) {
+		struct talos_disk_account d;
+		struct account_line line;
+		int err;
+
+		memcpy(&d, p, sizeof(d));
+		line.segment = le64_get(d.segment);
+		line.bytes = (int32_t)le32_get(d.bytes);
+		if (line.segment == ACCOUNT_NO_SEGMENT ||
+		    (e->account_count && e->accounts[e->account_count - 1].segment >= line.segment))
+			return TALOS_ERR_CORRUPT;
+		err = manifest_edit_account(e, line);
+		if (err)
+			return err;
+	}
+	return TALOS_OK;
+}
+
 int manifest_edit_encode(const struct manifest_edit *e, uint8_t **out, uint32_t *out_bytes)
 {
 	struct talos_disk_edit d = {
@@ -304,8 +349,10 @@ int manifest_edit_encode(const struct manifest_edit *e, uint8_t **out, uint32_t 
 		.next_id = le64_from(e->next_id),
 		.added_count = le32_from(e->added_count),
 		.dropped_count = le32_from(e->dropped_count),
+		.account_count = le32_from(e->account_count),
 	};
-	size_t bytes = sizeof(d) + e->dropped_count * sizeof(le64);
+	size_t bytes = sizeof(d) + e->dropped_count * sizeof(le64) +
+		       e->account_count * sizeof(struct talos_disk_account);
 	uint8_t *buf, *p;
 
 	for (uint32_t i = 0; i < e->added_count; i++)
@@ -323,6 +370,8 @@ int manifest_edit_encode(const struct manifest_edit *e, uint8_t **out, uint32_t 
 		memcpy(p, &id, sizeof(id));
 		p += sizeof(id);
 	}
+	for (uint32_t i = 0; i < e->account_count; i++)
+		p = put_account(p, &e->accounts[i]);
 	assert(p == buf + bytes);
 	*out = buf;
 	*out_bytes = (uint32_t)bytes;
@@ -345,7 +394,7 @@ int manifest_edit_decode(const uint8_t *meta, uint32_t bytes, struct manifest_ed
 	e.next_id = le64_get(d.next_id);
 	dropped = le32_get(d.dropped_count);
 	err = get_refs(&p, end, le32_get(d.added_count), &e);
-	if (!err && (size_t)(end - p) != dropped * sizeof(le64))
+	if (!err && (le32_get(d.reserved) || (size_t)(end - p) < dropped * sizeof(le64)))
 		err = TALOS_ERR_CORRUPT;
 	for (uint32_t i = 0; !err && i < dropped; i++, p += sizeof(le64)) {
 		le64 id;
@@ -353,6 +402,8 @@ int manifest_edit_decode(const uint8_t *meta, uint32_t bytes, struct manifest_ed
 		memcpy(&id, p, sizeof(id));
 		err = manifest_edit_drop(&e, (struct talos_segment_id){ le64_get(id) });
 	}
+	if (!err)
+		err = get_accounts(p, end, le32_get(d.account_count), &e);
 	if (err)
 		manifest_edit_free(&e);
 	else
@@ -391,34 +442,61 @@ static int add_part(struct manifest_parts *p, uint32_t bytes_max)
 	return TALOS_OK;
 }
 
-static int put_in_part(struct manifest_parts *p, const struct index_ref *r, uint32_t bytes_max)
+/* The part that has room for @bytes more; the last one, or a new one. */
+static int part_with_room(struct manifest_parts *p, uint32_t bytes, uint32_t bytes_max,
+			  uint32_t *out_idx)
 {
-	uint32_t last = p->count - 1;
+	int err = TALOS_OK;
+
+	if (p->bytes[p->count - 1] + bytes > bytes_max)
+		err = add_part(p, bytes_max);
+	*out_idx = p->count - 1;
+	return err;
+}
+
+static int put_ref_in_part(struct manifest_parts *p, const struct index_ref *r, uint32_t bytes_max)
+{
 	struct talos_disk_checkpoint *head;
+	uint32_t idx;
+	int err = part_with_room(p, ref_bytes(r), bytes_max, &idx);
 
-	if (p->bytes[last] + ref_bytes(r) > bytes_max) {
-		int err = add_part(p, bytes_max);
-
-		if (err)
-			return err;
-		last++;
-	}
-	put_ref(p->meta[last] + p->bytes[last], r);
-	p->bytes[last] += ref_bytes(r);
-	head = part_head(p, last);
+	if (err)
+		return err;
+	put_ref(p->meta[idx] + p->bytes[idx], r);
+	p->bytes[idx] += ref_bytes(r);
+	head = part_head(p, idx);
 	head->segment_count = le32_from(le32_get(head->segment_count) + 1);
 	return TALOS_OK;
 }
 
-int manifest_checkpoint_encode(const struct manifest *m, uint64_t log_first,
-			       uint32_t part_bytes_max, struct manifest_parts *out)
+static int put_account_in_part(struct manifest_parts *p, const struct account_line *line,
+			       uint32_t bytes_max)
+{
+	struct talos_disk_checkpoint *head;
+	uint32_t idx;
+	int err = part_with_room(p, sizeof(struct talos_disk_account), bytes_max, &idx);
+
+	if (err)
+		return err;
+	put_account(p->meta[idx] + p->bytes[idx], line);
+	p->bytes[idx] += (uint32_t)sizeof(struct talos_disk_account);
+	head = part_head(p, idx);
+	head->account_count = le32_from(le32_get(head->account_count) + 1);
+	return TALOS_OK;
+}
+
+int manifest_checkpoint_encode(const struct manifest *m, const struct account_line *accounts,
+			       uint32_t account_count, uint32_t part_bytes_max,
+			       struct manifest_parts *out)
 {
 	struct manifest_parts p = { 0 };
 	int err = add_part(&p, part_bytes_max);
 
 	for (uint32_t i = 0; !err && i < m->run_count; i++)
 		for (uint32_t j = 0; !err && j < m->runs[i].count; j++)
-			err = put_in_part(&p, &m->runs[i].segments[j]->ref, part_bytes_max);
+			err = put_ref_in_part(&p, &m->runs[i].segments[j]->ref, part_bytes_max);
+	for (uint32_t i = 0; !err && i < account_count; i++)
+		err = put_account_in_part(&p, &accounts[i], part_bytes_max);
 	for (uint32_t i = 0; !err && i < p.count; i++) {
 		struct talos_disk_checkpoint *head = part_head(&p, i);
 
@@ -426,7 +504,6 @@ int manifest_checkpoint_encode(const struct manifest *m, uint64_t log_first,
 		head->part_count = le32_from(p.count);
 		head->replay_pos = le64_from(m->replay_pos);
 		head->next_id = le64_from(m->next_id);
-		head->log_first = le64_from(log_first);
 	}
 	if (err)
 		manifest_parts_free(&p);
@@ -451,13 +528,14 @@ int manifest_checkpoint_decode(const uint8_t *meta, uint32_t bytes,
 		return TALOS_ERR_CORRUPT;
 	memcpy(&d, p, sizeof(d));
 	p += sizeof(d);
-	if (le32_get(d.reserved) || le32_get(d.part) >= le32_get(d.part_count))
+	if (le64_get(d.reserved) || le32_get(d.part) >= le32_get(d.part_count))
 		return TALOS_ERR_CORRUPT;
 	e->replay_pos = le64_get(d.replay_pos);
 	e->next_id = le64_get(d.next_id);
 	err = get_refs(&p, end, le32_get(d.segment_count), e);
-	if (err)
-		return err;
-	*out_head = d;
-	return p == end ? TALOS_OK : TALOS_ERR_CORRUPT;
+	if (!err)
+		err = get_accounts(p, end, le32_get(d.account_count), e);
+	if (!err)
+		*out_head = d;
+	return err;
 }

@@ -10,6 +10,7 @@
 #ifndef TALOS_MANIFEST_H
 #define TALOS_MANIFEST_H
 
+#include "account.h"
 #include "level.h"
 
 struct manifest {
@@ -32,11 +33,14 @@ struct manifest_edit {
 	uint32_t added_count;
 	struct talos_segment_id *dropped; /* owned */
 	uint32_t dropped_count;
+	struct account_line *accounts; /* owned; changes, by segment */
+	uint32_t account_count;
 };
 
 void manifest_edit_free(struct manifest_edit *e); /* frees what it owns */
 int manifest_edit_add(struct manifest_edit *e, const struct index_ref *ref);
 int manifest_edit_drop(struct manifest_edit *e, struct talos_segment_id id);
+int manifest_edit_account(struct manifest_edit *e, struct account_line line);
 
 /*
  * @old with @e applied. Segments that go are freed once unused and @drop_pos is
@@ -62,12 +66,13 @@ struct manifest_parts {
 	uint8_t **meta;
 	uint32_t *bytes;
 };
-int manifest_checkpoint_encode(const struct manifest *m, uint64_t log_first,
-			       uint32_t part_bytes_max, struct manifest_parts *out);
+int manifest_checkpoint_encode(const struct manifest *m, const struct account_line *accounts,
+			       uint32_t account_count, uint32_t part_bytes_max,
+			       struct manifest_parts *out);
 void manifest_parts_free(struct manifest_parts *p);
 void manifest_part_set_first_pos(struct manifest_parts *p, uint32_t idx, uint64_t first_pos);
 
-/* One part, decoded: adds its segments to @e (as added). */
+/* One part, decoded: adds its segments (as added) and accounts to @e. */
 int manifest_checkpoint_decode(const uint8_t *meta, uint32_t bytes,
 			       struct talos_disk_checkpoint *out_head, struct manifest_edit *e);
 

@@ -385,6 +385,23 @@ static struct node *seek_node(struct memtable *m, const uint8_t *key, uint32_t k
 	return entry_end(&p->entry) > be64_get(key + key_bytes - 8) ? p : n;
 }
 
+bool memtable_overlaps(struct memtable *m, const uint8_t *key, uint32_t key_bytes, uint64_t offset,
+		       uint64_t end)
+{
+	uint8_t from[ENTRY_KEY_BYTES_MAX];
+	struct entry at = { .key = from, .key_bytes = key_bytes + 8 };
+	const struct node *n;
+	bool overlaps;
+
+	memcpy(from, key, key_bytes);
+	be64_put(from + key_bytes, offset);
+	talos_rwlock_read(&m->lock);
+	n = seek_node(m, from, at.key_bytes, true);
+	overlaps = n && is_span_of(n, &at) && entry_offset(&n->entry) < end;
+	talos_rwlock_unlock(&m->lock);
+	return overlaps;
+}
+
 /* --- iterating over a frozen memtable ------------------------------------------------------------------- */
 
 struct frozen_iter {

@@ -49,6 +49,10 @@ uint32_t memtable_count(const struct memtable *m); /* entries; any thread */
 int memtable_get(struct memtable *m, const uint8_t *key, uint32_t key_bytes,
 		 struct entry *out, uint8_t value_buf[TALOS_INLINE_BYTES_MAX]);
 
+/* Does any span of the object @key, data or hole, meet [offset, end)? */
+bool memtable_overlaps(struct memtable *m, const uint8_t *key, uint32_t key_bytes,
+		       uint64_t offset, uint64_t end);
+
 /*
  * A copy of part of a memtable, taken under one lock hold: entries with key >=
  * @from (span: and the one that covers it) and < @limit (NULL: no limit), at

@@ -48,7 +48,7 @@ int record_parse(const uint8_t *bytes, uint64_t limit, uint64_t pos, uint64_t vo
 		return TALOS_ERR_NOT_FOUND;
 	total = record_bytes(le32_get(d.meta_bytes), le32_get(d.data_bytes));
 	if (total > limit || le16_get(d.flags) || le16_get(d.type) < TALOS_RECORD_SEGMENT ||
-	    le16_get(d.type) > TALOS_RECORD_CHECKPOINT)
+	    le16_get(d.type) > TALOS_RECORD_TRIM)
 		return TALOS_ERR_NOT_FOUND;
 	unsummed = d;
 	unsummed.sum = le64_from(0);

@@ -22,8 +22,22 @@
 #define OBJECTS 4u
 #define OBJECT_BYTES 40000u
 #define SEGMENT (64u << 10)
-#define DEVICE (160ull * SEGMENT)
-#define BATCHES 260u
+#define BATCHES_MAX 1600u
+
+/* A volume with room for the whole history, and one whose log must be collected all the time. */
+struct geometry {
+	uint32_t segments, batches;
+	bool collects;
+};
+
+/* Sanitizers make it many times slower: they see every eighth point. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define STEP 8u
+#else
+#define STEP 1u
+#endif
+
+static const struct geometry roomy = { 160, 260, false }, tight = { 36, 1600, true };
 
 struct model {
 	uint32_t count;
@@ -95,11 +109,16 @@ static void change(uint64_t seed, uint32_t i, struct model *m, struct talos_batc
 
 static const struct talos_uuid volume = { "crash-volume-uu" }, replica = { "crash-replica-u" };
 
-static void format(struct sim_disk *d)
+static uint64_t device_bytes(const struct geometry *g)
+{
+	return (uint64_t)g->segments * SEGMENT;
+}
+
+static void format(struct sim_disk *d, const struct geometry *g)
 {
 	struct talos_io *io = sim_disk_io(d);
 	struct talos_format_options o = {
-		.device_bytes = DEVICE,
+		.device_bytes = device_bytes(g),
 		.segment_bytes = SEGMENT,
 		.l0_bytes = 24 << 10,
 		.volume = volume,
@@ -237,7 +256,7 @@ struct ack {
 	uint32_t count;
 };
 
-static struct ack acks[BATCHES + 8];
+static struct ack acks[BATCHES_MAX + 8];
 static uint32_t ack_count;
 
 static uint32_t acked_at(uint64_t events)
@@ -249,7 +268,17 @@ static uint32_t acked_at(uint64_t events)
 	return count;
 }
 
-static void run_workload(struct sim_disk *d, uint64_t seed, uint32_t first, uint32_t last)
+static void check_collected(struct talos_engine *e)
+{
+	struct talos_engine_stats s;
+
+	talos_engine_stats(e, &s);
+	assert_true(s.gc_segments > 4);
+	assert_true(s.trimmed_segments > 8);
+	assert_true(s.log_live_bytes <= s.log_mapped_segments * SEGMENT);
+}
+
+static void run_workload(struct sim_disk *d, uint64_t seed, const struct geometry *g)
 {
 	static struct model m;
 	struct store s;
@@ -260,7 +289,7 @@ static void run_workload(struct sim_disk *d, uint64_t seed, uint32_t first, uint
 	assert_int_equal(store_open(d, &s), 0);
 	e = s.e;
 	assert_int_equal(talos_engine_lead(e, 1), 0);
-	for (uint32_t i = first; i <= last; i++) {
+	for (uint32_t i = 1; i <= g->batches; i++) {
 		struct talos_pos end;
 
 		talos_batch_clear(b);
@@ -276,7 +305,9 @@ static void run_workload(struct sim_disk *d, uint64_t seed, uint32_t first, uint
 			assert_int_equal(talos_engine_compact(e), 0);
 	}
 	talos_batch_free(b);
-	check_prefix(e, seed, last);
+	check_prefix(e, seed, g->batches);
+	if (g->collects)
+		check_collected(e);
 	store_close(&s);
 }
 
@@ -304,32 +335,49 @@ static uint32_t rounds(void)
 	return s ? (uint32_t)strtoul(s, NULL, 0) : 1;
 }
 
-static void state_after_power_cut_anywhere_is_a_prefix_with_all_that_was_acknowledged(void **state)
+/* Cut at every @step-th event, in every way. */
+static uint64_t cut_everywhere(const struct geometry *g, uint64_t seed, uint64_t step)
+{
+	struct sim_disk *d = sim_disk_new(device_bytes(g));
+	struct rng rng = { seed };
+	uint64_t points = 0;
+
+	format(d, g);
+	sim_disk_record(d);
+	ack_count = 0;
+	run_workload(d, seed, g);
+	for (uint64_t at = rng_below(&rng, step); at <= sim_disk_recorded(d); at += step) {
+		for (int how = SIM_CRASH_NONE; how <= SIM_CRASH_TORN; how++) {
+			struct sim_disk *cut = sim_disk_crash_at(d, at, rng_next(&rng), how);
+
+			recover_and_check(cut, seed, acked_at(at));
+			sim_disk_free(cut);
+			points++;
+		}
+	}
+	sim_disk_free(d);
+	return points;
+}
+
+static void cut_rounds(const struct geometry *g, uint64_t step)
 {
 	uint64_t seed = rng_test_seed(), points = 0;
-	struct rng rng = { seed };
 
-	(void)state;
-	for (uint32_t round = 0; round < rounds(); round++, seed++) {
-		struct sim_disk *d = sim_disk_new(DEVICE);
-
-		format(d);
-		sim_disk_record(d);
-		ack_count = 0;
-		run_workload(d, seed, 1, BATCHES);
-		for (uint64_t at = 0; at <= sim_disk_recorded(d); at++) {
-			for (int how = SIM_CRASH_NONE; how <= SIM_CRASH_TORN; how++) {
-				struct sim_disk *cut =
-					sim_disk_crash_at(d, at, rng_next(&rng), how);
-
-				recover_and_check(cut, seed, acked_at(at));
-				sim_disk_free(cut);
-				points++;
-			}
-		}
-		sim_disk_free(d);
-	}
+	for (uint32_t round = 0; round < rounds(); round++, seed++)
+		points += cut_everywhere(g, seed, step);
 	printf("%llu crash points\n", (unsigned long long)points);
+}
+
+static void state_after_power_cut_anywhere_is_a_prefix_with_all_that_was_acknowledged(void **state)
+{
+	(void)state;
+	cut_rounds(&roomy, STEP);
+}
+
+static void and_so_it_is_while_the_log_is_collected(void **state)
+{
+	(void)state;
+	cut_rounds(&tight, STEP);
 }
 
 int main(void)
@@ -337,6 +385,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(
 			state_after_power_cut_anywhere_is_a_prefix_with_all_that_was_acknowledged),
+		cmocka_unit_test(and_so_it_is_while_the_log_is_collected),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

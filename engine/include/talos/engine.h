@@ -30,7 +30,7 @@ struct talos_engine;
 struct talos_format_options {
 	uint64_t device_bytes;	/* rounded down to slots; 0 with empty_replica: as the primary's */
 	uint32_t segment_bytes; /* power of two; 0: default */
-	uint64_t l0_bytes;	/* memtable budget; 0: default */
+	uint64_t l0_bytes;	/* memtable budget; 0: by the device's size, at most 32 MiB */
 	struct talos_uuid volume; /* ignored with empty_replica */
 	struct talos_uuid replica;
 	bool empty_replica;
@@ -212,6 +212,10 @@ struct talos_engine_stats {
 	uint32_t level_segments[TALOS_LEVELS_MAX + 1]; /* [1]..; [0] unused */
 	uint64_t user_bytes, log_bytes_written, index_bytes_written;
 	uint64_t flushes, compactions, device_flushes;
+	/* The log's older part, up to what is flushed: its segments, and what of them is live. */
+	uint64_t log_mapped_segments, log_live_bytes;
+	uint64_t gc_bytes, gc_segments; /* appended again, and the segments that it emptied */
+	uint64_t trimmed_segments;	/* given up */
 	uint64_t cache_bytes, cache_hits, cache_misses;
 	uint64_t corruptions; /* blocks and records that did not check */
 };

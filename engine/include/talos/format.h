@@ -108,6 +108,7 @@ enum talos_record_type {
 	TALOS_RECORD_ROTATE = 5,     /* the memtable ends here, a new one begins */
 	TALOS_RECORD_EDIT = 6,	     /* manifest change */
 	TALOS_RECORD_CHECKPOINT = 7, /* one part of a whole manifest */
+	TALOS_RECORD_TRIM = 8,	     /* log segments that nothing refers to any more */
 };
 
 /*
@@ -188,15 +189,34 @@ static_assert(sizeof(struct talos_disk_op) == 24, "on-disk size");
 /*
  * Meta of RECORD_EDIT: one struct talos_disk_edit, then added_count segments
  * (struct talos_disk_index_ref each followed by its two keys), then
- * dropped_count le64 ids.
+ * dropped_count le64 ids, then account_count struct talos_disk_account in
+ * ascending order: how the edit changes what the levels refer to.
  */
 struct talos_disk_edit {
 	le64 replay_pos; /* 00 memtables over log before this are in the levels now */
 	le64 next_id;	 /* 08 no segment has this id or a higher one */
 	le32 added_count; /* 10 */
 	le32 dropped_count; /* 14 */
+	le32 account_count; /* 18 */
+	le32 reserved;	    /* 1c */
 };
-static_assert(sizeof(struct talos_disk_edit) == 24, "on-disk size");
+static_assert(sizeof(struct talos_disk_edit) == 32, "on-disk size");
+
+/*
+ * Bytes of data in a log segment that index entries cover; in an edit the
+ * change of that (two's complement).
+ */
+struct talos_disk_account {
+	le64 segment; /* 00 number of the log segment */
+	le32 bytes;   /* 08 */
+};
+static_assert(sizeof(struct talos_disk_account) == 12, "on-disk size");
+
+/*
+ * Meta of RECORD_TRIM: le64 numbers of log segments, ascending. All that lived
+ * in them was appended again before this record; whoever starts reading behind
+ * it needs them no more.
+ */
 
 struct talos_disk_index_ref {
 	le64 id;	   /* 00 */
@@ -216,8 +236,10 @@ static_assert(sizeof(struct talos_disk_index_ref) == 40, "on-disk size");
 /*
  * Meta of RECORD_CHECKPOINT: a whole manifest, in one or more parts that follow
  * one another in the log, other records between them allowed. Each part: one
- * struct talos_disk_checkpoint, then segment_count refs with their keys. The
- * manifest is the one at the position of part 0.
+ * struct talos_disk_checkpoint, then segment_count refs with their keys, then
+ * account_count struct talos_disk_account. The accounts of all parts, ascending, list every
+ * log segment up to the one that holds replay_pos. The manifest is the one at
+ * the position of part 0.
  */
 struct talos_disk_checkpoint {
 	le64 first_pos;	   /* 00 position of part 0 */
@@ -225,9 +247,9 @@ struct talos_disk_checkpoint {
 	le32 part_count;   /* 0c */
 	le64 replay_pos;   /* 10 */
 	le64 next_id;	   /* 18 */
-	le64 log_first;	   /* 20 oldest live log segment number */
+	le64 reserved;	   /* 20 */
 	le32 segment_count; /* 28 in this part */
-	le32 reserved;	   /* 2c */
+	le32 account_count; /* 2c in this part */
 };
 static_assert(sizeof(struct talos_disk_checkpoint) == 48, "on-disk size");
 

@@ -21,7 +21,8 @@ enum talos_lock_rank {
 	TALOS_LOCK_FS_INODE = 20,   /* fs: several at once, lower slot first */
 	TALOS_LOCK_FS_TABLE = 30,   /* fs: open and looked-up inodes */
 	TALOS_LOCK_REPL_NODE = 35,  /* repl: members, sessions, roles */
-	TALOS_LOCK_BACKGROUND = 40, /* engine: one flush or compaction step at a time */
+	TALOS_LOCK_JOB = 38,	    /* engine: one worker each for flush, compaction, GC; never two at once */
+	TALOS_LOCK_BACKGROUND = 40, /* engine: changes of what a leader's manifest says */
 	TALOS_LOCK_APPLY = 45,	    /* engine: a backup takes in log bytes */
 	TALOS_LOCK_SUPERBLOCK = 47, /* engine: the superblock and its writing */
 	TALOS_LOCK_COMMIT = 48,	    /* engine: who writes the log to the device */
@@ -31,6 +32,7 @@ enum talos_lock_rank {
 	TALOS_LOCK_MEMTABLE = 60,   /* engine: one memtable's content */
 	TALOS_LOCK_VIEW = 70,	    /* engine: which memtables and levels readers see */
 	TALOS_LOCK_SLOTS = 80,	    /* engine: slot table and segment maps */
+	TALOS_LOCK_LOG_MAP = 85,    /* engine: live bytes of log segments */
 	TALOS_LOCK_CACHE = 90,	    /* engine: one shard of the block cache */
 	TALOS_LOCK_IO = 95,	    /* engine: free rings of the device backend */
 	TALOS_LOCK_WAKE = 98,	    /* engine: flags that wake its threads */

@@ -75,7 +75,10 @@ struct talos_apply_seed {
  * made with a size; TALOS_ERR_NO_SPACE when the device is smaller than what the volume uses.
  */
 int talos_apply_seed_begin(struct talos_engine *e, const struct talos_apply_seed *seed);
-/* A complete log segment, checked record by record against the chain of the one before. In order. */
+/*
+ * A complete log segment, checked record by record; where it follows on the one
+ * before, against that one's chain. Ascending; those that were trimmed are left out.
+ */
 int talos_apply_seed_log(struct talos_engine *e, uint64_t segment, const void *bytes);
 /*
  * All index segments and all complete log segments before the one that holds

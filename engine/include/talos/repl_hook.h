@@ -50,6 +50,13 @@ void talos_engine_set_hook(struct talos_engine *e, const struct talos_repl_hook 
  */
 void talos_engine_set_committed(struct talos_engine *e, struct talos_pos pos);
 
+/*
+ * The log from @pos on may still be sent to someone (UINT64_MAX: to nobody):
+ * its segments are kept as long as slots do not run short, up to an eighth of
+ * the device behind the end. Cheap; any thread.
+ */
+void talos_engine_set_log_wanted(struct talos_engine *e, struct talos_pos pos);
+
 /* Device commits happen at least this often while there is unsynced log. */
 void talos_engine_set_commit_interval(struct talos_engine *e, uint64_t ns);
 
@@ -105,7 +112,7 @@ int talos_log_read(struct talos_engine *e, struct talos_pos pos, void *buf,
 
 /*
  * A checkpoint, and everything it needs, held until released: for copying a
- * whole volume to an empty backup. The log from the checkpoint on is also held.
+ * whole volume to an empty backup.
  * Takes a fresh checkpoint first.
  */
 struct talos_seed {
@@ -114,7 +121,8 @@ struct talos_seed {
 	uint32_t segment_bytes;
 	struct talos_pos checkpoint; /* first part's position */
 	struct talos_pos end;	     /* end of the last part */
-	uint64_t log_first;	     /* first log segment number needed */
+	uint32_t log_count;	     /* log segments needed, up to the one that holds @end */
+	uint64_t *log_segments;	     /* their numbers, ascending; owned by the seed */
 	uint32_t index_count;
 	struct talos_segment_id *index_ids; /* owned by the seed */
 	void *pin;			    /* engine's */

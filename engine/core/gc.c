@@ -1,0 +1,679 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Garbage collection of the log. What lives in the emptiest segments is
+ * appended again, as ordinary batches; then a trim gives the segments up, on
+ * every node that reads it. Segments that nothing refers to are trimmed
+ * without being read, whenever levels change.
+ *
+ *   pick       the segment with the fewest live bytes, by the log map
+ *   evacuate   read it whole; each operation whose entry the current view still
+ *              holds is put into a batch
+ *   append     if, with tail_lock held, no memtable has anything newer for
+ *              what is in the batch, and nothing was flushed since the look-up
+ *              (otherwise: look again)
+ *   trim       once a few are empty: background_lock, TRIM record, checkpoint
+ *
+ * Invariants:
+ *  - A trim is appended after all that lived in its segments. So whoever has
+ *    the log up to the trim reads nothing from them, and the entries of deeper
+ *    levels that still name them are hidden by newer ones of the same keys.
+ *  - Only segments wholly before the levels' part of the log (replay_pos) are
+ *    collected: replay never needs them.
+ *  - A slot is reused behind a later checkpoint only, and when no view from
+ *    before the trim is in use (log_map.c).
+ *
+ * When: in earnest, when slots run short; gently, with pauses, while more than
+ * GARBAGE_PERCENT of the log is garbage. What is garbage is only known once
+ * runs are merged; so where known garbage does not do, the memtable is rotated and
+ * levels are merged, upper ones first.
+ */
+#include "core.h"
+
+#include <stdlib.h>
+
+#include "batch.h"
+#include "talos/alloc.h"
+#include "talos/log.h"
+
+#define GARBAGE_PERCENT 20u
+#define GARBAGE_SEGMENTS_MIN 16u
+#define TRIM_SEGMENTS 8u
+#define EMPTY_SEGMENTS_MAX 4096u /* of one trim */
+#define BATCH_OPS_MAX 64u
+#define BATCH_BYTES_MAX (128u << 10)
+#define PAUSE_RATIO 3u /* pauses between gentle steps, as multiples of the step */
+
+enum urgency { GC_NOTHING, GC_GENTLE, GC_URGENT };
+
+/* An operation of the segment, with what may live of it. */
+struct item {
+	struct record_op op;
+	uint64_t offset, end; /* spans: what is left to look at */
+};
+
+struct gc_job {
+	uint8_t *bytes; /* the segment being emptied */
+	struct item *items;
+	uint32_t item_count, item_capacity;
+	struct talos_batch *batch;
+	/* Emptied, not trimmed so far; ascending when trimmed. */
+	uint64_t emptied[TRIM_SEGMENTS];
+	uint32_t emptied_count;
+	struct account damaged; /* segments that do not check: left alone */
+};
+
+static void job_free(struct gc_job *j)
+{
+	if (!j)
+		return;
+	talos_free(j->bytes);
+	talos_free(j->items);
+	talos_batch_free(j->batch);
+	account_free(&j->damaged);
+	talos_free(j);
+}
+
+static struct gc_job *job_new(const struct talos_engine *e)
+{
+	struct gc_job *j = talos_calloc(1, sizeof(*j));
+
+	if (!j)
+		return NULL;
+	j->bytes = talos_alloc_aligned(TALOS_BLOCK_BYTES, e->segment_bytes);
+	j->batch = talos_batch_new();
+	if (!j->bytes || !j->batch) {
+		job_free(j);
+		return NULL;
+	}
+	return j;
+}
+
+void gc_abort(struct talos_engine *e)
+{
+	job_free(e->gc_job);
+	e->gc_job = NULL;
+}
+
+/* --- reading a segment -------------------------------------------------------------------- */
+
+static int add_item(struct gc_job *j, const struct record_op *op)
+{
+	if (j->item_count == j->item_capacity) {
+		uint32_t capacity = j->item_capacity ? j->item_capacity * 2 : 1024;
+		void *p = talos_realloc(j->items, capacity * sizeof(*j->items));
+
+		if (!p)
+			return TALOS_ERR_NO_MEMORY;
+		j->items = p;
+		j->item_capacity = capacity;
+	}
+	j->items[j->item_count++] = (struct item){ *op, op->offset, op->offset + op->value_bytes };
+	return TALOS_OK;
+}
+
+static int collect_record(struct gc_job *j, const struct record *r)
+{
+	struct record_op_iter it;
+	struct record_op op;
+	int err = record_check_content(r);
+
+	if (err || r->type != TALOS_RECORD_BATCH)
+		return err;
+	record_op_begin(&it, r);
+	while (!err && record_op_next(&it, &op) > 0)
+		if (op.type == TALOS_OP_PUT_LARGE || op.type == TALOS_OP_SPAN_WRITE)
+			err = add_item(j, &op);
+	return err;
+}
+
+/* Neighbours in the index one after the other: they share leaves. */
+static int item_order(const void *pa, const void *pb)
+{
+	const struct record_op *a = &((const struct item *)pa)->op;
+	const struct record_op *b = &((const struct item *)pb)->op;
+	int c = key_compare(a->key, a->key_bytes, b->key, b->key_bytes);
+
+	if (c)
+		return c;
+	if (a->offset != b->offset)
+		return a->offset < b->offset ? -1 : 1;
+	return a->value_pos < b->value_pos ? -1 : a->value_pos > b->value_pos;
+}
+
+static int load_segment(struct talos_engine *e, struct gc_job *j, uint64_t segment)
+{
+	uint64_t base = segment * e->segment_bytes, end = base + e->segment_bytes, place;
+	int err = slot_find(e->slots, TALOS_SLOT_LOG, segment, &place);
+
+	j->item_count = 0;
+	if (!err)
+		err = talos_io_read(e->io, place, j->bytes, e->segment_bytes);
+	for (uint64_t pos = base; !err && pos < end;) {
+		struct record r;
+
+		err = record_parse(j->bytes + (pos - base), end - pos, pos, e->volume_seed, &r);
+		if (!err)
+			err = collect_record(j, &r);
+		if (!err)
+			pos = vlog_normalize(e->vlog, pos + r.total_bytes);
+		else if (err != TALOS_ERR_NO_MEMORY)
+			err = TALOS_ERR_CORRUPT;
+	}
+	if (!err)
+		qsort(j->items, j->item_count, sizeof(*j->items), item_order);
+	return err;
+}
+
+/* --- moving what lives ----------------------------------------------------------------------- */
+
+/* A batch under way, and what has to be true when it is appended. */
+struct move {
+	struct talos_engine *e;
+	struct gc_job *j;
+	struct view *view; /* that the look-ups are made in */
+	uint32_t room;	   /* bytes that the batch may take */
+	uint32_t bytes;
+	struct {
+		const struct record_op *op;
+		uint64_t offset, end; /* spans */
+	} moved[BATCH_OPS_MAX];
+	uint32_t count;
+};
+
+static bool is_span(const struct record_op *op)
+{
+	return op->type == TALOS_OP_SPAN_WRITE;
+}
+
+static bool has_newer(struct memtable *m, const struct record_op *op, uint64_t offset, uint64_t end)
+{
+	uint8_t value[TALOS_INLINE_BYTES_MAX];
+	struct entry entry;
+
+	if (is_span(op))
+		return memtable_overlaps(m, op->key, op->key_bytes, offset, end);
+	return !memtable_get(m, op->key, op->key_bytes, &entry, value);
+}
+
+/* Under tail_lock: is what the look-ups found still the newest? */
+static int still_newest(void *ctx)
+{
+	const struct move *m = ctx;
+	struct view *v = view_get(m->e);
+	bool changed = v->manifest->replay_pos != m->view->manifest->replay_pos;
+
+	for (uint32_t i = 0; !changed && i < m->count; i++) {
+		changed = has_newer(v->active->memtable, m->moved[i].op, m->moved[i].offset,
+				    m->moved[i].end);
+		for (uint32_t k = 0; !changed && k < v->frozen_count; k++)
+			changed = has_newer(v->frozen[k]->memtable, m->moved[i].op,
+					    m->moved[i].offset, m->moved[i].end);
+	}
+	view_put(v);
+	return changed ? TALOS_ERR_AGAIN : TALOS_OK;
+}
+
+/* 1: the batch is full, go on with it another time. */
+#define MOVE_FULL 1
+
+static int note_moved(struct move *m, const struct record_op *op, uint64_t offset, uint64_t end,
+		      uint32_t bytes)
+{
+	m->moved[m->count].op = op;
+	m->moved[m->count].offset = offset;
+	m->moved[m->count++].end = end;
+	m->bytes += bytes;
+	return TALOS_OK;
+}
+
+static int move_point(struct move *m, struct item *it)
+{
+	const struct record_op *op = &it->op;
+	uint8_t value[TALOS_INLINE_BYTES_MAX];
+	struct entry entry;
+	int err = read_point(m->view, op->key, op->key_bytes, &entry, value);
+
+	if (err == TALOS_ERR_NOT_FOUND)
+		return TALOS_OK;
+	if (err || entry.kind != ENTRY_LARGE || entry.ref.data_pos != op->value_pos)
+		return err;
+	if (m->count == BATCH_OPS_MAX || (m->count && m->bytes + op->value_bytes > m->room))
+		return MOVE_FULL;
+	err = talos_batch_put(m->j->batch, op->key, op->key_bytes, op->value, op->value_bytes);
+	return err ? err : note_moved(m, op, 0, 0, op->value_bytes);
+}
+
+struct span_move {
+	struct move *m;
+	struct item *it;
+};
+
+static int move_stretch(void *ctx, const struct entry *entry, uint64_t from, uint64_t to)
+{
+	struct span_move *s = ctx;
+	struct move *m = s->m;
+	const struct record_op *op = &s->it->op;
+	uint32_t bytes = (uint32_t)(to - from), left = m->room - talos_min(m->room, m->bytes);
+	bool cut;
+	int err;
+
+	s->it->offset = from;
+	if (entry->kind != ENTRY_SPAN || entry->ref.data_pos != op->value_pos) {
+		s->it->offset = to;
+		return TALOS_OK;
+	}
+	if (m->count == BATCH_OPS_MAX || (m->count && !left))
+		return MOVE_FULL;
+	/* What does not fit goes into the next batch. */
+	cut = left && bytes > left;
+	if (cut)
+		bytes = left;
+	err = talos_batch_span_write(m->j->batch, op->key, op->key_bytes, from,
+				     op->value + (from - op->offset), bytes);
+	if (err)
+		return err;
+	s->it->offset = from + bytes;
+	note_moved(m, op, from, from + bytes, bytes);
+	return cut ? MOVE_FULL : TALOS_OK;
+}
+
+static int move_item(struct move *m, struct item *it)
+{
+	struct span_move s = { m, it };
+
+	if (!is_span(&it->op))
+		return move_point(m, it);
+	if (it->offset >= it->end)
+		return TALOS_OK;
+	return read_spans(m->view, it->op.key, it->op.key_bytes, it->offset, it->end, move_stretch,
+			  &s);
+}
+
+/* Bytes for one batch: what the log's last segment has left, so that it is not padded. */
+static uint32_t batch_room(struct talos_engine *e)
+{
+	uint32_t room = talos_engine_room(e, BATCH_OPS_MAX * 64);
+	uint32_t most = talos_min(BATCH_BYTES_MAX, talos_engine_batch_bytes_max(e) / 2);
+
+	return room < most / 8 ? most : talos_min(room, most);
+}
+
+/* Fill a batch from the items at *idx on, and append it. *idx and the items move on only if it was. */
+static int move_some(struct talos_engine *e, struct gc_job *j, uint32_t *idx)
+{
+	struct move m = { .e = e, .j = j, .view = view_get(e), .room = batch_room(e) };
+	uint64_t first_offset = j->items[*idx].offset;
+	uint32_t i = *idx;
+	int err = TALOS_OK;
+
+	talos_batch_clear(j->batch);
+	while (!err && i < j->item_count) {
+		err = move_item(&m, &j->items[i]);
+		if (!err)
+			i++;
+	}
+	if (err == MOVE_FULL)
+		err = TALOS_OK;
+	if (!err && m.count)
+		err = write_checked(e, j->batch, e->reserve_slots / 4, still_newest, &m);
+	view_put(m.view);
+	if (err) {
+		/* The last item may be in the middle: all of them are looked at again. */
+		for (uint32_t k = *idx; k <= i && k < j->item_count; k++)
+			j->items[k].offset = j->items[k].op.offset;
+		j->items[*idx].offset = first_offset;
+		return err == TALOS_ERR_AGAIN ? TALOS_OK : err;
+	}
+	e->gc_bytes += m.bytes;
+	*idx = i;
+	return TALOS_OK;
+}
+
+static int evacuate(struct talos_engine *e, struct gc_job *j, uint64_t segment)
+{
+	uint32_t idx = 0;
+	int err = load_segment(e, j, segment);
+
+	if (err == TALOS_ERR_CORRUPT) {
+		talos_error("log segment %llu does not match its checksums: it cannot be reclaimed",
+			    (unsigned long long)segment);
+		e->corruptions++;
+		err = account_add(&j->damaged, segment, 0);
+		return err ? err : 1;
+	}
+	while (!err && idx < j->item_count && e->role == TALOS_ROLE_LEADER && !e->stopping)
+		err = move_some(e, j, &idx);
+	if (err || idx < j->item_count)
+		return err;
+	j->emptied[j->emptied_count++] = segment;
+	e->gc_emptied++;
+	e->gc_segments++;
+	return 1;
+}
+
+/* --- when ------------------------------------------------------------------------------ */
+
+/* Free slots now, and when the next checkpoint is written. */
+static uint32_t slots_coming(struct talos_engine *e)
+{
+	struct slot_counts c;
+
+	slot_count(e->slots, &c);
+	return c.free + c.dropping;
+}
+
+static enum urgency how_urgent(struct talos_engine *e)
+{
+	uint64_t segments, live, bytes;
+	uint32_t coming = slots_coming(e) + e->gc_emptied;
+
+	if (e->space_waiters || coming < e->reserve_slots * 2)
+		return GC_URGENT;
+	log_map_totals(e, &segments, &live);
+	bytes = segments * e->segment_bytes;
+	if (segments >= GARBAGE_SEGMENTS_MIN && live < bytes / 100 * (100 - GARBAGE_PERCENT))
+		return GC_GENTLE;
+	return GC_NOTHING;
+}
+
+/* --- trimming ---------------------------------------------------------------------------------- */
+
+static int segment_order(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Some may have been trimmed as empty meanwhile. */
+static void forget_trimmed(struct talos_engine *e, struct gc_job *j)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < j->emptied_count; i++)
+		if (log_map_has(e, j->emptied[i]))
+			j->emptied[kept++] = j->emptied[i];
+	j->emptied_count = kept;
+}
+
+static int trim_emptied(struct talos_engine *e, struct gc_job *j)
+{
+	int err = TALOS_OK;
+
+	qsort(j->emptied, j->emptied_count, sizeof(j->emptied[0]), segment_order);
+	talos_mutex_lock(&e->background_lock);
+	forget_trimmed(e, j);
+	if (e->role == TALOS_ROLE_LEADER && j->emptied_count)
+		err = trim_append(e, j->emptied, j->emptied_count);
+	if (!err) {
+		e->trimmed_segments += j->emptied_count;
+		j->emptied_count = 0;
+		e->gc_emptied = 0;
+		e->checkpoint_due = true;
+	}
+	talos_mutex_unlock(&e->background_lock);
+	if (err)
+		return err;
+	worker_wake(e, WORKER_FLUSH);
+	return 1;
+}
+
+/* Log behind the end that is kept for whoever has to catch up, while there are slots. */
+#define WANTED_SHARE 8u
+
+/* Segments before the result may go, as far as replay and other nodes are concerned. */
+static uint64_t settled_before(struct talos_engine *e, enum urgency u)
+{
+	struct view *v = view_get(e);
+	uint64_t pos = v->manifest->replay_pos, wanted = e->log_wanted;
+	uint64_t most = e->io->size_bytes / WANTED_SHARE;
+	struct vlog_state s;
+
+	view_put(v);
+	vlog_state(e->vlog, &s);
+	if (s.end > most)
+		wanted = talos_max(wanted, s.end - most);
+	if (u != GC_URGENT)
+		pos = talos_min(pos, wanted);
+	return pos / e->segment_bytes;
+}
+
+int gc_trim_empty(struct talos_engine *e)
+{
+	auto_free uint64_t *segments = talos_calloc(EMPTY_SEGMENTS_MAX, sizeof(*segments));
+	uint64_t before = settled_before(e, how_urgent(e));
+	uint32_t n = 0;
+	int err;
+
+	talos_mutex_assert_held(&e->background_lock);
+	talos_mutex_lock(&e->log_map_lock);
+	for (uint32_t i = 0; segments && i < e->log_map.capacity && n < EMPTY_SEGMENTS_MAX; i++) {
+		const struct account_line *line = &e->log_map.lines[i];
+
+		if (line->segment < before && !line->bytes)
+			segments[n++] = line->segment;
+	}
+	talos_mutex_unlock(&e->log_map_lock);
+	if (!segments)
+		return TALOS_ERR_NO_MEMORY;
+	qsort(segments, n, sizeof(*segments), segment_order);
+	err = n ? trim_append(e, segments, n) : TALOS_OK;
+	if (!err)
+		e->trimmed_segments += n;
+	return err;
+}
+
+/* --- which ---------------------------------------------------------------------------------------- */
+
+static bool is_emptied(const struct gc_job *j, uint64_t segment)
+{
+	for (uint32_t i = 0; i < j->emptied_count; i++)
+		if (j->emptied[i] == segment)
+			return true;
+	return false;
+}
+
+/* The segment with the fewest live bytes, if they are at most @most. */
+static bool pick_segment(struct talos_engine *e, const struct gc_job *j, enum urgency u,
+			 int64_t most, uint64_t *out)
+{
+	uint64_t before = settled_before(e, u);
+	bool found = false;
+
+	talos_mutex_lock(&e->log_map_lock);
+	for (uint32_t i = 0; i < e->log_map.capacity; i++) {
+		const struct account_line *line = &e->log_map.lines[i];
+
+		if (line->segment >= before || line->bytes > most || is_emptied(j, line->segment) ||
+		    account_find(&j->damaged, line->segment))
+			continue;
+		/* Among equals the oldest: so that the result does not depend on the table. */
+		if (found && line->bytes == most && line->segment > *out)
+			continue;
+		found = true;
+		most = line->bytes;
+		*out = line->segment;
+	}
+	talos_mutex_unlock(&e->log_map_lock);
+	return found;
+}
+
+/*
+ * Learn of more garbage: 1 if something was set going. Memtables first, then
+ * the upper levels; all levels only when a writer waits.
+ */
+static int reveal(struct talos_engine *e)
+{
+	struct view *v = view_get(e);
+	const struct manifest *m = v->manifest;
+	uint32_t upper_runs = 0;
+	bool busy = v->frozen_count || e->checkpoint_due || e->merge_wanted;
+	bool rotate = !busy && memtable_count(v->active->memtable) &&
+		      e->vlog->applied - v->active->start >= 2ull * e->segment_bytes;
+
+	while (upper_runs < m->run_count && m->runs[upper_runs].level == 1)
+		upper_runs++;
+	if (!busy && !rotate && (upper_runs > 1 || (e->space_waiters && m->run_count > 1)))
+		busy = e->merge_wanted = true;
+	view_put(v);
+	if (rotate) {
+		int err = write_rotate(e);
+
+		return err ? err : 1;
+	}
+	if (!busy)
+		return 0;
+	worker_wake(e, WORKER_FLUSH);
+	worker_wake(e, WORKER_COMPACT);
+	return 0;
+}
+
+static void tell_waiters(struct talos_engine *e, bool exhausted)
+{
+	talos_mutex_lock(&e->wake_lock);
+	e->space_exhausted = exhausted;
+	talos_cond_broadcast(&e->space_changed);
+	talos_mutex_unlock(&e->wake_lock);
+}
+
+/* Is anything under way that may give slots back, or tell of garbage? */
+static bool is_busy(struct talos_engine *e)
+{
+	struct view *v = view_get(e);
+	bool busy = v->frozen_count || e->checkpoint_due || e->merge_wanted;
+
+	view_put(v);
+	return busy;
+}
+
+/* Slots run short, and no segment has much garbage that is known. */
+static int make_do(struct talos_engine *e, struct gc_job *j)
+{
+	uint64_t segment;
+	int r;
+
+	if (j->emptied_count)
+		return trim_emptied(e, j);
+	r = reveal(e);
+	if (r || is_busy(e))
+		return r;
+	if (pick_segment(e, j, GC_URGENT, e->segment_bytes - e->segment_bytes / 16, &segment))
+		return evacuate(e, j, segment);
+	if (e->space_waiters)
+		tell_waiters(e, true);
+	return 0;
+}
+
+/* Gentle steps leave the machine to others most of the time. */
+static void pause_after(struct talos_engine *e, uint64_t began_ns)
+{
+	uint64_t took = talos_now_ns(e->clock) - began_ns;
+
+	if (e->no_threads)
+		return;
+	talos_mutex_lock(&e->wake_lock);
+	if (!e->stopping && !e->space_waiters)
+		talos_cond_wait(&e->space_changed, &e->wake_lock, e->clock, took * PAUSE_RATIO);
+	talos_mutex_unlock(&e->wake_lock);
+}
+
+static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
+{
+	enum urgency u;
+	uint64_t segment;
+	int64_t most;
+
+	*out_gentle = false;
+	if (e->role != TALOS_ROLE_LEADER || e->vlog->failed)
+		return 0;
+	u = how_urgent(e);
+	if (!e->gc_job) {
+		if (u == GC_NOTHING)
+			return 0;
+		e->gc_job = job_new(e);
+		if (!e->gc_job)
+			return TALOS_ERR_NO_MEMORY;
+	}
+	most = e->segment_bytes / 8 * (u == GC_URGENT ? 7 : 6);
+	if (e->gc_job->emptied_count == TRIM_SEGMENTS ||
+	    (u == GC_NOTHING && e->gc_job->emptied_count))
+		return trim_emptied(e, e->gc_job);
+	if (u == GC_NOTHING) {
+		if (!e->gc_job->damaged.count)
+			gc_abort(e); /* its memory */
+		return 0;
+	}
+	*out_gentle = u == GC_GENTLE;
+	if (pick_segment(e, e->gc_job, u, most, &segment))
+		return evacuate(e, e->gc_job, segment);
+	if (u == GC_URGENT)
+		return make_do(e, e->gc_job);
+	return e->gc_job->emptied_count ? trim_emptied(e, e->gc_job) : 0;
+}
+
+int gc_step(struct talos_engine *e)
+{
+	uint64_t began = talos_now_ns(e->clock);
+	bool gentle;
+	int r;
+
+	talos_mutex_lock(&e->gc_lock);
+	r = gc_step_locked(e, &gentle);
+	talos_mutex_unlock(&e->gc_lock);
+	if (r > 0 && gentle)
+		pause_after(e, began);
+	return r;
+}
+
+/* --- writers that wait ---------------------------------------------------------------------------------- */
+
+void gc_slots_freed(struct talos_engine *e)
+{
+	if (e->space_waiters)
+		tell_waiters(e, false);
+}
+
+static bool has_space(struct talos_engine *e, uint32_t keep_free)
+{
+	struct slot_counts c;
+
+	slot_count(e->slots, &c);
+	return c.free > keep_free;
+}
+
+static bool wait_inline(struct talos_engine *e, uint32_t keep_free)
+{
+	while (!has_space(e, keep_free) && talos_engine_step(e) > 0)
+		;
+	return has_space(e, keep_free);
+}
+
+static bool wait_for_workers(struct talos_engine *e, uint32_t keep_free)
+{
+	bool go_on = true;
+
+	talos_mutex_lock(&e->wake_lock);
+	e->space_exhausted = false;
+	talos_mutex_unlock(&e->wake_lock);
+	while (go_on && !has_space(e, keep_free)) {
+		worker_wake(e, WORKER_GC);
+		talos_mutex_lock(&e->wake_lock);
+		go_on = !e->space_exhausted && !e->stopping && !e->vlog->failed &&
+			e->role == TALOS_ROLE_LEADER;
+		if (go_on)
+			talos_cond_wait(&e->space_changed, &e->wake_lock, e->clock,
+					100 * TALOS_NS_PER_MS);
+		talos_mutex_unlock(&e->wake_lock);
+	}
+	return has_space(e, keep_free);
+}
+
+bool gc_wait_for_space(struct talos_engine *e, uint32_t keep_free)
+{
+	bool space;
+
+	e->space_waiters++;
+	space = e->no_threads ? wait_inline(e, keep_free) : wait_for_workers(e, keep_free);
+	e->space_waiters--;
+	return space;
+}

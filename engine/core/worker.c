@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Background work: the log writer, flushes with checkpoints, compaction and
+ * garbage collection. Each is a step function without a thread of its own;
+ * here are the threads that call them, and the one call that does all of it
+ * inline (talos_engine_step()).
+ */
+#include "core.h"
+
+#include "talos/log.h"
+
+/* --- the log writer ------------------------------------------------------------------- */
+
+/* Write out full segments at once, and everything when the commit interval is over. */
+static int log_step(struct talos_engine *e)
+{
+	uint64_t now = talos_now_ns(e->clock);
+	struct vlog_state s;
+
+	if (e->role == TALOS_ROLE_EMPTY || e->vlog->failed)
+		return 0;
+	vlog_state(e->vlog, &s);
+	if (s.end > s.durable && now - e->last_commit_ns >= e->commit_interval_ns) {
+		int err = vlog_commit(e->vlog, s.end, true);
+
+		e->last_commit_ns = now;
+		return err ? err : 1;
+	}
+	if (s.end / e->segment_bytes > s.written / e->segment_bytes) {
+		int err = vlog_commit(e->vlog, s.end, false);
+
+		return err ? err : 1;
+	}
+	return 0;
+}
+
+/* How long the log writer may sleep: whoever appends to a log that is all durable wakes it. */
+static uint64_t log_sleep_ns(struct talos_engine *e)
+{
+	struct vlog_state s;
+
+	if (e->role == TALOS_ROLE_EMPTY || e->vlog->failed)
+		return TALOS_NS_PER_SEC;
+	vlog_state(e->vlog, &s);
+	return s.end > s.durable ? e->commit_interval_ns : UINT64_MAX;
+}
+
+/* --- flushes and checkpoints ------------------------------------------------------------- */
+
+static int checkpoint_step(struct talos_engine *e)
+{
+	int err = 0;
+
+	if (!e->checkpoint_due || e->role != TALOS_ROLE_LEADER || e->vlog->failed)
+		return 0;
+	talos_mutex_lock(&e->background_lock);
+	if (e->role == TALOS_ROLE_LEADER) {
+		err = checkpoint_write(e, NULL, NULL);
+		err = err ? err : 1;
+	}
+	talos_mutex_unlock(&e->background_lock);
+	return err;
+}
+
+static int flush_step(struct talos_engine *e)
+{
+	int r = build_flush_step(e);
+
+	if (r)
+		return r;
+	r = checkpoint_step(e);
+	if (r > 0) { /* slots came free, and levels are as they will be for a while */
+		worker_wake(e, WORKER_COMPACT);
+		worker_wake(e, WORKER_GC);
+	}
+	return r;
+}
+
+static int compact_step(struct talos_engine *e)
+{
+	int r = e->merge_wanted ? build_merge_step(e) : build_compact_step(e);
+
+	if (r == 0)
+		e->merge_wanted = false;
+	if (e->checkpoint_due)
+		worker_wake(e, WORKER_FLUSH);
+	return r;
+}
+
+/* --- all of it inline ----------------------------------------------------------------------- */
+
+int talos_engine_step(struct talos_engine *e)
+{
+	int log = log_step(e), r;
+
+	if (log < 0 || e->role == TALOS_ROLE_EMPTY)
+		return log;
+	r = flush_step(e);
+	if (!r)
+		r = gc_step(e);
+	if (!r)
+		r = compact_step(e);
+	return r < 0 ? r : log || r;
+}
+
+/* --- threads ----------------------------------------------------------------------------------- */
+
+static int (*const steps[WORKERS])(struct talos_engine *e) = {
+	[WORKER_LOG] = log_step,
+	[WORKER_FLUSH] = flush_step,
+	[WORKER_COMPACT] = compact_step,
+	[WORKER_GC] = gc_step,
+};
+
+static const char *const what[WORKERS] = {
+	[WORKER_LOG] = "writing the log",
+	[WORKER_FLUSH] = "flushing",
+	[WORKER_COMPACT] = "compaction",
+	[WORKER_GC] = "garbage collection",
+};
+
+/* Sleep until there is work, or the timeout; false when stopping. */
+static bool wait_for_work(struct worker *w, uint64_t timeout_ns)
+{
+	struct talos_engine *e = w->e;
+	bool go_on;
+
+	talos_mutex_lock(&e->wake_lock);
+	if (!w->work && !e->stopping)
+		talos_cond_wait(&w->wake, &e->wake_lock, e->clock, timeout_ns);
+	w->work = false;
+	go_on = !e->stopping;
+	talos_mutex_unlock(&e->wake_lock);
+	return go_on;
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+	int last = 0, r;
+
+	do {
+		while ((r = steps[w->kind](w->e)) > 0 && !w->e->stopping)
+			;
+		if (r < 0 && r != last &&
+		    w->kind != WORKER_LOG) /* whose failures are latched, and told */
+			talos_warn("%s has to wait: %s", what[w->kind], talos_strerror(r));
+		last = r;
+	} while (wait_for_work(w, w->kind == WORKER_LOG ? log_sleep_ns(w->e)
+				  : r < 0		? TALOS_NS_PER_SEC
+							: UINT64_MAX));
+	return NULL;
+}
+
+void worker_wake(struct talos_engine *e, enum worker_kind kind)
+{
+	if (e->no_threads)
+		return;
+	talos_mutex_lock(&e->wake_lock);
+	e->workers[kind].work = true;
+	talos_cond_signal(&e->workers[kind].wake);
+	talos_mutex_unlock(&e->wake_lock);
+}
+
+void worker_init(struct talos_engine *e)
+{
+	talos_mutex_init(&e->wake_lock, TALOS_LOCK_WAKE);
+	talos_cond_init(&e->space_changed);
+	for (unsigned i = 0; i < WORKERS; i++) {
+		e->workers[i].e = e;
+		e->workers[i].kind = i;
+		talos_cond_init(&e->workers[i].wake);
+	}
+}
+
+void worker_fini(struct talos_engine *e)
+{
+	for (unsigned i = 0; i < WORKERS; i++)
+		talos_cond_fini(&e->workers[i].wake);
+	talos_cond_fini(&e->space_changed);
+	talos_mutex_fini(&e->wake_lock);
+}
+
+int worker_start_all(struct talos_engine *e)
+{
+	for (unsigned i = 0; !e->no_threads && i < WORKERS; i++) {
+		struct worker *w = &e->workers[i];
+
+		w->work = true; /* whatever recovery left to do */
+		if (pthread_create(&w->thread, NULL, worker_main, w)) {
+			worker_stop_all(e);
+			return TALOS_ERR_SYSTEM;
+		}
+		w->started = true;
+	}
+	return TALOS_OK;
+}
+
+void worker_stop_all(struct talos_engine *e)
+{
+	talos_mutex_lock(&e->wake_lock);
+	e->stopping = true;
+	for (unsigned i = 0; i < WORKERS; i++)
+		talos_cond_broadcast(&e->workers[i].wake);
+	talos_cond_broadcast(&e->space_changed);
+	talos_mutex_unlock(&e->wake_lock);
+	for (unsigned i = 0; i < WORKERS; i++)
+		if (e->workers[i].started)
+			pthread_join(e->workers[i].thread, NULL);
+	for (unsigned i = 0; i < WORKERS; i++)
+		e->workers[i].started = false;
+}
