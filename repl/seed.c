@@ -35,7 +35,6 @@ int seed_begin(struct session *s)
 	total = logs + (uint64_t)s->seed.index_count * s->seed.segment_bytes;
 	talos_mutex_lock(&s->r->lock);
 	s->copy_total = total;
-	s->seeding = true;
 	talos_mutex_unlock(&s->r->lock);
 	return send_seed(s, WIRE_SEED_BEGIN);
 }
@@ -96,7 +95,7 @@ int seed_step(struct session *s)
 		return err == TALOS_ERR_AGAIN ? 0 : err;
 	if (ship) {
 		talos_mutex_lock(&s->r->lock);
-		s->queue[s->queue_count++] = ship;
+		session_queue_locked(s, ship);
 		talos_mutex_unlock(&s->r->lock);
 		return 1;
 	}
