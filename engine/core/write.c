@@ -135,7 +135,7 @@ int write_internal(struct talos_engine *e, enum talos_record_type type, const vo
 	return err;
 }
 
-/* Wait until flushes have caught up. No lock held. */
+/* Wait until flushes have caught up: before a user's write. No lock held. */
 static int wait_for_memtables(struct talos_engine *e)
 {
 	int err = TALOS_OK;
@@ -236,9 +236,7 @@ static int write_batch(struct talos_engine *e, struct talos_batch *b, bool reser
 			*out_end = talos_pos(s.end);
 		return TALOS_OK;
 	}
-	err = wait_for_memtables(e);
-	if (!err)
-		err = append_batch(e, b, keep_free, &end);
+	err = append_batch(e, b, keep_free, &end);
 	if (err)
 		return err;
 	e->user_bytes += b->payload_bytes + b->data_bytes;
@@ -258,19 +256,27 @@ static int admit(struct talos_engine *e)
 	return err;
 }
 
-int talos_engine_write(struct talos_engine *e, struct talos_batch *b, struct talos_pos *out_end)
+static int write_user(struct talos_engine *e, struct talos_batch *b, bool reserved,
+		      struct talos_pos *out_end)
 {
 	int err = admit(e);
 
-	return err ? err : write_batch(e, b, false, out_end);
+	if (!err)
+		err = b->error ? b->error : role_error(e);
+	if (!err)
+		err = wait_for_memtables(e);
+	return err ? err : write_batch(e, b, reserved, out_end);
+}
+
+int talos_engine_write(struct talos_engine *e, struct talos_batch *b, struct talos_pos *out_end)
+{
+	return write_user(e, b, false, out_end);
 }
 
 int talos_engine_write_reserved(struct talos_engine *e, struct talos_batch *b,
 				struct talos_pos *out_end)
 {
-	int err = admit(e);
-
-	return err ? err : write_batch(e, b, true, out_end);
+	return write_user(e, b, true, out_end);
 }
 
 int talos_engine_write_system(struct talos_engine *e, struct talos_batch *b,

@@ -212,11 +212,49 @@ static void the_end_of_the_replicator_lets_the_builder_go_on(void **state)
 	end(&h, writer); /* all is written, and the engine closes */
 }
 
+/* The log's end, once nobody writes to it any more. */
+static uint64_t await_stall(struct holder *h)
+{
+	struct talos_engine_stats s = { 0 };
+
+	for (uint64_t before = 1; before != s.log_end;) {
+		before = s.log_end;
+		pause_ms(50);
+		talos_engine_stats(h->store.e, &s);
+	}
+	return s.log_end;
+}
+
+/* A session that enters its backup into the in-sync set is who frees the builder. */
+static void the_replicators_own_writes_do_not_wait_for_flushes(void **state)
+{
+	struct talos_batch *b = talos_batch_new();
+	struct talos_pos written;
+	struct holder h;
+	pthread_t writer;
+	uint64_t at;
+
+	(void)state;
+	begin(&h, &writer);
+	await_count(&h, TALOS_BUILD_BUFFERS);
+	at = await_stall(&h);
+	talos_batch_put(b, "member", 6, "in sync", 7);
+	assert_int_equal(talos_engine_write_system(h.store.e, b, &written), 0);
+	assert_true(written.v > at);
+	assert_false(h.done);
+	talos_batch_free(b);
+	talos_engine_set_hook(h.store.e, NULL);
+	while (h.released < h.count)
+		release_oldest(&h);
+	end(&h, writer);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_builder_waits_for_a_free_buffer),
 		cmocka_unit_test(the_end_of_the_replicator_lets_the_builder_go_on),
+		cmocka_unit_test(the_replicators_own_writes_do_not_wait_for_flushes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -68,9 +68,10 @@ void talos_engine_set_committed(struct talos_engine *e, struct talos_pos pos);
 void talos_engine_set_commit_interval(struct talos_engine *e, uint64_t ns);
 
 /*
- * As talos_engine_write_reserved(), but not asked of admit(): for the
- * replicator's own pairs (members, policy), which must be writable while
- * users' writes are blocked.
+ * As talos_engine_write_reserved(), but not asked of admit(), and not waiting
+ * for flushes: for the replicator's own pairs (members, policy), which must be
+ * writable while users' writes are blocked, and by a session that a flush is
+ * waiting for.
  */
 int talos_engine_write_system(struct talos_engine *e, struct talos_batch *b,
 			      struct talos_pos *out_end);
