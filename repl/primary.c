@@ -122,42 +122,20 @@ static int hook_index_wait(void *ctx, const struct talos_segment_id *ids, uint32
 	return wait_for(ctx, index_is_stored, &w);
 }
 
-static bool there_is_room(struct talos_repl *r, void *arg)
-{
-	(void)arg;
-	for (unsigned i = 0; i < SESSIONS_MAX; i++)
-		if (r->sessions[i] && r->sessions[i]->queue_count >= SHIP_QUEUE_MAX)
-			return false;
-	return shipment_is_free(&r->shipments);
-}
-
-static int hook_index_built(void *ctx, struct talos_segment_id id, const void *bytes,
-			    uint32_t used_bytes, uint64_t sum)
+static int hook_index_built(void *ctx, const struct talos_built *b)
 {
 	struct talos_repl *r = ctx;
-	struct shipment *s = NULL;
-	int err = TALOS_OK;
+	struct shipment *s = shipment_of_built(&r->shipments, b);
 
-	while (!err && !s) {
-		err = wait_for(r, there_is_room, NULL);
-		if (!err)
-			s = shipment_take(&r->shipments); /* unless somebody was faster */
-	}
-	if (err)
-		return err;
-	s->name = id.v;
-	s->sum = sum;
-	s->bytes = used_bytes;
-	memcpy(s->data, bytes, used_bytes);
 	talos_mutex_lock(&r->lock);
 	for (unsigned i = 0; i < SESSIONS_MAX; i++) {
 		struct session *to = r->sessions[i];
 
 		/* One that is copying gets what its seed names, and asks for the rest. */
-		if (!to || to->seeding || to->queue_count >= SHIP_QUEUE_MAX)
+		if (!to || to->seeding)
 			continue;
 		s->refs++;
-		to->queue[to->queue_count++] = s;
+		session_queue_locked(to, s);
 	}
 	primary_wake_sessions_locked(r);
 	talos_mutex_unlock(&r->lock);

@@ -113,14 +113,10 @@ static int refuse_wait(void *ctx, struct talos_pos pos)
 	return TALOS_ERR_CLOSED;
 }
 
-static int refuse_built(void *ctx, struct talos_segment_id id, const void *bytes,
-			uint32_t used_bytes, uint64_t sum)
+static int refuse_built(void *ctx, const struct talos_built *b)
 {
 	(void)ctx;
-	(void)id;
-	(void)bytes;
-	(void)used_bytes;
-	(void)sum;
+	(void)b;
 	return TALOS_ERR_CLOSED;
 }
 

@@ -40,8 +40,9 @@
 #define COMMIT_INTERVAL_NS (10 * TALOS_NS_PER_MS)
 #define IN_SYNC_WINDOW_BYTES (4ull << 20)
 #define LOG_IN_FLIGHT_MAX (8ull << 20)
-#define SHIPMENTS_MAX 12u /* at a time, of all sessions */
-#define SHIP_QUEUE_MAX 8u  /* of one session */
+#define SHIPMENTS_MAX 6u /* read back from the device, at a time, of all sessions */
+/* Of one session: each buffer stands in it once at most, so it is never full. */
+#define SHIP_QUEUE_MAX (SHIPMENTS_MAX + TALOS_BUILD_BUFFERS)
 #define BULK_REGIONS 2u
 
 /* A segment on its way to a backup; counted, since several sessions share one. */
@@ -50,13 +51,15 @@ struct shipment {
 	bool is_log;	       /* of a first copy */
 	uint64_t name, sum;
 	uint32_t bytes;
-	uint8_t *data; /* [segment_bytes], const */
+	uint8_t *data; /* [segment_bytes]; written only by who took an own one, before it is queued */
+	struct talos_build_buffer *held; /* just built: the engine's; NULL: an own one */
 };
 
 struct shipment_pool {
 	uint8_t *memory; /* NULL: not opened */
 	uint32_t segment_bytes;
-	struct shipment all[SHIPMENTS_MAX];
+	struct shipment own[SHIPMENTS_MAX];
+	struct shipment built[TALOS_BUILD_BUFFERS];
 };
 
 /* A backup that belongs to the volume. Guarded by repl.lock. */
@@ -110,14 +113,14 @@ struct session {
 	uint32_t bulk[BULK_REGIONS];
 	uint32_t bulk_bytes;
 	uint32_t bulk_count; /* free ones, at the front */
-	struct shipment *queue[SHIP_QUEUE_MAX + 2]; /* guarded by r->lock */
+	struct shipment *queue[SHIP_QUEUE_MAX]; /* guarded by r->lock */
 	uint32_t queue_count;			    /* guarded by r->lock */
 	struct shipment *current;		    /* being written; changes under r->lock */
 	uint32_t current_offset, current_region;
 	struct shipment *unstored[BULK_REGIONS]; /* written, not confirmed; changes under r->lock */
 	uint32_t unstored_region[BULK_REGIONS];
 	/* First copy. */
-	bool seeding;
+	bool seeding; /* changes under r->lock; from the first moment on: see seed_begin() */
 	struct talos_seed seed;
 	uint32_t seed_index;
 	uint32_t seed_log;
@@ -230,9 +233,10 @@ void primary_step_down(struct talos_repl *r, uint64_t epoch, const char *who);
 
 int shipment_pool_open(struct shipment_pool *p, uint32_t segment_bytes);
 void shipment_pool_close(struct shipment_pool *p); /* none may be in use; accepts one not opened */
-bool shipment_is_free(const struct shipment_pool *p);
 /* With one reference, and room for segment_bytes. NULL: all are in use. */
 struct shipment *shipment_take(struct shipment_pool *p);
+/* With one reference: the segment where it was built, which is held for as long. */
+struct shipment *shipment_of_built(struct shipment_pool *p, const struct talos_built *b);
 void shipment_unref(struct shipment *s); /* accepts NULL */
 void shipment_memory(const struct shipment_pool *p, const void **out_base, uint64_t *out_bytes);
 
@@ -247,6 +251,8 @@ int seed_step(struct session *s);
 int session_attach(struct talos_repl *r, struct transport_conn *conn,
 		   const struct auth_acceptor *auth);
 int session_send(struct session *s, uint8_t type, const void *bytes, uint32_t n);
+/* Takes the reference over. r->lock held. */
+void session_queue_locked(struct session *s, struct shipment *ship);
 /* The backup's memory holds the log before @pos. */
 void session_note_acked(struct session *s, uint64_t pos);
 void session_stop_all(struct talos_repl *r);

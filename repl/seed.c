@@ -33,7 +33,6 @@ int seed_begin(struct session *s)
 	segments = (uint64_t)s->seed.log_count + s->seed.index_count;
 	talos_mutex_lock(&s->r->lock);
 	s->copy_total = segments * s->seed.segment_bytes;
-	s->seeding = true;
 	talos_mutex_unlock(&s->r->lock);
 	return send_seed(s, WIRE_SEED_BEGIN);
 }
@@ -93,7 +92,7 @@ int seed_step(struct session *s)
 		return err == TALOS_ERR_AGAIN ? 0 : err;
 	if (ship) {
 		talos_mutex_lock(&s->r->lock);
-		s->queue[s->queue_count++] = ship;
+		session_queue_locked(s, ship);
 		talos_mutex_unlock(&s->r->lock);
 		return 1;
 	}

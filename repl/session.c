@@ -143,16 +143,14 @@ static int take_request(struct session *s, const struct talos_wire_segment *d)
 		shipment_unref(ship);
 		return session_send(s, WIRE_INDEX_GONE, &gone, sizeof(gone));
 	}
-	if (!err) {
-		talos_mutex_lock(&s->r->lock);
-		if (s->queue_count < SHIP_QUEUE_MAX) {
-			s->queue[s->queue_count++] = ship;
-			ship = NULL;
-		}
-		talos_mutex_unlock(&s->r->lock);
+	if (err) {
+		shipment_unref(ship);
+		return err;
 	}
-	shipment_unref(ship);
-	return err;
+	talos_mutex_lock(&s->r->lock);
+	session_queue_locked(s, ship);
+	talos_mutex_unlock(&s->r->lock);
+	return TALOS_OK;
 }
 
 static int take_step_down(struct session *s, const struct talos_wire_epoch *d)
@@ -332,6 +330,13 @@ static int pump_log(struct session *s)
 }
 
 /* --- segments --------------------------------------------------------------------------------------------- */
+
+void session_queue_locked(struct session *s, struct shipment *ship)
+{
+	talos_mutex_assert_held(&s->r->lock);
+	assert(s->queue_count < SHIP_QUEUE_MAX);
+	s->queue[s->queue_count++] = ship;
+}
 
 static int announce(struct session *s, const struct shipment *ship)
 {
@@ -673,6 +678,10 @@ static int announce_memory(struct talos_repl *r, struct transport_conn *conn)
 	err = conn->ops->use_memory(conn, base, bytes);
 	if (err)
 		return err;
+	talos_build_memory(r->engine, &base, &bytes);
+	err = conn->ops->use_memory(conn, base, bytes);
+	if (err)
+		return err;
 	shipment_memory(&r->shipments, &base, &bytes);
 	return conn->ops->use_memory(conn, base, bytes);
 }
@@ -761,6 +770,7 @@ int session_attach(struct talos_repl *r, struct transport_conn *conn,
 		err = announce_memory(r, conn);
 	if (!err) {
 		s->state = mode == WIRE_MODE_COPY ? TALOS_PEER_COPYING : TALOS_PEER_CATCHING_UP;
+		s->seeding = mode == WIRE_MODE_COPY;
 		s->sent = s->target = pos;
 		err = enter_sessions(s, hello, &in_sync);
 	}

@@ -77,6 +77,8 @@ static const char *rank_name(enum talos_lock_rank rank)
 		return "TALOS_LOCK_SLOTS";
 	case TALOS_LOCK_CACHE:
 		return "TALOS_LOCK_CACHE";
+	case TALOS_LOCK_BUILD:
+		return "TALOS_LOCK_BUILD";
 	case TALOS_LOCK_IO:
 		return "TALOS_LOCK_IO";
 	case TALOS_LOCK_WAKE:

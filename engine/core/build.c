@@ -7,8 +7,8 @@
  * a step, each kind under a lock of its own (flush_lock, compact_lock): so
  * flushes never wait for a compaction, and a simulator can stop anywhere. Only
  * the switch itself takes background_lock. Order:
- *   segments written (slot, table entry, bytes), then flushed
- *   shipped: every in-sync backup has stored them (hook->index_wait)
+ *   segments written (slot, table entry, bytes), and shipped meanwhile; flushed
+ *   every in-sync backup has stored them (hook->index_wait)
  *   EDIT appended; the new manifest is installed; replaced segments are freed
  *   by the next checkpoint
  * A crash before the EDIT is durable leaves segments that no manifest names;
@@ -34,8 +34,9 @@ struct build_job {
 	struct run_iter *it;
 	struct index_builder *builder;
 	struct manifest_edit edit;
-	struct account live; /* how it changes what the levels refer to */
-	uint64_t id;	     /* of the segment being built; 0: none */
+	struct account live;		   /* how it changes what the levels refer to */
+	uint64_t id;			   /* of the segment being built; 0: none */
+	struct talos_build_buffer *buffer; /* where it is built; NULL: none */
 };
 
 static void job_free(struct talos_engine *e, struct build_job *j, bool keep_segments)
@@ -46,6 +47,7 @@ static void job_free(struct talos_engine *e, struct build_job *j, bool keep_segm
 		slot_drop(e->slots, TALOS_SLOT_INDEX, j->edit.added[i].id.v, 0);
 	run_iter_close(j->it);
 	index_builder_free(j->builder);
+	talos_build_release(j->buffer);
 	manifest_edit_free(&j->edit);
 	account_free(&j->live);
 	talos_free(j->inputs);
@@ -78,17 +80,39 @@ static bool is_deepest(const struct manifest *m, uint32_t level)
 
 /* --- one segment after the other ------------------------------------------------------------ */
 
-/* Write what the builder holds to a slot, and let it be shipped. */
+/* To the backups, which take their time, and at once to the device: out of the same bytes. */
+static int write_out(struct talos_engine *e, const struct build_job *j, const struct index_ref *ref,
+		     uint64_t place)
+{
+	struct talos_built built = {
+		.id = ref->id,
+		.bytes = j->buffer->bytes,
+		.used_bytes = ref->used_bytes,
+		.sum = ref->sum,
+		.buffer = j->buffer,
+	};
+	int shipped = TALOS_OK, err;
+
+	if (hook_enter(e)) {
+		shipped = e->hook.index_built(e->hook.ctx, &built);
+		hook_leave(e);
+	}
+	err = talos_io_write(e->io, place, built.bytes, built.used_bytes);
+	if (err)
+		vlog_fail(e->vlog, err);
+	return err ? err : shipped;
+}
+
+/* What the builder holds goes to a slot, and to the backups. */
 static int emit_segment(struct talos_engine *e, struct build_job *j)
 {
 	auto_free struct index_ref *ref = talos_calloc(1, sizeof(*ref));
-	const void *bytes;
 	uint64_t place;
 	int err;
 
 	if (!ref)
 		return TALOS_ERR_NO_MEMORY;
-	err = index_builder_finish(j->builder, &bytes, ref);
+	err = index_builder_finish(j->builder, ref);
 	if (err)
 		return err;
 	ref->level = j->level;
@@ -97,20 +121,26 @@ static int emit_segment(struct talos_engine *e, struct build_job *j)
 	err = slot_alloc(e->slots, TALOS_SLOT_INDEX, ref->id.v, 0, &place);
 	if (!err)
 		err = manifest_edit_add(&j->edit, ref);
+	if (!err)
+		err = write_out(e, j, ref, place);
+	talos_build_release(j->buffer);
+	j->buffer = NULL;
 	if (err)
 		return err;
-	err = talos_io_write(e->io, place, bytes, ref->used_bytes);
-	if (err) {
-		vlog_fail(e->vlog, err);
-		return err;
-	}
 	slot_set_sum(e->slots, ref->id.v, ref->sum);
 	e->index_bytes_written += ref->used_bytes;
-	if (hook_enter(e)) {
-		err = e->hook.index_built(e->hook.ctx, ref->id, bytes, ref->used_bytes, ref->sum);
-		hook_leave(e);
-	}
-	return err;
+	return TALOS_OK;
+}
+
+static int begin_segment(struct talos_engine *e, struct build_job *j)
+{
+	int err = build_memory_take(e, &j->buffer);
+
+	if (err)
+		return err;
+	j->id = e->next_id++;
+	index_builder_reset(j->builder, (struct talos_segment_id){ j->id }, j->buffer->bytes);
+	return TALOS_OK;
 }
 
 /* Fill one segment. 1: it is full, there may be more; 0: the input is used up. */
@@ -122,11 +152,10 @@ static int fill_segment(struct talos_engine *e, struct build_job *j)
 		int err = TALOS_OK;
 
 		if (!(deleted && j->drop_deleted)) {
-			if (!j->id) {
-				j->id = e->next_id++;
-				index_builder_reset(j->builder, (struct talos_segment_id){ j->id });
-			}
-			err = index_builder_add(j->builder, entry);
+			if (!j->id)
+				err = begin_segment(e, j);
+			if (!err)
+				err = index_builder_add(j->builder, entry);
 			if (!err)
 				err = account_add_entry(&j->live, entry, e->segment_bytes, 1);
 		}

@@ -82,6 +82,13 @@ struct worker {
 	bool work; /* guarded by wake_lock */
 };
 
+struct build_memory; /* build_memory.c: where segments are built */
+struct talos_build_buffer {
+	_Atomic uint32_t refs; /* 0: free; taken from 0 under the memory's lock only */
+	uint8_t *bytes;	       /* [segment_bytes], const */
+	struct build_memory *memory; /* const */
+};
+
 /* Picking goes round a level by key: the last key that was compacted. */
 struct level_cursor {
 	uint32_t key_bytes;
@@ -104,6 +111,7 @@ struct talos_engine {
 	struct slot_table *slots;
 	struct block_cache *cache;
 	struct vlog *vlog;
+	struct build_memory *build_memory;
 	struct level_store level_store;
 	uint32_t reserve_slots; /* kept for deletes, flushes and compaction */
 
@@ -259,6 +267,13 @@ void gc_abort(struct talos_engine *e);
 bool gc_wait_for_space(struct talos_engine *e, uint32_t keep_free);
 /* Slots came free: whoever waits looks again. */
 void gc_slots_freed(struct talos_engine *e);
+
+/* --- build_memory.c: any thread ----------------------------------------------------- */
+
+int build_memory_open(uint32_t segment_bytes, struct build_memory **out);
+void build_memory_close(struct build_memory *m); /* accepts NULL; all must be free */
+/* A free buffer, referenced; waits for one. TALOS_ERR_CLOSED: the engine ends. */
+int build_memory_take(struct talos_engine *e, struct talos_build_buffer **out);
 
 /* --- checkpoint.c ------------------------------------------------------------------ */
 

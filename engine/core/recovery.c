@@ -100,6 +100,8 @@ int recovery_open_store(struct talos_engine *e)
 		.ctx = e,
 	};
 	err = vlog_open(&c, &e->vlog);
+	if (!err)
+		err = build_memory_open(e->segment_bytes, &e->build_memory);
 	if (err)
 		return err;
 	e->level_store = (struct level_store){
@@ -116,9 +118,11 @@ void recovery_close_store(struct talos_engine *e)
 	e->view = NULL;
 	log_map_reset(e);
 	vlog_close(e->vlog);
+	build_memory_close(e->build_memory);
 	block_cache_free(e->cache);
 	slot_table_close(e->slots);
 	e->vlog = NULL;
+	e->build_memory = NULL;
 	e->cache = NULL;
 	e->slots = NULL;
 }

@@ -142,12 +142,6 @@ int talos_log_read(struct talos_engine *e, struct talos_pos pos, void *buf, uint
 	return err;
 }
 
-void talos_engine_tail_region(struct talos_engine *e, void **out_base, uint64_t *out_bytes)
-{
-	*out_base = e->vlog->region;
-	*out_bytes = (uint64_t)e->tail_buffers * e->segment_bytes;
-}
-
 /* --- index segments -------------------------------------------------------------------------- */
 
 struct level_segment *ship_find_pinned(struct talos_engine *e, struct talos_segment_id id)

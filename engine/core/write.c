@@ -135,7 +135,7 @@ int write_internal(struct talos_engine *e, enum talos_record_type type, const vo
 	return err;
 }
 
-/* Wait until flushes have caught up. No lock held. */
+/* Wait until flushes have caught up: before a user's write. No lock held. */
 static int wait_for_memtables(struct talos_engine *e)
 {
 	int err = TALOS_OK;
@@ -239,13 +239,15 @@ int write_checked(struct talos_engine *e, const struct talos_batch *b, uint32_t 
 	return append_batch(e, b, &terms, &end);
 }
 
-/* A full volume is waited for as long as there is garbage in it. */
+static uint32_t keep_free(const struct talos_engine *e, const struct talos_batch *b, bool reserved)
+{
+	return reserved || b->frees_only ? e->reserve_slots / 2 : e->reserve_slots;
+}
+
 static int write_batch(struct talos_engine *e, struct talos_batch *b, bool reserved,
 		       struct talos_pos *out_end)
 {
-	struct append_terms terms = {
-		.keep_free = reserved || b->frees_only ? e->reserve_slots / 2 : e->reserve_slots,
-	};
+	struct append_terms terms = { .keep_free = keep_free(e, b, reserved) };
 	uint64_t end;
 	int err = b->error ? b->error : role_error(e);
 
@@ -261,11 +263,7 @@ static int write_batch(struct talos_engine *e, struct talos_batch *b, bool reser
 			*out_end = talos_pos(s.end);
 		return TALOS_OK;
 	}
-	do {
-		err = wait_for_memtables(e);
-		if (!err)
-			err = append_batch(e, b, &terms, &end);
-	} while (err == TALOS_ERR_NO_SPACE && gc_wait_for_space(e, terms.keep_free));
+	err = append_batch(e, b, &terms, &end);
 	if (err)
 		return err;
 	e->user_bytes += b->payload_bytes + b->data_bytes;
@@ -285,19 +283,33 @@ static int admit(struct talos_engine *e)
 	return err;
 }
 
-int talos_engine_write(struct talos_engine *e, struct talos_batch *b, struct talos_pos *out_end)
+/* A full volume is waited for as long as there is garbage in it. */
+static int write_user(struct talos_engine *e, struct talos_batch *b, bool reserved,
+		      struct talos_pos *out_end)
 {
 	int err = admit(e);
 
-	return err ? err : write_batch(e, b, false, out_end);
+	if (!err)
+		err = b->error ? b->error : role_error(e);
+	if (err)
+		return err;
+	do {
+		err = wait_for_memtables(e);
+		if (!err)
+			err = write_batch(e, b, reserved, out_end);
+	} while (err == TALOS_ERR_NO_SPACE && gc_wait_for_space(e, keep_free(e, b, reserved)));
+	return err;
+}
+
+int talos_engine_write(struct talos_engine *e, struct talos_batch *b, struct talos_pos *out_end)
+{
+	return write_user(e, b, false, out_end);
 }
 
 int talos_engine_write_reserved(struct talos_engine *e, struct talos_batch *b,
 				struct talos_pos *out_end)
 {
-	int err = admit(e);
-
-	return err ? err : write_batch(e, b, true, out_end);
+	return write_user(e, b, true, out_end);
 }
 
 int talos_engine_write_system(struct talos_engine *e, struct talos_batch *b,

@@ -26,7 +26,7 @@ struct index_builder {
 	uint64_t volume_seed;
 	struct talos_uuid volume;
 	uint32_t segment_bytes;
-	uint8_t *bytes; /* the segment, page-aligned */
+	uint8_t *bytes; /* the segment; borrowed */
 	struct talos_segment_id id;
 	struct leaf_builder leaf;
 	uint32_t leaf_count; /* with the open one */
@@ -62,15 +62,14 @@ struct index_builder *index_builder_new(uint64_t volume_seed, const struct talos
 	b->volume_seed = volume_seed;
 	b->volume = *volume;
 	b->segment_bytes = segment_bytes;
-	b->bytes = talos_alloc_aligned(TALOS_BLOCK_BYTES, segment_bytes);
 	b->pivots = talos_calloc(leaves, sizeof(*b->pivots));
 	b->pivot_keys = talos_malloc(segment_bytes);
 	b->hashes = talos_calloc(entries_max(segment_bytes), sizeof(*b->hashes));
-	if (!b->bytes || !b->pivots || !b->pivot_keys || !b->hashes) {
+	if (!b->pivots || !b->pivot_keys || !b->hashes) {
 		index_builder_free(b);
 		return NULL;
 	}
-	index_builder_reset(b, (struct talos_segment_id){ 0 });
+	index_builder_reset(b, (struct talos_segment_id){ 0 }, NULL);
 	return b;
 }
 
@@ -78,15 +77,15 @@ void index_builder_free(struct index_builder *b)
 {
 	if (!b)
 		return;
-	talos_free(b->bytes);
 	talos_free(b->pivots);
 	talos_free(b->pivot_keys);
 	talos_free(b->hashes);
 	talos_free(b);
 }
 
-void index_builder_reset(struct index_builder *b, struct talos_segment_id id)
+void index_builder_reset(struct index_builder *b, struct talos_segment_id id, uint8_t *bytes)
 {
+	b->bytes = bytes;
 	b->id = id;
 	b->leaf_count = b->entry_count = b->hash_count = 0;
 	b->leaf_open = false;
@@ -250,7 +249,7 @@ static void fill_ref(struct index_builder *b, uint32_t blocks, struct index_ref 
 	ref->sum = talos_sum64(b->bytes, ref->used_bytes, b->volume_seed ^ b->id.v);
 }
 
-int index_builder_finish(struct index_builder *b, const void **out_bytes, struct index_ref *ref)
+int index_builder_finish(struct index_builder *b, struct index_ref *ref)
 {
 	uint32_t bytes = filter_bytes(b->hash_count), blocks = b->leaf_count;
 	struct talos_disk_index_footer footer = {
@@ -284,6 +283,5 @@ int index_builder_finish(struct index_builder *b, const void **out_bytes, struct
 	assert((uint64_t)blocks * TALOS_BLOCK_BYTES <= b->segment_bytes);
 	seal_blocks(b, blocks);
 	fill_ref(b, blocks, ref);
-	*out_bytes = b->bytes;
 	return TALOS_OK;
 }

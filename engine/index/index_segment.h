@@ -25,13 +25,16 @@ struct index_ref {
 
 struct index_builder;
 
-/* Builds in memory of its own, page-aligned. NULL: no memory. */
+/* NULL: no memory. */
 struct index_builder *index_builder_new(uint64_t volume_seed,
 					const struct talos_uuid *volume,
 					uint32_t segment_bytes);
 void index_builder_free(struct index_builder *b); /* accepts NULL */
-/* Begin a new segment; what was built before is gone. */
-void index_builder_reset(struct index_builder *b, struct talos_segment_id id);
+/*
+ * Begin a new segment, in @bytes: segment_bytes, page-aligned, borrowed until
+ * the next reset. Of the one before nothing is kept or changed.
+ */
+void index_builder_reset(struct index_builder *b, struct talos_segment_id id, uint8_t *bytes);
 /*
  * Append the next entry (keys strictly ascending). TALOS_ERR_NO_SPACE: does
  * not fit; finish this segment and add it to the next one. An empty segment
@@ -40,11 +43,10 @@ void index_builder_reset(struct index_builder *b, struct talos_segment_id id);
 int index_builder_add(struct index_builder *b, const struct entry *e);
 bool index_builder_is_empty(const struct index_builder *b);
 /*
- * Complete the segment. *out_bytes: used_bytes of it, valid until reset.
+ * Complete the segment: ref->used_bytes of the memory that reset was given.
  * Fills all of @ref but level and run.
  */
-int index_builder_finish(struct index_builder *b, const void **out_bytes,
-			 struct index_ref *ref);
+int index_builder_finish(struct index_builder *b, struct index_ref *ref);
 
 /* --- reading --------------------------------------------------------------- */
 

@@ -54,18 +54,18 @@ static uint32_t build(uint8_t *out)
 {
 	struct index_builder *b = index_builder_new(SEED, &volume, SEGMENT_BYTES);
 	static const uint8_t value[200] = { 1, 2, 3 };
+	static _Alignas(TALOS_BLOCK_BYTES) uint8_t bytes[SEGMENT_BYTES];
 	struct index_ref ref;
-	const void *bytes;
 	uint8_t key[32];
 
-	index_builder_reset(b, built_as);
+	index_builder_reset(b, built_as, bytes);
 	for (uint32_t i = 0; i < ENTRIES; i++) {
 		struct entry e = make_entry(i, key, value);
 
 		if (index_builder_add(b, &e))
 			abort();
 	}
-	if (index_builder_finish(b, &bytes, &ref) ||
+	if (index_builder_finish(b, &ref) ||
 	    index_segment_verify(bytes, ref.used_bytes, SEED, &volume, built_as))
 		abort();
 	memcpy(out, bytes, ref.used_bytes);

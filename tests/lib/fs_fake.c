@@ -47,14 +47,10 @@ static void log_durable(void *ctx, struct talos_pos durable)
 	(void)durable;
 }
 
-static int index_built(void *ctx, struct talos_segment_id id, const void *bytes,
-		       uint32_t used_bytes, uint64_t sum)
+static int index_built(void *ctx, const struct talos_built *b)
 {
 	(void)ctx;
-	(void)id;
-	(void)bytes;
-	(void)used_bytes;
-	(void)sum;
+	(void)b;
 	return TALOS_OK;
 }
 

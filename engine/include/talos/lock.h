@@ -34,6 +34,7 @@ enum talos_lock_rank {
 	TALOS_LOCK_SLOTS = 80,	    /* engine: slot table and segment maps */
 	TALOS_LOCK_LOG_MAP = 85,    /* engine: live bytes of log segments */
 	TALOS_LOCK_CACHE = 90,	    /* engine: one shard of the block cache */
+	TALOS_LOCK_BUILD = 92,	    /* engine: which buffers of the builders are free */
 	TALOS_LOCK_IO = 95,	    /* engine: free rings of the device backend */
 	TALOS_LOCK_WAKE = 98,	    /* engine: flags that wake its threads */
 };

@@ -6,12 +6,23 @@
  * Positions mean the same on every node. Arguments are borrowed for the call.
  * Source: the paper's log replication and index shipping sections. Differs:
  * waiting is its own call, so that one wait covers a batch of puts; records
- * are shipped out of the log's own tail buffers (talos_log_pin()), not copied.
+ * are shipped out of the log's own tail buffers (talos_log_pin()), and index
+ * segments out of those in which they were built (talos_build_hold()).
  */
 #ifndef TALOS_REPL_HOOK_H
 #define TALOS_REPL_HOOK_H
 
 #include "talos/engine.h"
+
+/* A finished index segment, in the memory in which it was built. */
+struct talos_build_buffer; /* engine's; counted */
+struct talos_built {
+	struct talos_segment_id id;
+	const uint8_t *bytes; /* they do not change while the buffer is held */
+	uint32_t used_bytes;
+	uint64_t sum;
+	struct talos_build_buffer *buffer;
+};
 
 struct talos_repl_hook {
 	/*
@@ -27,9 +38,12 @@ struct talos_repl_hook {
 	void (*log_durable)(void *ctx, struct talos_pos durable);
 	/* Block until all records before @pos are on enough backups. No lock held. */
 	int (*log_wait)(void *ctx, struct talos_pos pos);
-	/* An index segment is final, on this device. Background thread; @bytes are borrowed: copy or send. May block for flow control. */
-	int (*index_built)(void *ctx, struct talos_segment_id id,
-			   const void *bytes, uint32_t used_bytes, uint64_t sum);
+	/*
+	 * An index segment is final; it is being written to this device. Background
+	 * thread. To ship it, hold @b->buffer until it is shipped; when all
+	 * buffers are held the next builder waits. Must not block.
+	 */
+	int (*index_built)(void *ctx, const struct talos_built *b);
 	/* Block until every in-sync backup has stored all of @ids; the manifest record follows. */
 	int (*index_wait)(void *ctx, const struct talos_segment_id *ids,
 			  uint32_t count);
@@ -61,9 +75,10 @@ void talos_engine_set_log_wanted(struct talos_engine *e, struct talos_pos pos);
 void talos_engine_set_commit_interval(struct talos_engine *e, uint64_t ns);
 
 /*
- * As talos_engine_write_reserved(), but not asked of admit(): for the
- * replicator's own pairs (members, policy), which must be writable while
- * users' writes are blocked.
+ * As talos_engine_write_reserved(), but not asked of admit(), and not waiting
+ * for flushes: for the replicator's own pairs (members, policy), which must be
+ * writable while users' writes are blocked, and by a session that a flush is
+ * waiting for.
  */
 int talos_engine_write_system(struct talos_engine *e, struct talos_batch *b,
 			      struct talos_pos *out_end);
@@ -134,7 +149,16 @@ void talos_engine_seed_unpin(struct talos_engine *e, struct talos_seed *seed);
 int talos_engine_index_read(struct talos_engine *e, struct talos_segment_id id,
 			    void *buf, uint32_t *out_used_bytes, uint64_t *out_sum);
 
-/* Base address and size of all tail buffers, one region: for registration with a NIC. */
-void talos_engine_tail_region(struct talos_engine *e, void **out_base, uint64_t *out_bytes);
+/*
+ * Keep a built segment's bytes as they are, once more; and no longer. Any
+ * thread, with no lock of the engine's held; all must be released before the
+ * engine is closed. hold() only where the segment is held already: in the
+ * hook, or by who has held it before. release() accepts NULL.
+ */
+#define TALOS_BUILD_BUFFERS 8u
+void talos_build_hold(struct talos_build_buffer *b);
+void talos_build_release(struct talos_build_buffer *b);
+/* All that talos_built.bytes ever points into; page-aligned, TALOS_BUILD_BUFFERS segments. */
+void talos_build_memory(struct talos_engine *e, const void **out_base, uint64_t *out_bytes);
 
 #endif
