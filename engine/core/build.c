@@ -118,7 +118,8 @@ static int emit_segment(struct talos_engine *e, struct build_job *j)
 	ref->level = j->level;
 	ref->run = j->run;
 	j->id = 0;
-	err = slot_alloc(e->slots, TALOS_SLOT_INDEX, ref->id.v, 0, &place);
+	err = slot_alloc(e->slots, TALOS_SLOT_INDEX, ref->id.v, j->flush ? 0 : COMPACT_SLOTS_KEPT,
+			 &place);
 	if (!err)
 		err = manifest_edit_add(&j->edit, ref);
 	if (!err)

@@ -39,6 +39,13 @@
 #define L0_FROZEN_MAX 3u       /* a leader's writers wait beyond it */
 #define LEVEL1_RUNS_MAX 4u     /* flushes before level 1 is merged down */
 #define LEVEL_GROWTH 8u
+/*
+ * The last free slots: users stop at reserve_slots, deletes at half of them,
+ * collection and compaction at these; flushes and checkpoints at none. Compaction
+ * comes behind collection: it gives back what it takes.
+ */
+#define GC_SLOTS_KEPT 4u
+#define COMPACT_SLOTS_KEPT 1u
 #define CACHE_BYTES_DEFAULT (64ull << 20)
 #define TAIL_BUFFERS_DEFAULT 8u
 #define COMMIT_INTERVAL_DEFAULT_NS TALOS_NS_PER_SEC

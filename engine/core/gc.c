@@ -157,7 +157,7 @@ static int load_segment(struct talos_engine *e, struct gc_job *j, uint64_t segme
 		if (!err)
 			pos = vlog_normalize(e->vlog, pos + r.total_bytes);
 		else if (err != TALOS_ERR_NO_MEMORY)
-			err = TALOS_ERR_CORRUPT;
+			err = TALOS_ERR_CORRUPT; /* nothing there is no record of the log */
 	}
 	if (!err)
 		qsort(j->items, j->item_count, sizeof(*j->items), item_order);
@@ -315,7 +315,7 @@ static int move_some(struct talos_engine *e, struct gc_job *j, uint32_t *idx)
 	if (err == MOVE_FULL)
 		err = TALOS_OK;
 	if (!err && m.count)
-		err = write_checked(e, j->batch, e->reserve_slots / 4, still_newest, &m);
+		err = write_checked(e, j->batch, GC_SLOTS_KEPT, still_newest, &m);
 	view_put(m.view);
 	if (err) {
 		/* The last item may be in the middle: all of them are looked at again. */
@@ -334,6 +334,8 @@ static int evacuate(struct talos_engine *e, struct gc_job *j, uint64_t segment)
 	uint32_t idx = 0;
 	int err = load_segment(e, j, segment);
 
+	if (err == TALOS_ERR_NOT_FOUND)
+		return 1; /* trimmed meanwhile, as empty */
 	if (err == TALOS_ERR_CORRUPT) {
 		talos_error("log segment %llu does not match its checksums: it cannot be reclaimed",
 			    (unsigned long long)segment);
@@ -360,6 +362,14 @@ static uint32_t slots_coming(struct talos_engine *e)
 
 	slot_count(e->slots, &c);
 	return c.free + c.dropping;
+}
+
+static bool has_space(struct talos_engine *e, uint32_t keep_free)
+{
+	struct slot_counts c;
+
+	slot_count(e->slots, &c);
+	return c.free > keep_free;
 }
 
 static enum urgency how_urgent(struct talos_engine *e)
@@ -564,6 +574,20 @@ static int make_do(struct talos_engine *e, struct gc_job *j)
 	return 0;
 }
 
+/* There was no slot to move anything to. */
+static int without_slots(struct talos_engine *e, struct gc_job *j)
+{
+	int r;
+
+	if (j->emptied_count)
+		return trim_emptied(e, j);
+	r = reveal(e);
+	if (r || is_busy(e))
+		return r;
+	tell_waiters(e, true);
+	return TALOS_ERR_NO_SPACE;
+}
+
 /* Gentle steps leave the machine to others most of the time. */
 static void pause_after(struct talos_engine *e, uint64_t began_ns)
 {
@@ -582,6 +606,8 @@ static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
 	enum urgency u;
 	uint64_t segment;
 	int64_t most;
+	bool scarce;
+	int r;
 
 	*out_gentle = false;
 	if (e->role != TALOS_ROLE_LEADER || e->vlog->failed)
@@ -595,9 +621,13 @@ static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
 			return TALOS_ERR_NO_MEMORY;
 	}
 	most = e->segment_bytes / 8 * (u == GC_URGENT ? 7 : 6);
-	if (e->gc_job->emptied_count == TRIM_SEGMENTS ||
-	    (u == GC_NOTHING && e->gc_job->emptied_count))
+	scarce = !has_space(e, e->reserve_slots);
+	if (e->gc_job->emptied_count &&
+	    (e->gc_job->emptied_count == TRIM_SEGMENTS || u == GC_NOTHING || scarce))
 		return trim_emptied(e, e->gc_job);
+	/* What was trimmed gives slots back first. Moving more takes some. */
+	if (scarce && e->checkpoint_due)
+		return 0;
 	if (u == GC_NOTHING) {
 		if (!e->gc_job->damaged.count)
 			gc_abort(e); /* its memory */
@@ -605,10 +635,12 @@ static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
 	}
 	*out_gentle = u == GC_GENTLE;
 	if (pick_segment(e, e->gc_job, u, most, &segment))
-		return evacuate(e, e->gc_job, segment);
-	if (u == GC_URGENT)
-		return make_do(e, e->gc_job);
-	return e->gc_job->emptied_count ? trim_emptied(e, e->gc_job) : 0;
+		r = evacuate(e, e->gc_job, segment);
+	else if (u == GC_URGENT)
+		r = make_do(e, e->gc_job);
+	else
+		r = e->gc_job->emptied_count ? trim_emptied(e, e->gc_job) : 0;
+	return r == TALOS_ERR_NO_SPACE ? without_slots(e, e->gc_job) : r;
 }
 
 int gc_step(struct talos_engine *e)
@@ -631,14 +663,6 @@ void gc_slots_freed(struct talos_engine *e)
 {
 	if (e->space_waiters)
 		tell_waiters(e, false);
-}
-
-static bool has_space(struct talos_engine *e, uint32_t keep_free)
-{
-	struct slot_counts c;
-
-	slot_count(e->slots, &c);
-	return c.free > keep_free;
 }
 
 static bool wait_inline(struct talos_engine *e, uint32_t keep_free)

@@ -34,10 +34,10 @@ static void log_durable(void *ctx, uint64_t durable)
 	}
 }
 
-/* A thirty-second of the volume, at least 8 slots, but never more than a quarter. */
+/* A thirty-second of the volume, at least 12 slots, but never more than a quarter. */
 static uint32_t reserve_for(uint32_t slots)
 {
-	uint32_t reserve = talos_max(slots / 32, 8u);
+	uint32_t reserve = talos_max(slots / 32, 12u);
 
 	return talos_min(reserve, slots / 4);
 }
