@@ -86,6 +86,20 @@ $(OUT)/tests/bench/%: $(OUT)/tests/bench/%.o $(TESTLIB) $(LIBS_ALL)
 $(OUT)/tests/%: $(OUT)/tests/%.o $(TESTLIB) $(LIBS_ALL)
 	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(TEST_LIBS) $(PKG_LIBS)
 
+# The engine beside its peers, each of them if it is installed. tests/bench/kvbench/README.md
+have_lib = $(shell echo 'int main(void) { return 0; }' | $(CC) -include $(1) -x c - -l$(2) -o /dev/null 2>/dev/null && echo yes)
+KVB_PEERS = $(if $(call have_lib,rocksdb/c.h,rocksdb),rocksdb) $(if $(call have_lib,leveldb/c.h,leveldb),leveldb) \
+	$(if $(call have_lib,lmdb.h,lmdb),lmdb)
+KVB_DIR := tests/bench/kvbench
+KVB_OWN := $(filter-out $(KVB_DIR)/kv_rocksdb.c $(KVB_DIR)/kv_leveldb.c $(KVB_DIR)/kv_lmdb.c,$(wildcard $(KVB_DIR)/*.c))
+$(OUT)/kvbench: peers = $(strip $(KVB_PEERS))
+$(OUT)/kvbench: $(KVB_OWN) $(wildcard $(KVB_DIR)/*) $(LIBS) $(OUT)/flags
+	@for p in rocksdb leveldb lmdb; do case " $(peers) " in *" $$p "*) ;; *) echo "kvbench: without $$p: not installed";; esac; done
+	@echo "  CC  $@"
+	@$(CC) $(filter-out -MMD -MP,$(ALL_CFLAGS)) -Iengine/include -I$(KVB_DIR) $(ALL_LDFLAGS) -o $@ $(KVB_OWN) \
+		$(foreach p,$(peers),-DWITH_$(shell echo $(p) | tr a-z A-Z) $(KVB_DIR)/kv_$(p).c) \
+		$(LIBS) $(peers:%=-l%) $(shell $(PKG_CONFIG) --libs liburing libxxhash) -lpthread -lm
+
 MOUNTED_TOOLS := $(addprefix $(OUT)/tests/mounted/,fsync_writer superblock_edit abuse_peer)
 $(OUT)/tests/mounted/%: $(OUT)/tests/mounted/%.o $(LIBS_ALL)
 	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
