@@ -8,6 +8,7 @@ MANDIR ?= $(PREFIX)/share/man
 DESTDIR ?=
 CFLAGS ?= -O2 -g
 PKG_CONFIG ?= pkg-config
+VERSION = $(shell sed -n 's/^.define TALOSFS_VERSION "\(.*\)"/\1/p' mount-tools/options.h)
 SAN ?=
 comma := ,
 OUT := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
@@ -106,7 +107,7 @@ $(OUT)/tests/mounted/%: $(OUT)/tests/mounted/%.o $(LIBS_ALL)
 
 # --- checks ---------------------------------------------------------------------------
 
-check: check-includes check-headers check-man check-unit check-san check-mounted
+check: check-includes check-headers check-install check-man check-unit check-san check-mounted
 
 # Runs every cmocka program; stops at the first that fails.
 check-unit: $(TESTS)
@@ -175,6 +176,14 @@ format:
 bench: $(TOOLS) $(BENCHES)
 	tests/bench/run.sh $(OUT)
 
+# QUICK=1: under three minutes; JSON=1: objects instead of tables.
+bench-kv: $(OUT)/kvbench
+	@QUICK=$(QUICK) JSON=$(JSON) DIR=$(DIR) tests/bench/kvbench/run.sh $(OUT)/kvbench
+
+# Does a program build against what install installs, with the engine's library alone?
+check-install: all $(LIBS)
+	@tests/check-install.sh "$(MAKE)" "$(CC)"
+
 demo: $(TOOLS)
 	@OUT=$(abspath $(OUT)) ./demo.sh
 
@@ -190,11 +199,15 @@ install: all $(LIBS)
 	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/talos
 	install -m 644 $(OUT)/libtalos_engine.a $(DESTDIR)$(PREFIX)/lib
 	install -m 644 engine/include/talos/*.h $(DESTDIR)$(PREFIX)/include/talos
+	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' engine/talos_engine.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/talos_engine.pc
+	chmod 644 $(DESTDIR)$(PREFIX)/lib/pkgconfig/talos_engine.pc
 	for s in 5 7 8; do install -d $(DESTDIR)$(MANDIR)/man$$s && install -m 644 man/*.$$s $(DESTDIR)$(MANDIR)/man$$s; done
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/mkfs.talosfs $(DESTDIR)$(PREFIX)/sbin/mount.talosfs $(DESTDIR)$(PREFIX)/bin/talosfs
 	rm -f $(DESTDIR)/sbin/mount.talosfs $(DESTDIR)/sbin/mkfs.talosfs $(DESTDIR)$(PREFIX)/lib/libtalos_engine.a
+	rm -f $(DESTDIR)$(PREFIX)/lib/pkgconfig/talos_engine.pc
 	rm -rf $(DESTDIR)$(PREFIX)/include/talos
 	for p in man/*.[578]; do rm -f $(DESTDIR)$(MANDIR)/man$${p##*.}/$${p##*/}; done
 
@@ -203,6 +216,6 @@ clean:
 
 FORCE:
 .PHONY: all check check-unit check-san check-mounted check-tls check-rdma check-includes check-headers check-man check-fuzz fuzz soak \
-	format format-check bench demo install uninstall clean FORCE
+	format format-check bench bench-kv check-install demo install uninstall clean FORCE
 .SECONDARY:
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)
