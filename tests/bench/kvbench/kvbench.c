@@ -271,7 +271,6 @@ static void complete(struct run *r)
 	r->s.endless = true;
 	r->workloads = "L";
 	r->rounds = 1;
-	r->s.load_seconds = r->s.load_seconds == 600 ? 600 : r->s.load_seconds;
 	if (r->s.rate == 0)
 		r->s.rate = 20000.0 / c->threads;
 }
