@@ -8,6 +8,7 @@ MANDIR ?= $(PREFIX)/share/man
 DESTDIR ?=
 CFLAGS ?= -O2 -g
 PKG_CONFIG ?= pkg-config
+VERSION = $(shell sed -n 's/^.define TALOSFS_VERSION "\(.*\)"/\1/p' mount-tools/options.h)
 SAN ?=
 comma := ,
 OUT := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
@@ -86,13 +87,27 @@ $(OUT)/tests/bench/%: $(OUT)/tests/bench/%.o $(TESTLIB) $(LIBS_ALL)
 $(OUT)/tests/%: $(OUT)/tests/%.o $(TESTLIB) $(LIBS_ALL)
 	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(TEST_LIBS) $(PKG_LIBS)
 
+# The engine beside its peers, each of them if it is installed. tests/bench/kvbench/README.md
+have_lib = $(shell echo 'int main(void) { return 0; }' | $(CC) -include $(1) -x c - -l$(2) -o /dev/null 2>/dev/null && echo yes)
+KVB_PEERS = $(if $(call have_lib,rocksdb/c.h,rocksdb),rocksdb) $(if $(call have_lib,leveldb/c.h,leveldb),leveldb) \
+	$(if $(call have_lib,lmdb.h,lmdb),lmdb)
+KVB_DIR := tests/bench/kvbench
+KVB_OWN := $(filter-out $(KVB_DIR)/kv_rocksdb.c $(KVB_DIR)/kv_leveldb.c $(KVB_DIR)/kv_lmdb.c,$(wildcard $(KVB_DIR)/*.c))
+$(OUT)/kvbench: peers = $(strip $(KVB_PEERS))
+$(OUT)/kvbench: $(KVB_OWN) $(wildcard $(KVB_DIR)/*) $(LIBS) $(OUT)/flags
+	@for p in rocksdb leveldb lmdb; do case " $(peers) " in *" $$p "*) ;; *) echo "kvbench: without $$p: not installed";; esac; done
+	@echo "  CC  $@"
+	@$(CC) $(filter-out -MMD -MP,$(ALL_CFLAGS)) -Iengine/include -I$(KVB_DIR) $(ALL_LDFLAGS) -o $@ $(KVB_OWN) \
+		$(foreach p,$(peers),-DWITH_$(shell echo $(p) | tr a-z A-Z) $(KVB_DIR)/kv_$(p).c) \
+		$(LIBS) $(peers:%=-l%) $(shell $(PKG_CONFIG) --libs liburing libxxhash) -lpthread -lm
+
 MOUNTED_TOOLS := $(addprefix $(OUT)/tests/mounted/,fsync_writer superblock_edit abuse_peer)
 $(OUT)/tests/mounted/%: $(OUT)/tests/mounted/%.o $(LIBS_ALL)
 	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 # --- checks ---------------------------------------------------------------------------
 
-check: check-includes check-headers check-man check-unit check-san check-mounted
+check: check-includes check-headers check-install check-man check-unit check-san check-mounted
 
 # Runs every cmocka program; stops at the first that fails.
 check-unit: $(TESTS)
@@ -161,6 +176,14 @@ format:
 bench: $(TOOLS) $(BENCHES)
 	tests/bench/run.sh $(OUT)
 
+# QUICK=1: under three minutes; JSON=1: objects instead of tables.
+bench-kv: $(OUT)/kvbench
+	@QUICK=$(QUICK) JSON=$(JSON) DIR=$(DIR) tests/bench/kvbench/run.sh $(OUT)/kvbench
+
+# Does a program build against what install installs, with the engine's library alone?
+check-install: all $(LIBS)
+	@tests/check-install.sh "$(MAKE)" "$(CC)"
+
 demo: $(TOOLS)
 	@OUT=$(abspath $(OUT)) ./demo.sh
 
@@ -176,11 +199,15 @@ install: all $(LIBS)
 	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/talos
 	install -m 644 $(OUT)/libtalos_engine.a $(DESTDIR)$(PREFIX)/lib
 	install -m 644 engine/include/talos/*.h $(DESTDIR)$(PREFIX)/include/talos
+	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' engine/talos_engine.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/talos_engine.pc
+	chmod 644 $(DESTDIR)$(PREFIX)/lib/pkgconfig/talos_engine.pc
 	for s in 5 7 8; do install -d $(DESTDIR)$(MANDIR)/man$$s && install -m 644 man/*.$$s $(DESTDIR)$(MANDIR)/man$$s; done
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/mkfs.talosfs $(DESTDIR)$(PREFIX)/sbin/mount.talosfs $(DESTDIR)$(PREFIX)/bin/talosfs
 	rm -f $(DESTDIR)/sbin/mount.talosfs $(DESTDIR)/sbin/mkfs.talosfs $(DESTDIR)$(PREFIX)/lib/libtalos_engine.a
+	rm -f $(DESTDIR)$(PREFIX)/lib/pkgconfig/talos_engine.pc
 	rm -rf $(DESTDIR)$(PREFIX)/include/talos
 	for p in man/*.[578]; do rm -f $(DESTDIR)$(MANDIR)/man$${p##*.}/$${p##*/}; done
 
@@ -189,6 +216,6 @@ clean:
 
 FORCE:
 .PHONY: all check check-unit check-san check-mounted check-tls check-rdma check-includes check-headers check-man check-fuzz fuzz soak \
-	format format-check bench demo install uninstall clean FORCE
+	format format-check bench bench-kv check-install demo install uninstall clean FORCE
 .SECONDARY:
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)
