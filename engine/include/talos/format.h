@@ -31,7 +31,7 @@
 
 #include "talos/types.h"
 
-#define TALOS_FORMAT_VERSION 1u
+#define TALOS_FORMAT_VERSION 2u
 #define TALOS_SUPERBLOCK_MAGIC "TALOSFS\1"
 #define TALOS_SUPERBLOCK_COPIES 2u
 #define TALOS_SUPERBLOCK_STRIDE (32u << 10)
@@ -41,6 +41,7 @@
 #define TALOS_SEGMENT_BYTES_DEFAULT (2u << 20)
 #define TALOS_KEY_BYTES_MAX 1024u
 #define TALOS_INLINE_BYTES_MAX 1024u /* larger values lie in the log */
+#define TALOS_EPOCH_MAX UINT32_MAX   /* nobody leads in a higher one */
 
 /* --- superblock ---------------------------------------------------------- */
 
@@ -68,7 +69,7 @@ struct talos_disk_superblock {
 	le64 device_bytes;	/* 48 0 while EMPTY without a given size */
 	le32 segment_bytes;	/* 50 */
 	le32 table_slots;	/* 54 */
-	le64 epoch;		/* 58 highest epoch this node acted in or accepted */
+	le64 epoch;		/* 58 highest epoch this node acted in or accepted, at most TALOS_EPOCH_MAX */
 	le64 checkpoint_pos;	/* 60 first part of the checkpoint */
 	le64 log_end_min;	/* 68 the log was durable up to here */
 	le64 l0_bytes;		/* 70 memtable budget */
@@ -97,7 +98,6 @@ static_assert(sizeof(struct talos_disk_slot) == 32, "on-disk size");
 
 /* --- log records --------------------------------------------------------- */
 
-#define TALOS_RECORD_MAGIC 0x43455254u /* "TREC" */
 #define TALOS_RECORD_ALIGN 8u
 
 enum talos_record_type {
@@ -113,12 +113,19 @@ enum talos_record_type {
 /*
  * Header, then meta, then data, then zeros to a multiple of 8. A record never
  * crosses a segment's end; where less than a header is left, zeros follow.
- * sum covers header and meta; data is covered by the sums inside meta, so that
- * it can be hashed before the record has its place, and checked in parts.
  *
- * chain is the state of the rolling sum over all records before this one:
- * next chain = XXH3({chain, sum}). Equal (position, chain) on two nodes means
- * equal history before it.
+ * sum covers all of header and meta that follows it; its seed is made of the
+ * volume and of the record's position, so that bytes of another place or
+ * another volume never pass, though neither is spelt out. Data are covered by
+ * the sums inside meta, so that they can be hashed before the record has its
+ * place, and checked in parts.
+ *
+ * The rolling sum over all records before this one is 64 bits; the header has
+ * its low half, which ties each record to the one before. The whole of it is
+ * in the meta of each segment's first record, so whoever begins to read inside
+ * a segment walks there from its start. After a record it is XXH3({rolling sum
+ * before, sum}). Equal (position, rolling sum) on two nodes means equal history
+ * before it.
  *
  * committed is how far the log was known to be on the writer's device and in
  * the memory of every in-sync backup when the record was made: a backup that
@@ -126,26 +133,25 @@ enum talos_record_type {
  * one with committed > p is corruption; without one it is a torn tail.
  */
 struct talos_disk_record {
-	le32 magic;	 /* 00 */
-	le16 type;	 /* 04 enum talos_record_type */
-	le16 flags;	 /* 06 zero */
-	le32 meta_bytes; /* 08 */
-	le32 data_bytes; /* 0c */
-	le64 pos;	 /* 10 of this header */
-	le64 epoch;	 /* 18 */
-	le64 committed;	 /* 20 */
-	le64 chain;	 /* 28 */
-	le64 wall_ns;	 /* 30 when it was appended; for people */
-	le64 sum;	 /* 38 over header (sum as zero) and meta, seed: volume seed */
+	le64 sum;	     /* 00 over the rest of the header and meta, seed: record_seed() */
+	le32 type_meta;	     /* 08 low 4 bits: enum talos_record_type; others: bytes of meta */
+	le32 data_bytes;     /* 0c */
+	le32 epoch;	     /* 10 */
+	le32 committed_back; /* 14 (position - committed) / 8; all ones: nothing is known */
+	le32 wall_ms;	     /* 18 when it was appended, modulo 2^32; for people */
+	le32 chain;	     /* 1c low half of the rolling sum before this record */
 };
-static_assert(sizeof(struct talos_disk_record) == 64, "on-disk size");
+static_assert(sizeof(struct talos_disk_record) == 32, "on-disk size");
+
+#define TALOS_RECORD_TYPE_BITS 4u
+#define TALOS_COMMITTED_UNKNOWN UINT32_MAX
 
 /* Meta of RECORD_SEGMENT. */
 struct talos_disk_log_segment {
 	uint8_t volume[16]; /* 00 */
 	le32 version;	    /* 10 TALOS_FORMAT_VERSION */
 	le32 segment_bytes; /* 14 */
-	uint8_t reserved[8]; /* 18 */
+	le64 chain;	    /* 18 rolling sum before this record */
 };
 static_assert(sizeof(struct talos_disk_log_segment) == 32, "on-disk size");
 
@@ -157,31 +163,31 @@ struct talos_disk_epoch {
 static_assert(sizeof(struct talos_disk_epoch) == 32, "on-disk size");
 
 /*
- * Meta of RECORD_BATCH: operations one after the other, each
- *   struct talos_disk_op, key, then by type:
- *     PUT           value_bytes of value
+ * Meta of RECORD_BATCH: operations one after the other. Numbers in them and in
+ * leaves are varints: seven bits a byte, low ones first, the top bit set when
+ * more follow; in the fewest bytes. An operation:
+ *   type        one byte, enum talos_op_type
+ *   key_bytes   1 .. TALOS_KEY_BYTES_MAX
+ *   value_bytes of PUT, PUT_LARGE, SPAN_WRITE
+ *   offset      of SPAN_WRITE, SPAN_CLEAR
+ *   length      of SPAN_CLEAR
+ *   key
+ *   then by type:
+ *     PUT           value
  *     PUT_LARGE     sums: one le32 per TALOS_BLOCK_BYTES of value; value in data
  *     DELETE        nothing
  *     SPAN_WRITE    sums, as PUT_LARGE; payload in data
  *     SPAN_CLEAR    nothing
  * The data of the operations lie in the record's data part in the same order.
+ * A value of up to TALOS_INLINE_BYTES_MAX may be put either way.
  */
 enum talos_op_type {
 	TALOS_OP_PUT = 1,
-	TALOS_OP_PUT_LARGE = 2,
+	TALOS_OP_PUT_LARGE = 2, /* one byte of value at least */
 	TALOS_OP_DELETE = 3,
 	TALOS_OP_SPAN_WRITE = 4, /* key: object; bytes [offset, offset + value_bytes) */
 	TALOS_OP_SPAN_CLEAR = 5, /* key: object; bytes [offset, offset + length) become a hole */
 };
-
-struct talos_disk_op {
-	le16 type;	  /* 00 enum talos_op_type */
-	le16 key_bytes;	  /* 02 1 .. TALOS_KEY_BYTES_MAX */
-	le32 value_bytes; /* 04 of PUT, PUT_LARGE, SPAN_WRITE; else 0 */
-	le64 offset;	  /* 08 of SPAN_*; else 0 */
-	le64 length;	  /* 10 of SPAN_CLEAR; else 0 */
-};
-static_assert(sizeof(struct talos_disk_op) == 24, "on-disk size");
 
 /* Meta of RECORD_ROTATE: none. Data since replay_pos of the next edit lies in the old memtable. */
 
