@@ -277,35 +277,34 @@ static_assert(sizeof(struct talos_disk_index_footer) == 64, "on-disk size");
 
 /*
  * A leaf block: le16 entry_count, le16 restart_count, entries, then
- * restart_count le16 offsets (of entries whose shared_bytes is 0, ascending, the
+ * restart_count le16 offsets (of entries that share nothing, ascending, the
  * first entry among them), which end at TALOS_BLOCK_PAYLOAD; zeros in between.
- * Keys are strictly ascending. Each entry:
+ * Keys are strictly ascending. Each entry, numbers being varints:
+ *   kind_shared  one byte: low 3 bits enum entry_kind of engine/index/entry.h,
+ *                never 0; the others how many bytes of the key before are shared
+ *   more_shared  if those say 31: how many more
+ *   key_bytes    that follow
+ *   value_bytes  of a value
+ *   key
+ *   the body:
+ *     value        its bytes
+ *     large value  a reference
+ *     tombstone    nothing
+ *     span         a reference
+ *     hole         length, a varint; 2^63 - offset at most
+ * A reference names data of one operation in the log. Its numbers are
+ * little-endian, each in as few bytes as it needs, one at least:
+ *   shape        one byte: bits 0-2 bytes of data_pos, 3-4 of data_bytes, 5-6
+ *                of sums_back, each less 1; bit 7: a part follows (spans only)
+ *   data_pos     where the operation's data begin
+ *   data_bytes   of the operation
+ *   sums_back    its sums begin this many bytes before data_pos
+ *   root_sum     4 bytes: of the sums (one block of data: the sum itself)
+ *   part         of a span that does not cover all of the data:
+ *     shape        one byte: bits 0-1 bytes of skip, 2-3 of length, each less 1
+ *     skip         first byte of the data that it covers
+ *     length       bytes that it covers
  */
-struct talos_disk_leaf_entry {
-	uint8_t kind;	   /* 00 enum entry_kind of engine/index/entry.h */
-	uint8_t reserved;  /* 01 */
-	le16 shared_bytes; /* 02 of the previous entry's key */
-	le16 key_bytes;	   /* 04 that follow */
-	le16 body_bytes;   /* 06 after the key: value, struct talos_disk_ref or struct talos_disk_hole; 0 for a tombstone */
-};
-static_assert(sizeof(struct talos_disk_leaf_entry) == 8, "on-disk size");
-
-/* Body of a large value and of a span of data. */
-struct talos_disk_ref {
-	le64 data_pos;	 /* 00 where the operation's data begins */
-	le32 sums_back;	 /* 08 its sums begin this many bytes before data_pos */
-	le32 root_sum;	 /* 0c of the sums (one block of data: the sum itself) */
-	le32 data_bytes; /* 10 of the operation */
-	le32 skip;	 /* 14 first byte of the data that this entry covers */
-	le32 length;	 /* 18 bytes that it covers */
-	le32 reserved;	 /* 1c */
-};
-static_assert(sizeof(struct talos_disk_ref) == 32, "on-disk size");
-
-struct talos_disk_hole {
-	le64 length; /* 00 bytes; 2^63 - offset at most */
-};
-static_assert(sizeof(struct talos_disk_hole) == 8, "on-disk size");
 
 /* In a pivot block: le16 count, le16 reserved, then pivots, each followed by its key. */
 struct talos_disk_pivot {
