@@ -190,6 +190,11 @@ void primary_step_down(struct talos_repl *r, uint64_t epoch, const char *who)
 
 	if (was)
 		return;
+	if (epoch > TALOS_EPOCH_MAX) { /* nobody leads in it: not a word to stop at */
+		talos_error("%s told an epoch that cannot be, %llu: ignored", who,
+			    (unsigned long long)epoch);
+		return;
+	}
 	r->deposed = true;
 	talos_mutex_lock(&r->lock);
 	r->higher_epoch = epoch;

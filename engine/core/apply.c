@@ -367,8 +367,8 @@ static int apply_window(struct talos_engine *e, uint64_t upto, struct log_window
 		err = apply_record(e, &r, end);
 		if (err)
 			return err;
-		e->applied_chain = record_next_chain(&r);
-		e->applied_wall_ns = r.wall_ns;
+		e->applied_chain = record_next_chain(e->applied_chain, &r);
+		e->applied_wall_ns = record_wall_ns(&r, talos_wall_ns(e->clock));
 		s.applied = end;
 		vlog_set_applied(e->vlog, end);
 	}

@@ -9,8 +9,10 @@ struct talos_batch *talos_batch_new(void)
 {
 	struct talos_batch *b = talos_calloc(1, sizeof(*b));
 
-	if (b)
+	if (b) {
+		b->inline_max = TALOS_INLINE_BYTES_MAX;
 		b->frees_only = true;
+	}
 	return b;
 }
 
@@ -38,7 +40,7 @@ void talos_batch_clear(struct talos_batch *b)
 {
 	free_owned(b);
 	b->meta_bytes = b->data_count = b->data_bytes = 0;
-	b->op_count = b->payload_bytes = 0;
+	b->op_count = b->payload_bytes = b->user_bytes = 0;
 	b->frees_only = true;
 	b->error = TALOS_OK;
 }
@@ -88,37 +90,37 @@ static int add_data(struct talos_batch *b, const void *bytes, uint32_t n)
 }
 
 /*
- * Append one operation. @value is put behind the key, or, with @in_data, its
- * sums are, and the value goes to the data part.
+ * Append one operation. @value is put behind the key, or, for those whose value
+ * lies in data, its sums are, and the value goes to the data part.
  */
-static int add_op(struct talos_batch *b, const struct talos_disk_op *d, const void *key,
-		  const void *value, bool in_data)
+static int add_op(struct talos_batch *b, const struct record_op *op)
 {
-	uint32_t key_bytes = le16_get(d->key_bytes), value_bytes = le32_get(d->value_bytes);
-	uint32_t sums = in_data ? data_sum_count(value_bytes) : 0;
-	uint64_t tail = in_data ? (uint64_t)sums * sizeof(le32) : value_bytes;
-	uint8_t *p;
+	uint32_t sums = record_op_in_data(op->type) ? data_sum_count(op->value_bytes) : 0;
+	uint64_t tail = sums ? (uint64_t)sums * sizeof(le32) : op->value_bytes;
+	uint8_t head[RECORD_OP_HEAD_BYTES_MAX], *p;
+	uint32_t head_bytes = record_op_head(op, head);
 
 	if (b->error)
 		return b->error;
-	if (in_data && (uint64_t)b->data_bytes + value_bytes > TALOS_SEGMENT_BYTES_MAX)
+	if (sums && (uint64_t)b->data_bytes + op->value_bytes > TALOS_SEGMENT_BYTES_MAX)
 		return fail(b, TALOS_ERR_TOO_BIG);
-	p = extend_meta(b, sizeof(*d) + key_bytes + tail);
+	p = extend_meta(b, head_bytes + op->key_bytes + tail);
 	if (!p)
 		return fail(b, TALOS_ERR_NO_MEMORY);
-	memcpy(p, d, sizeof(*d));
-	memcpy(p + sizeof(*d), key, key_bytes);
-	p += sizeof(*d) + key_bytes;
+	memcpy(p, head, head_bytes);
+	memcpy(p + head_bytes, op->key, op->key_bytes);
+	p += head_bytes + op->key_bytes;
 	for (uint32_t i = 0; i < sums; i++, p += sizeof(le32)) {
-		le32 sum = le32_from(data_block_sum(value, value_bytes, i));
+		le32 sum = le32_from(data_block_sum(op->value, op->value_bytes, i));
 
 		memcpy(p, &sum, sizeof(sum));
 	}
-	if (!in_data && value_bytes)
-		memcpy(p, value, value_bytes);
+	if (!sums && op->value_bytes)
+		memcpy(p, op->value, op->value_bytes);
 	b->op_count++;
-	b->payload_bytes += key_bytes + 8 + (in_data ? 0 : value_bytes);
-	if (in_data && add_data(b, value, value_bytes))
+	b->user_bytes += op->key_bytes + op->value_bytes;
+	b->payload_bytes += op->key_bytes + 8 + (sums ? 0 : op->value_bytes);
+	if (sums && add_data(b, op->value, op->value_bytes))
 		return fail(b, TALOS_ERR_NO_MEMORY);
 	return TALOS_OK;
 }
@@ -133,16 +135,17 @@ static int check_key(uint32_t key_bytes)
 int talos_batch_put(struct talos_batch *b, const void *key, uint32_t key_bytes, const void *value,
 		    uint32_t value_bytes)
 {
-	bool large = value_bytes > TALOS_INLINE_BYTES_MAX;
-	struct talos_disk_op d = {
-		.type = le16_from(large ? TALOS_OP_PUT_LARGE : TALOS_OP_PUT),
-		.key_bytes = le16_from((uint16_t)key_bytes),
-		.value_bytes = le32_from(value_bytes),
+	struct record_op op = {
+		.type = value_bytes > b->inline_max ? TALOS_OP_PUT_LARGE : TALOS_OP_PUT,
+		.key = key,
+		.key_bytes = key_bytes,
+		.value = value,
+		.value_bytes = value_bytes,
 	};
 	int err = check_key(key_bytes);
 
 	b->frees_only = false;
-	return err ? fail(b, err) : add_op(b, &d, key, value, large);
+	return err ? fail(b, err) : add_op(b, &op);
 }
 
 int talos_batch_put_copy(struct talos_batch *b, const void *key, uint32_t key_bytes,
@@ -151,7 +154,7 @@ int talos_batch_put_copy(struct talos_batch *b, const void *key, uint32_t key_by
 	struct batch_owned *o;
 
 	/* What lies in the record's meta is copied anyway. */
-	if (value_bytes <= TALOS_INLINE_BYTES_MAX)
+	if (value_bytes <= b->inline_max)
 		return talos_batch_put(b, key, key_bytes, value, value_bytes);
 	o = talos_malloc(sizeof(*o) + value_bytes);
 	if (!o)
@@ -164,39 +167,43 @@ int talos_batch_put_copy(struct talos_batch *b, const void *key, uint32_t key_by
 
 int talos_batch_delete(struct talos_batch *b, const void *key, uint32_t key_bytes)
 {
-	struct talos_disk_op d = {
-		.type = le16_from(TALOS_OP_DELETE),
-		.key_bytes = le16_from((uint16_t)key_bytes),
+	struct record_op op = {
+		.type = TALOS_OP_DELETE,
+		.key = key,
+		.key_bytes = key_bytes,
 	};
 	int err = check_key(key_bytes);
 
-	return err ? fail(b, err) : add_op(b, &d, key, NULL, false);
+	return err ? fail(b, err) : add_op(b, &op);
 }
 
 int talos_batch_span_write(struct talos_batch *b, const void *key, uint32_t key_bytes,
 			   uint64_t offset, const void *data, uint32_t bytes)
 {
-	struct talos_disk_op d = {
-		.type = le16_from(TALOS_OP_SPAN_WRITE),
-		.key_bytes = le16_from((uint16_t)key_bytes),
-		.value_bytes = le32_from(bytes),
-		.offset = le64_from(offset),
+	struct record_op op = {
+		.type = TALOS_OP_SPAN_WRITE,
+		.key = key,
+		.key_bytes = key_bytes,
+		.value = data,
+		.value_bytes = bytes,
+		.offset = offset,
 	};
 	int err = check_key(key_bytes);
 
 	if (!err && (!bytes || offset > SPAN_LIMIT - bytes))
 		err = TALOS_ERR_INVALID;
 	b->frees_only = false;
-	return err ? fail(b, err) : add_op(b, &d, key, data, true);
+	return err ? fail(b, err) : add_op(b, &op);
 }
 
 int talos_batch_span_clear(struct talos_batch *b, const void *key, uint32_t key_bytes,
 			   uint64_t offset, uint64_t length)
 {
-	struct talos_disk_op d = {
-		.type = le16_from(TALOS_OP_SPAN_CLEAR),
-		.key_bytes = le16_from((uint16_t)key_bytes),
-		.offset = le64_from(offset),
+	struct record_op op = {
+		.type = TALOS_OP_SPAN_CLEAR,
+		.key = key,
+		.key_bytes = key_bytes,
+		.offset = offset,
 	};
 	int err = check_key(key_bytes);
 
@@ -204,6 +211,6 @@ int talos_batch_span_clear(struct talos_batch *b, const void *key, uint32_t key_
 		err = TALOS_ERR_INVALID;
 	if (err)
 		return fail(b, err);
-	d.length = le64_from(talos_min(length, SPAN_LIMIT - offset));
-	return add_op(b, &d, key, NULL, false);
+	op.length = talos_min(length, SPAN_LIMIT - offset);
+	return add_op(b, &op);
 }

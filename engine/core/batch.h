@@ -15,6 +15,7 @@ struct batch_owned {
 };
 
 struct talos_batch {
+	uint32_t inline_max; /* larger values go to the data part */
 	uint8_t *meta;
 	uint32_t meta_bytes, meta_capacity;
 	struct vlog_piece *data;
@@ -22,6 +23,7 @@ struct talos_batch {
 	uint32_t data_bytes;
 	uint32_t op_count;
 	uint32_t payload_bytes; /* keys and inline values, for memtable_reserve() */
+	uint32_t user_bytes;	/* keys and values */
 	bool frees_only; /* nothing but deletes and clears */
 	struct batch_owned *owned; /* values that the batch itself holds */
 	int error; /* first error of any call; the batch is not to be written */

@@ -135,6 +135,8 @@ int talos_engine_store_epoch(struct talos_engine *e, uint64_t epoch)
 {
 	int err = TALOS_OK;
 
+	if (epoch > TALOS_EPOCH_MAX)
+		return TALOS_ERR_INVALID;
 	talos_mutex_lock(&e->superblock_lock);
 	if (e->sb.epoch >= epoch)
 		epoch = 0;
@@ -398,6 +400,8 @@ int talos_engine_depose(struct talos_engine *e, uint64_t epoch)
 {
 	int err;
 
+	if (epoch > TALOS_EPOCH_MAX)
+		return TALOS_ERR_INVALID;
 	/* First stop, then write it down: nothing may be acknowledged meanwhile. */
 	e->role = TALOS_ROLE_DEPOSED;
 	talos_mutex_lock(&e->view_lock);

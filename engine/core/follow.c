@@ -186,7 +186,8 @@ static int choose_geometry(struct talos_engine *e, const struct talos_apply_seed
 				 : seed->device_bytes;
 	uint64_t slots;
 
-	if (s < TALOS_SEGMENT_BYTES_MIN || s > TALOS_SEGMENT_BYTES_MAX || (s & (s - 1)))
+	if (seed->epoch > TALOS_EPOCH_MAX || s < TALOS_SEGMENT_BYTES_MIN ||
+	    s > TALOS_SEGMENT_BYTES_MAX || (s & (s - 1)))
 		return TALOS_ERR_INVALID;
 	slots = bytes / s;
 	*out = (struct superblock){
@@ -253,6 +254,19 @@ int talos_apply_seed_begin(struct talos_engine *e, const struct talos_apply_seed
 	return err;
 }
 
+/* The first record of a segment: says the rolling sum, which must follow on the segment before. */
+static int follow_segment(struct seed_in *in, const struct record *r)
+{
+	uint64_t chain;
+	int err = record_segment_chain(r, &chain);
+
+	if (!err && in->chained && chain != in->chain)
+		err = TALOS_ERR_CORRUPT;
+	in->chain = chain;
+	in->chained = true;
+	return err;
+}
+
 /* Check the records of @segment up to @limit bytes, following on the last chain. */
 static int check_log_segment(struct talos_engine *e, uint64_t segment, const uint8_t *bytes,
 			     uint32_t limit)
@@ -264,11 +278,11 @@ static int check_log_segment(struct talos_engine *e, uint64_t segment, const uin
 		struct record r;
 
 		if (record_parse(bytes + (pos - base), end - pos, pos, e->volume_seed, &r) ||
-		    (in->chained && r.chain != in->chain) || record_check_content(&r) ||
-		    (pos == base) != (r.type == TALOS_RECORD_SEGMENT))
+		    (pos == base) != (r.type == TALOS_RECORD_SEGMENT) ||
+		    (pos == base && follow_segment(in, &r)) || r.chain != (uint32_t)in->chain ||
+		    record_check_content(&r))
 			return TALOS_ERR_CORRUPT;
-		in->chain = record_next_chain(&r);
-		in->chained = true;
+		in->chain = record_next_chain(in->chain, &r);
 		pos = vlog_normalize(e->vlog, pos + r.total_bytes);
 	}
 	return TALOS_OK;

@@ -136,7 +136,6 @@ struct log_scan {
 	bool loaded;
 	uint64_t pos; /* of the next record */
 	uint64_t chain, epoch;
-	bool chained; /* chain is known */
 };
 
 static int load_segment(struct log_scan *s, uint64_t segment)
@@ -168,7 +167,7 @@ static int scan_peek(struct log_scan *s, struct record *r)
 				   s->e->volume_seed, r);
 	if (err)
 		return err;
-	if ((s->chained && (r->chain != s->chain || r->epoch < s->epoch)) ||
+	if (r->chain != (uint32_t)s->chain || r->epoch < s->epoch ||
 	    (offset == 0) != (r->type == TALOS_RECORD_SEGMENT) || record_check_content(r))
 		return TALOS_ERR_NOT_FOUND;
 	return TALOS_OK;
@@ -177,16 +176,49 @@ static int scan_peek(struct log_scan *s, struct record *r)
 static void scan_step(struct log_scan *s, const struct record *r)
 {
 	s->pos = vlog_normalize(s->e->vlog, s->pos + r->total_bytes);
-	s->chain = record_next_chain(r);
+	s->chain = record_next_chain(s->chain, r);
 	s->epoch = r->epoch;
-	s->chained = true;
 }
 
+/* The rolling sum at s->pos, by a walk through @segment, which holds it or ends there. */
+static int scan_walk(struct log_scan *s, uint64_t segment)
+{
+	uint32_t segment_bytes = s->e->segment_bytes;
+	int err = load_segment(s, segment);
+
+	return err ? err
+		   : record_chain_at(s->bytes, segment_bytes, segment * segment_bytes, s->pos,
+				     s->e->volume_seed, &s->chain);
+}
+
+/*
+ * Begin at @pos, a record's border before which the log is durable. The rolling
+ * sum there needs the segment's earlier records: they are the price of naming
+ * only half of it in each.
+ */
 static int scan_begin(struct log_scan *s, struct talos_engine *e, uint64_t pos)
 {
+	uint64_t segment = pos / e->segment_bytes;
+	int err;
+
 	*s = (struct log_scan){ .e = e, .pos = pos };
 	s->bytes = talos_alloc_aligned(TALOS_BLOCK_BYTES, e->segment_bytes);
-	return s->bytes ? TALOS_OK : TALOS_ERR_NO_MEMORY;
+	if (!s->bytes)
+		return TALOS_ERR_NO_MEMORY;
+	err = scan_walk(s, segment);
+	if (err != TALOS_ERR_NOT_FOUND)
+		return err;
+	if (pos == 0)
+		return TALOS_OK; /* nothing was written so far */
+	/* At a segment's start the segment before can say it, should this one not be there yet. */
+	if (pos % e->segment_bytes == 0)
+		err = scan_walk(s, segment - 1);
+	if (err != TALOS_ERR_NOT_FOUND)
+		return err;
+	talos_error("the log is damaged before position %llu, in the segment that recovery must "
+		    "read. Restore this image from a replica",
+		    (unsigned long long)pos);
+	return TALOS_ERR_CORRUPT;
 }
 
 int recovery_read_checkpoint(struct talos_engine *e, uint64_t pos, struct manifest **out,
@@ -243,7 +275,8 @@ static bool segment_proves_loss(const struct log_scan *s, uint32_t offset, uint6
 	for (; offset + RECORD_HEADER_BYTES <= s->e->segment_bytes; offset += TALOS_RECORD_ALIGN) {
 		struct record r;
 
-		if (!record_parse(s->bytes + offset, s->e->segment_bytes - offset, base + offset,
+		if (record_may_commit(s->bytes + offset, base + offset, end, s->epoch) &&
+		    !record_parse(s->bytes + offset, s->e->segment_bytes - offset, base + offset,
 				  s->e->volume_seed, &r) &&
 		    r.committed > end)
 			return true;
@@ -293,12 +326,12 @@ static int find_end(struct talos_engine *e, uint64_t from, struct log_end *out)
 	struct record r;
 	int err = scan_begin(&s, e, from);
 
-	if (err)
+	if (err) {
+		talos_free(s.bytes);
 		return err;
-	*out = (struct log_end){ 0 };
+	}
+	*out = (struct log_end){ .first_chain = s.chain };
 	while (!(err = scan_peek(&s, &r))) {
-		if (!s.chained)
-			out->first_chain = r.chain;
 		out->committed = talos_max(out->committed, r.committed);
 		scan_step(&s, &r);
 	}

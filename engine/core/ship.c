@@ -68,12 +68,9 @@ void talos_engine_log_state(struct talos_engine *e, struct talos_log_state *out)
 
 int talos_engine_log_chain(struct talos_engine *e, struct talos_pos pos, uint64_t *out_chain)
 {
-	uint64_t segment_end = (pos.v / e->segment_bytes + 1) * e->segment_bytes;
+	uint64_t base = talos_round_down(pos.v, e->segment_bytes), limit;
 	auto_free uint8_t *bytes = NULL;
-	struct talos_disk_record head;
 	struct vlog_state s;
-	struct record r;
-	uint32_t n;
 	int err;
 
 	vlog_state(e->vlog, &s);
@@ -81,24 +78,14 @@ int talos_engine_log_chain(struct talos_engine *e, struct talos_pos pos, uint64_
 		*out_chain = s.chain;
 		return TALOS_OK;
 	}
-	if (pos.v > s.end || segment_end - pos.v < sizeof(head) || s.end - pos.v < sizeof(head))
+	if (pos.v > s.end)
 		return TALOS_ERR_NOT_FOUND;
-	err = vlog_read(e->vlog, pos.v, &head, sizeof(head));
-	if (err)
-		return err;
-	n = le32_get(head.meta_bytes);
-	if (n > talos_min(segment_end, s.end) - pos.v - sizeof(head))
-		return TALOS_ERR_NOT_FOUND;
-	bytes = talos_malloc(sizeof(head) + n);
+	limit = talos_min(s.end - base, (uint64_t)e->segment_bytes);
+	bytes = talos_malloc(limit);
 	if (!bytes)
 		return TALOS_ERR_NO_MEMORY;
-	err = vlog_read(e->vlog, pos.v, bytes, (uint32_t)sizeof(head) + n);
-	/* Header and meta are here, which is all that parsing looks at. */
-	if (!err)
-		err = record_parse(bytes, segment_end - pos.v, pos.v, e->volume_seed, &r);
-	if (!err)
-		*out_chain = r.chain;
-	return err;
+	err = vlog_read(e->vlog, base, bytes, (uint32_t)limit);
+	return err ? err : record_chain_at(bytes, limit, base, pos.v, e->volume_seed, out_chain);
 }
 
 void talos_log_memory(struct talos_engine *e, const void **out_base, uint64_t *out_bytes)

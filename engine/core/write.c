@@ -28,9 +28,9 @@ uint32_t talos_engine_room(struct talos_engine *e, uint32_t overhead)
 	vlog_state(e->vlog, &s);
 	left = segment_bytes - (uint32_t)(s.end % segment_bytes);
 	if (left == segment_bytes)
-		left -= 128; /* the segment's own first record */
+		left -= RECORD_SEGMENT_BYTES;
 	max = talos_engine_batch_bytes_max(e);
-	overhead += RECORD_HEADER_BYTES + sizeof(struct talos_disk_op) + TALOS_RECORD_ALIGN;
+	overhead += RECORD_HEADER_BYTES + RECORD_OP_HEAD_BYTES_MAX + TALOS_RECORD_ALIGN;
 	if (left <= overhead)
 		return 0;
 	left -= overhead;
@@ -120,7 +120,7 @@ int write_internal(struct talos_engine *e, enum talos_record_type type, const vo
 	uint64_t before;
 	int err;
 
-	if (record_bytes(meta_bytes, 0) > e->segment_bytes - 128)
+	if (record_bytes(meta_bytes, 0) > e->segment_bytes - RECORD_SEGMENT_BYTES)
 		return TALOS_ERR_TOO_BIG;
 	vlog_lock(e->vlog);
 	err = vlog_reserve_locked(e->vlog, &a);
@@ -194,7 +194,7 @@ static int append_batch_locked(struct talos_engine *e, const struct talos_batch 
 		before = e->vlog->end;
 		vlog_append_locked(e->vlog, a, &r);
 		apply_batch(v->active->memtable, &r);
-		e->applied_wall_ns = r.wall_ns;
+		e->applied_wall_ns = record_wall_ns(&r, talos_wall_ns(e->clock));
 		*out_end = e->vlog->end;
 		write_appended_locked(e, before);
 	}
@@ -266,7 +266,7 @@ static int write_batch(struct talos_engine *e, struct talos_batch *b, bool reser
 	err = append_batch(e, b, &terms, &end);
 	if (err)
 		return err;
-	e->user_bytes += b->payload_bytes + b->data_bytes;
+	e->user_bytes += b->user_bytes;
 	if (out_end)
 		*out_end = talos_pos(end);
 	return TALOS_OK;

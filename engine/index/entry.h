@@ -28,7 +28,7 @@ enum entry_kind {
 #define ENTRY_KEY_BYTES_MAX (TALOS_KEY_BYTES_MAX + 8u)
 #define ENTRY_SPAN_END ((uint64_t)1 << 63) /* no span reaches beyond */
 
-/* Data of one operation in the log: see struct talos_disk_ref. */
+/* Data of one operation in the log: see talos/format.h, leaf blocks. */
 struct data_ref {
 	uint64_t data_pos;
 	uint32_t sums_back;

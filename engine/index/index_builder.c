@@ -45,10 +45,10 @@ struct index_builder {
 	uint32_t first_key_bytes;
 };
 
-/* No segment has more entries than this. */
+/* No segment has more entries than this: each takes a byte of the filter, too, but spans, which are larger. */
 static uint32_t entries_max(uint32_t segment_bytes)
 {
-	return segment_bytes / (sizeof(struct talos_disk_leaf_entry) + 1);
+	return segment_bytes / (LEAF_ENTRY_BYTES_MIN + 1);
 }
 
 struct index_builder *index_builder_new(uint64_t volume_seed, const struct talos_uuid *volume,

@@ -9,8 +9,11 @@
 
 #include "entry.h"
 
-#define LEAF_RESTART_INTERVAL 16u
-#define LEAF_RESTARTS_MAX ((TALOS_BLOCK_PAYLOAD - 4) / 10)
+#define LEAF_RESTART_INTERVAL 8u /* a search takes a sixth less than with 16, for 0.7 bytes an entry */
+#define LEAF_SLACK_BYTES 8u	/* that may be read and written behind a key */
+#define LEAF_HEAD_BYTES_MAX 7u  /* of an entry, in front of its key */
+#define LEAF_ENTRY_BYTES_MIN 3u /* kind, length and key of one byte */
+#define LEAF_RESTARTS_MAX ((TALOS_BLOCK_PAYLOAD - 4) / (LEAF_ENTRY_BYTES_MIN + 2))
 
 /* --- building ------------------------------------------------------------------ */
 
@@ -38,7 +41,7 @@ struct leaf_iter {
 	uint32_t next_offset;	/* of the entry after current */
 	bool valid;
 	struct entry current;
-	uint8_t key[ENTRY_KEY_BYTES_MAX];
+	uint8_t key[ENTRY_KEY_BYTES_MAX + LEAF_SLACK_BYTES];
 	uint32_t key_bytes;
 };
 

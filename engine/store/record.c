@@ -4,72 +4,133 @@
 #include <assert.h>
 
 #include "talos/checksum.h"
+#include "talos/clock.h"
+#include "varint.h"
 
 #define SPAN_LIMIT ((uint64_t)1 << 63)
+
+static uint32_t committed_back(const struct record *r)
+{
+	uint64_t back = (r->pos - r->committed + TALOS_RECORD_ALIGN - 1) / TALOS_RECORD_ALIGN;
+
+	assert(r->committed <= r->pos);
+	return (uint32_t)talos_min(back, (uint64_t)TALOS_COMMITTED_UNKNOWN);
+}
+
+static uint64_t header_sum(const uint8_t *bytes, uint32_t meta_bytes, uint64_t volume_seed,
+			   uint64_t pos)
+{
+	return talos_sum64(bytes + sizeof(le64), RECORD_HEADER_BYTES - sizeof(le64) + meta_bytes,
+			   record_seed(volume_seed, pos));
+}
 
 void record_seal(uint8_t *bytes, struct record *r, uint64_t volume_seed)
 {
 	struct talos_disk_record *d = (struct talos_disk_record *)bytes;
 
+	assert(r->epoch <= TALOS_EPOCH_MAX);
 	*d = (struct talos_disk_record){
-		.magic = le32_from(TALOS_RECORD_MAGIC),
-		.type = le16_from((uint16_t)r->type),
-		.meta_bytes = le32_from(r->meta_bytes),
+		.type_meta = le32_from((uint32_t)r->type | r->meta_bytes << TALOS_RECORD_TYPE_BITS),
 		.data_bytes = le32_from(r->data_bytes),
-		.pos = le64_from(r->pos),
-		.epoch = le64_from(r->epoch),
-		.committed = le64_from(r->committed),
-		.chain = le64_from(r->chain),
-		.wall_ns = le64_from(r->wall_ns),
+		.epoch = le32_from((uint32_t)r->epoch),
+		.committed_back = le32_from(committed_back(r)),
+		.wall_ms = le32_from(r->wall_ms),
+		.chain = le32_from(r->chain),
 	};
-	r->sum = talos_sum64(bytes, RECORD_HEADER_BYTES + r->meta_bytes, volume_seed);
+	r->sum = header_sum(bytes, r->meta_bytes, volume_seed, r->pos);
 	d->sum = le64_from(r->sum);
 }
 
-uint64_t record_next_chain(const struct record *r)
+uint64_t record_next_chain(uint64_t chain, const struct record *r)
 {
-	le64 both[2] = { le64_from(r->chain), le64_from(r->sum) };
+	le64 both[2] = { le64_from(chain), le64_from(r->sum) };
 
 	return talos_sum64(both, sizeof(both), 0);
+}
+
+uint64_t record_wall_ns(const struct record *r, uint64_t now_ns)
+{
+	uint64_t latest_ms = now_ns / TALOS_NS_PER_MS + 24ull * 60 * 60 * 1000;
+	uint64_t back_ms = (uint32_t)latest_ms - r->wall_ms;
+
+	return (latest_ms - talos_min(latest_ms, back_ms & UINT32_MAX)) * TALOS_NS_PER_MS;
 }
 
 int record_parse(const uint8_t *bytes, uint64_t limit, uint64_t pos, uint64_t volume_seed,
 		 struct record *out)
 {
 	struct talos_disk_record d;
-	struct talos_disk_record unsummed;
-	struct talos_sum_piece pieces[2];
+	uint32_t type, meta_bytes, back;
 	uint64_t total;
 
 	if (limit < RECORD_HEADER_BYTES)
 		return TALOS_ERR_NOT_FOUND;
 	memcpy(&d, bytes, sizeof(d));
-	if (le32_get(d.magic) != TALOS_RECORD_MAGIC || le64_get(d.pos) != pos)
-		return TALOS_ERR_NOT_FOUND;
-	total = record_bytes(le32_get(d.meta_bytes), le32_get(d.data_bytes));
-	if (total > limit || le16_get(d.flags) || le16_get(d.type) < TALOS_RECORD_SEGMENT ||
-	    le16_get(d.type) > TALOS_RECORD_TRIM)
-		return TALOS_ERR_NOT_FOUND;
-	unsummed = d;
-	unsummed.sum = le64_from(0);
-	pieces[0] = (struct talos_sum_piece){ &unsummed, sizeof(unsummed) };
-	pieces[1] = (struct talos_sum_piece){ bytes + sizeof(d), le32_get(d.meta_bytes) };
-	if (talos_sum64_pieces(pieces, 2, volume_seed) != le64_get(d.sum))
+	type = le32_get(d.type_meta) & ((1u << TALOS_RECORD_TYPE_BITS) - 1);
+	meta_bytes = le32_get(d.type_meta) >> TALOS_RECORD_TYPE_BITS;
+	back = le32_get(d.committed_back);
+	total = record_bytes(meta_bytes, le32_get(d.data_bytes));
+	if (type < TALOS_RECORD_SEGMENT || type > TALOS_RECORD_TRIM || total > limit ||
+	    (back != TALOS_COMMITTED_UNKNOWN && back > pos / TALOS_RECORD_ALIGN) ||
+	    header_sum(bytes, meta_bytes, volume_seed, pos) != le64_get(d.sum))
 		return TALOS_ERR_NOT_FOUND;
 	*out = (struct record){
-		.type = le16_get(d.type),
+		.type = type,
 		.pos = pos,
-		.epoch = le64_get(d.epoch),
-		.committed = le64_get(d.committed),
-		.chain = le64_get(d.chain),
-		.wall_ns = le64_get(d.wall_ns),
+		.epoch = le32_get(d.epoch),
+		.committed = back == TALOS_COMMITTED_UNKNOWN
+				     ? 0
+				     : pos - (uint64_t)back * TALOS_RECORD_ALIGN,
+		.chain = le32_get(d.chain),
+		.wall_ms = le32_get(d.wall_ms),
 		.sum = le64_get(d.sum),
 		.meta = bytes + RECORD_HEADER_BYTES,
-		.meta_bytes = le32_get(d.meta_bytes),
-		.data = bytes + RECORD_HEADER_BYTES + le32_get(d.meta_bytes),
+		.meta_bytes = meta_bytes,
+		.data = bytes + RECORD_HEADER_BYTES + meta_bytes,
 		.data_bytes = le32_get(d.data_bytes),
 		.total_bytes = (uint32_t)total,
 	};
+	return TALOS_OK;
+}
+
+bool record_may_commit(const uint8_t *bytes, uint64_t pos, uint64_t end, uint64_t epoch)
+{
+	struct talos_disk_record d;
+
+	memcpy(&d, bytes, sizeof(d));
+	return le32_get(d.epoch) >= epoch &&
+	       (uint64_t)le32_get(d.committed_back) * TALOS_RECORD_ALIGN < pos - end;
+}
+
+int record_segment_chain(const struct record *r, uint64_t *out_chain)
+{
+	struct talos_disk_log_segment d;
+
+	if (r->type != TALOS_RECORD_SEGMENT || r->meta_bytes != sizeof(d))
+		return TALOS_ERR_CORRUPT;
+	memcpy(&d, r->meta, sizeof(d));
+	*out_chain = le64_get(d.chain);
+	return (uint32_t)*out_chain == r->chain ? TALOS_OK : TALOS_ERR_CORRUPT;
+}
+
+int record_chain_at(const uint8_t *bytes, uint64_t limit, uint64_t base, uint64_t pos,
+		    uint64_t volume_seed, uint64_t *out_chain)
+{
+	uint64_t at = 0, chain;
+	struct record r;
+
+	if (record_parse(bytes, limit, base, volume_seed, &r) || record_segment_chain(&r, &chain))
+		return TALOS_ERR_NOT_FOUND;
+	while (base + at < pos && limit - at >= RECORD_HEADER_BYTES) {
+		if (record_parse(bytes + at, limit - at, base + at, volume_seed, &r) ||
+		    r.chain != (uint32_t)chain)
+			return TALOS_ERR_NOT_FOUND;
+		chain = record_next_chain(chain, &r);
+		at += r.total_bytes;
+	}
+	if (base + at != pos && pos - base != limit)
+		return TALOS_ERR_NOT_FOUND;
+	*out_chain = chain;
 	return TALOS_OK;
 }
 
@@ -91,74 +152,97 @@ uint32_t data_root_sum(const uint8_t *sums, uint32_t sum_count)
 	return le32_get(only);
 }
 
-/* May an operation of this shape exist at all? */
-static bool op_is_sound(const struct talos_disk_op *d)
+static bool op_has_value(enum talos_op_type type)
 {
-	uint32_t key_bytes = le16_get(d->key_bytes), value_bytes = le32_get(d->value_bytes);
-	uint64_t offset = le64_get(d->offset), length = le64_get(d->length);
+	return type == TALOS_OP_PUT || record_op_in_data(type);
+}
 
-	if (key_bytes == 0 || key_bytes > TALOS_KEY_BYTES_MAX)
+static bool op_has_offset(enum talos_op_type type)
+{
+	return type == TALOS_OP_SPAN_WRITE || type == TALOS_OP_SPAN_CLEAR;
+}
+
+uint32_t record_op_head(const struct record_op *op, uint8_t *out)
+{
+	uint8_t *p = out;
+
+	*p++ = (uint8_t)op->type;
+	p = varint_put(p, op->key_bytes);
+	if (op_has_value(op->type))
+		p = varint_put(p, op->value_bytes);
+	if (op_has_offset(op->type))
+		p = varint_put(p, op->offset);
+	if (op->type == TALOS_OP_SPAN_CLEAR)
+		p = varint_put(p, op->length);
+	return (uint32_t)(p - out);
+}
+
+/* May an operation of this shape exist at all? */
+static bool op_is_sound(const struct record_op *op)
+{
+	if (op->key_bytes == 0 || op->key_bytes > TALOS_KEY_BYTES_MAX)
 		return false;
-	switch (le16_get(d->type)) {
+	switch (op->type) {
 	case TALOS_OP_PUT:
-		return value_bytes <= TALOS_INLINE_BYTES_MAX && !offset && !length;
+		return op->value_bytes <= TALOS_INLINE_BYTES_MAX;
 	case TALOS_OP_PUT_LARGE:
-		return value_bytes > TALOS_INLINE_BYTES_MAX && !offset && !length;
+		return op->value_bytes;
 	case TALOS_OP_DELETE:
-		return !value_bytes && !offset && !length;
+		return true;
 	case TALOS_OP_SPAN_WRITE:
-		return value_bytes && !length && offset <= SPAN_LIMIT - value_bytes;
+		return op->value_bytes && op->offset <= SPAN_LIMIT - op->value_bytes;
 	case TALOS_OP_SPAN_CLEAR:
-		return !value_bytes && length && offset < SPAN_LIMIT &&
-		       length <= SPAN_LIMIT - offset;
+		return op->length && op->offset < SPAN_LIMIT &&
+		       op->length <= SPAN_LIMIT - op->offset;
 	}
 	return false;
+}
+
+/* What record_op_head() made: the place behind it, where the key is; NULL: nonsense. */
+static const uint8_t *op_decode(const uint8_t *p, const uint8_t *end, struct record_op *op)
+{
+	*op = (struct record_op){ .type = *p++ };
+	p = varint_get32(p, end, &op->key_bytes);
+	if (p && op_has_value(op->type))
+		p = varint_get32(p, end, &op->value_bytes);
+	if (p && op_has_offset(op->type))
+		p = varint_get(p, end, &op->offset);
+	if (p && op->type == TALOS_OP_SPAN_CLEAR)
+		p = varint_get(p, end, &op->length);
+	return p && op_is_sound(op) ? p : NULL;
 }
 
 int record_op_next(struct record_op_iter *it, struct record_op *out)
 {
 	const struct record *r = it->r;
-	uint32_t left = r->meta_bytes - it->meta_offset;
-	struct talos_disk_op d;
+	const uint8_t *end = r->meta + r->meta_bytes, *p = r->meta + it->meta_offset;
 	struct record_op op;
 	uint64_t tail_bytes; /* key, and value or sums */
-	bool in_data;
 
-	if (left == 0)
+	if (p == end)
 		return it->data_offset == r->data_bytes ? 0 : TALOS_ERR_CORRUPT;
-	if (left < sizeof(d))
+	p = op_decode(p, end, &op);
+	if (!p)
 		return TALOS_ERR_CORRUPT;
-	memcpy(&d, r->meta + it->meta_offset, sizeof(d));
-	if (!op_is_sound(&d))
-		return TALOS_ERR_CORRUPT;
-	op = (struct record_op){
-		.type = le16_get(d.type),
-		.key = r->meta + it->meta_offset + sizeof(d),
-		.key_bytes = le16_get(d.key_bytes),
-		.value_bytes = le32_get(d.value_bytes),
-		.offset = le64_get(d.offset),
-		.length = le64_get(d.length),
-	};
-	in_data = op.type == TALOS_OP_PUT_LARGE || op.type == TALOS_OP_SPAN_WRITE;
-	op.sum_count = in_data ? data_sum_count(op.value_bytes) : 0;
+	op.key = p;
+	op.sum_count = record_op_in_data(op.type) ? data_sum_count(op.value_bytes) : 0;
 	tail_bytes = (uint64_t)op.key_bytes +
-		     (in_data ? (uint64_t)op.sum_count * sizeof(le32) : op.value_bytes);
-	if (tail_bytes > left - sizeof(d))
+		     (op.sum_count ? (uint64_t)op.sum_count * sizeof(le32) : op.value_bytes);
+	if (tail_bytes > (uint64_t)(end - p))
 		return TALOS_ERR_CORRUPT;
-	if (in_data) {
+	op.value = op.key + op.key_bytes;
+	if (op.sum_count) {
 		if (op.value_bytes > r->data_bytes - it->data_offset)
 			return TALOS_ERR_CORRUPT;
-		op.sums = op.key + op.key_bytes;
+		op.sums = op.value;
 		op.sums_pos = r->pos + RECORD_HEADER_BYTES + (uint64_t)(op.sums - r->meta);
 		op.value = r->data + it->data_offset;
 		op.value_pos = r->pos + RECORD_HEADER_BYTES + r->meta_bytes + it->data_offset;
 		it->data_offset += op.value_bytes;
-	} else {
-		op.value = op.key + op.key_bytes;
 	}
 	if (op.type == TALOS_OP_SPAN_WRITE)
 		op.length = op.value_bytes;
-	it->meta_offset += (uint32_t)(sizeof(d) + tail_bytes);
+	it->meta_offset = (uint32_t)(p - r->meta + (ptrdiff_t)tail_bytes);
 	*out = op;
 	return 1;
 }

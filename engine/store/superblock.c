@@ -27,7 +27,8 @@ static int check_geometry(const struct superblock *sb)
 {
 	bool sized = sb->device_bytes != 0;
 
-	if (sb->state < TALOS_REPLICA_EMPTY || sb->state > TALOS_REPLICA_DEPOSED)
+	if (sb->state < TALOS_REPLICA_EMPTY || sb->state > TALOS_REPLICA_DEPOSED ||
+	    sb->epoch > TALOS_EPOCH_MAX)
 		return TALOS_ERR_CORRUPT;
 	if (sb->state == TALOS_REPLICA_EMPTY)
 		return TALOS_OK;

@@ -164,8 +164,8 @@ static void put_record_locked(struct vlog *v, const struct vlog_append *a, struc
 		.pos = v->end,
 		.epoch = a->epoch,
 		.committed = talos_min((uint64_t)v->durable, (uint64_t)v->committed),
-		.chain = v->chain,
-		.wall_ns = talos_wall_ns(v->c.clock),
+		.chain = (uint32_t)v->chain,
+		.wall_ms = (uint32_t)(talos_wall_ns(v->c.clock) / TALOS_NS_PER_MS),
 		.meta = p + RECORD_HEADER_BYTES,
 		.meta_bytes = a->meta_bytes,
 		.data = data,
@@ -182,11 +182,10 @@ static void put_record_locked(struct vlog *v, const struct vlog_append *a, struc
 		data += a->data[i].n;
 	}
 	record_seal(p, &r, v->c.volume_seed);
-	v->chain = record_next_chain(&r);
+	v->chain = record_next_chain(v->chain, &r);
 	v->end = vlog_normalize(v, v->end + r.total_bytes);
 	v->applied = v->end;
 	v->epoch = a->epoch;
-	v->last_wall_ns = r.wall_ns;
 	if (out)
 		*out = r;
 }
@@ -198,6 +197,7 @@ static int open_segment_locked(struct vlog *v, const struct vlog_append *a)
 	struct talos_disk_log_segment meta = {
 		.version = le32_from(TALOS_FORMAT_VERSION),
 		.segment_bytes = le32_from(v->c.segment_bytes),
+		.chain = le64_from(v->chain),
 	};
 	struct vlog_append record = {
 		.type = TALOS_RECORD_SEGMENT,
@@ -236,7 +236,7 @@ int vlog_reserve_locked(struct vlog *v, const struct vlog_append *a)
 	uint64_t need = record_bytes(a->meta_bytes, a->data_bytes);
 
 	talos_mutex_assert_held(&v->tail_lock);
-	assert(need + record_bytes(sizeof(struct talos_disk_log_segment), 0) <= v->c.segment_bytes);
+	assert(need + RECORD_SEGMENT_BYTES <= v->c.segment_bytes);
 	for (;;) {
 		uint32_t offset = offset_in_segment(v, v->end);
 		int err = v->failed;
@@ -281,13 +281,13 @@ int vlog_offer(struct vlog *v, uint64_t segment, uint8_t **out)
 	return err;
 }
 
-static int check_segment_record(const struct vlog *v, const struct record *r)
+static int check_segment_record(const struct vlog *v, const struct record *r, uint64_t chain)
 {
 	const struct talos_disk_log_segment *d = (const void *)r->meta;
 
 	if (r->meta_bytes != sizeof(*d) || memcmp(d->volume, v->c.volume.b, sizeof(d->volume)) ||
 	    le32_get(d->version) != TALOS_FORMAT_VERSION ||
-	    le32_get(d->segment_bytes) != v->c.segment_bytes)
+	    le32_get(d->segment_bytes) != v->c.segment_bytes || le64_get(d->chain) != chain)
 		return TALOS_ERR_CORRUPT;
 	return TALOS_OK;
 }
@@ -302,12 +302,13 @@ static int check_received(struct vlog *v, uint64_t pos, uint64_t upto, uint64_t 
 
 	if (b->segment != segment_of(v, pos))
 		return TALOS_ERR_INVALID; /* nobody was offered this buffer */
-	if (record_parse(b->bytes + offset, limit, pos, v->c.volume_seed, r) || r->chain != chain ||
-	    (offset == 0) != (r->type == TALOS_RECORD_SEGMENT) || record_check_content(r))
+	if (record_parse(b->bytes + offset, limit, pos, v->c.volume_seed, r) ||
+	    r->chain != (uint32_t)chain || (offset == 0) != (r->type == TALOS_RECORD_SEGMENT) ||
+	    record_check_content(r))
 		return TALOS_ERR_CORRUPT;
 	if (r->epoch < epoch)
 		return TALOS_ERR_STALE_EPOCH;
-	return offset == 0 ? check_segment_record(v, r) : TALOS_OK;
+	return offset == 0 ? check_segment_record(v, r, chain) : TALOS_OK;
 }
 
 /* Take in the record at s->end, of which no byte at or behind @upto counts. */
@@ -325,13 +326,12 @@ static int receive_one(struct vlog *v, struct vlog_state *s, uint64_t upto)
 	if (err)
 		return err;
 	s->end = vlog_normalize(v, s->end + r.total_bytes);
-	s->chain = record_next_chain(&r);
+	s->chain = record_next_chain(s->chain, &r);
 	s->epoch = r.epoch;
 	talos_mutex_lock(&v->tail_lock);
 	v->end = s->end;
 	v->chain = s->chain;
 	v->epoch = s->epoch;
-	v->last_wall_ns = r.wall_ns;
 	talos_mutex_unlock(&v->tail_lock);
 	return TALOS_OK;
 }
@@ -672,7 +672,6 @@ void vlog_state(struct vlog *v, struct vlog_state *out)
 		.applied = v->applied,
 		.written = v->written,
 		.durable = v->durable,
-		.last_wall_ns = v->last_wall_ns,
 	};
 	talos_mutex_unlock(&v->tail_lock);
 }

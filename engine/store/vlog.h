@@ -69,7 +69,6 @@ struct vlog {
 	struct vlog_buffer *buffers; /* guarded by tail_lock */
 	uint64_t end, chain;	/* guarded by tail_lock */
 	uint64_t epoch;		/* guarded by tail_lock: of the last record */
-	uint64_t last_wall_ns;	/* guarded by tail_lock: of the last record */
 	uint64_t applied;	/* guarded by tail_lock */
 	_Atomic uint64_t written; /* moves under tail_lock */
 	_Atomic uint64_t durable; /* moves under tail_lock */
@@ -180,7 +179,7 @@ void vlog_unpin(struct vlog *v, struct vlog_buffer *b);
 uint64_t vlog_normalize(const struct vlog *v, uint64_t pos);
 
 struct vlog_state {
-	uint64_t end, chain, epoch, applied, written, durable, last_wall_ns;
+	uint64_t end, chain, epoch, applied, written, durable;
 };
 void vlog_state(struct vlog *v, struct vlog_state *out);
 

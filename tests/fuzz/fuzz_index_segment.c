@@ -46,6 +46,7 @@ static struct entry make_entry(uint32_t i, uint8_t key[32], const uint8_t *value
 	if (e.kind == ENTRY_LARGE || e.kind == ENTRY_SPAN) {
 		e.ref = (struct data_ref){ i * 9000ull + 100, 12, i, 9000 };
 		e.value_bytes = e.kind == ENTRY_LARGE ? 9000 : 0;
+		e.skip = e.kind == ENTRY_SPAN ? i % 7 * 500 : 0;
 	}
 	return e;
 }

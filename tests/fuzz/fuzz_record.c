@@ -8,6 +8,7 @@
 #include "talos/checksum.h"
 
 #define SEED 42
+#define POS (1 << 20)
 
 static volatile uint8_t sink;
 
@@ -33,6 +34,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	struct manifest_edit edit = { 0 };
 	struct talos_disk_record *d;
 	struct record r;
+	uint32_t meta_bytes;
+	uint64_t chain;
 	uint8_t *bytes;
 
 	if (n < sizeof(*d) || n > 1 << 20)
@@ -40,14 +43,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	bytes = malloc(n);
 	memcpy(bytes, data, n);
 	d = (struct talos_disk_record *)bytes;
-	d->magic = le32_from(TALOS_RECORD_MAGIC);
-	d->flags = le16_from(0);
-	d->pos = le64_from(0);
-	d->sum = le64_from(0);
-	if (le32_get(d->meta_bytes) <= n - sizeof(*d))
-		d->sum = le64_from(talos_sum64(bytes, sizeof(*d) + le32_get(d->meta_bytes), SEED));
-	if (!record_parse(bytes, n, 0, SEED, &r)) {
+	/* Where sizes agree with the input, what follows is parsed; elsewhere nothing may be. */
+	meta_bytes = le32_get(d->type_meta) >> TALOS_RECORD_TYPE_BITS;
+	if (meta_bytes <= n - sizeof(*d))
+		d->sum = le64_from(talos_sum64(bytes + sizeof(d->sum),
+					       sizeof(*d) - sizeof(d->sum) + meta_bytes,
+					       record_seed(SEED, POS)));
+	if (!record_parse(bytes, n, POS, SEED, &r)) {
 		walk(&r);
+		record_segment_chain(&r, &chain);
+		record_chain_at(bytes, n, POS, POS + r.total_bytes, SEED, &chain);
 		if (!manifest_edit_decode(r.meta, r.meta_bytes, &edit))
 			manifest_edit_free(&edit);
 		edit = (struct manifest_edit){ 0 };

@@ -8,6 +8,7 @@
 
 #include "entry_model.h"
 #include "leaf.h"
+#include "varint.h"
 
 static const struct entry_shape shapes[] = {
 	{ 600, 40, 0, 20 },	 /* many small ones */
@@ -174,7 +175,7 @@ static void use_any_block(struct rng *rng, const uint8_t *block)
 			assert_true(e->length && entry_end(e) <= ENTRY_SPAN_END);
 		memcpy(last, e->key, e->key_bytes);
 		last_bytes = e->key_bytes;
-		assert_true(++steps <= TALOS_BLOCK_BYTES / 9);
+		assert_true(++steps <= TALOS_BLOCK_BYTES / LEAF_ENTRY_BYTES_MIN);
 		err = leaf_next(&it);
 	}
 	assert_true(!err || err == TALOS_ERR_CORRUPT);
@@ -247,12 +248,13 @@ static void fill_plain(uint8_t *block)
 static void verify_wants_counts_restarts_and_the_gap_right(void **state)
 {
 	uint8_t *block = new_block();
-	uint8_t *restarts = block + TALOS_BLOCK_PAYLOAD - 3 * 2;
+	const uint32_t count = 40 / LEAF_RESTART_INTERVAL;
+	uint8_t *restarts = block + TALOS_BLOCK_PAYLOAD - 2 * count;
 
 	(void)state;
 	fill_plain(block);
 	assert_int_equal(verify(block), TALOS_OK);
-	assert_int_equal(get16(block + 2), 3);
+	assert_int_equal(get16(block + 2), count);
 	for (uint32_t wrong = 0; wrong < 60; wrong++) {
 		set16(block, wrong);
 		assert_int_equal(verify(block), wrong == 40 ? TALOS_OK : TALOS_ERR_CORRUPT);
@@ -260,9 +262,9 @@ static void verify_wants_counts_restarts_and_the_gap_right(void **state)
 	fill_plain(block);
 	for (uint32_t wrong = 0; wrong < 60; wrong++) {
 		set16(block + 2, wrong);
-		assert_int_equal(verify(block), wrong == 3 ? TALOS_OK : TALOS_ERR_CORRUPT);
+		assert_int_equal(verify(block), wrong == count ? TALOS_OK : TALOS_ERR_CORRUPT);
 	}
-	for (unsigned r = 0; r < 3; r++) {
+	for (unsigned r = 0; r < count; r++) {
 		fill_plain(block);
 		for (uint32_t right = get16(restarts + 2 * r), wrong = 0; wrong < 5000; wrong++) {
 			set16(restarts + 2 * r, wrong);
@@ -276,9 +278,8 @@ static void verify_wants_counts_restarts_and_the_gap_right(void **state)
 	free(block);
 }
 
-/* A leaf of the one entry that @d, @key and @body make. */
-static int decode_one(struct talos_disk_leaf_entry d, const void *key, uint32_t key_bytes,
-		      const void *body, uint32_t body_bytes)
+/* A leaf of the one entry that @n bytes at @entry make; the rest of the block is zero. */
+static int decode_one(const uint8_t *entry, uint32_t n)
 {
 	uint8_t *block = new_block();
 	struct leaf_iter it;
@@ -288,12 +289,7 @@ static int decode_one(struct talos_disk_leaf_entry d, const void *key, uint32_t 
 	set16(block, 1);
 	set16(block + 2, 1);
 	set16(block + TALOS_BLOCK_PAYLOAD - 2, 4);
-	d.key_bytes = le16_from((uint16_t)key_bytes);
-	d.body_bytes = le16_from((uint16_t)body_bytes);
-	memcpy(block + 4, &d, sizeof(d));
-	memcpy(block + 4 + sizeof(d), key, key_bytes);
-	if (body_bytes)
-		memcpy(block + 4 + sizeof(d) + key_bytes, body, body_bytes);
+	memcpy(block + 4, entry, n);
 	assert_int_equal(leaf_open(&it, block), TALOS_OK);
 	err = leaf_first(&it);
 	checked = verify(block);
@@ -302,41 +298,107 @@ static int decode_one(struct talos_disk_leaf_entry d, const void *key, uint32_t 
 	return err;
 }
 
+struct raw {
+	uint8_t bytes[4000];
+	uint32_t n;
+};
+
+static void add(struct raw *r, const void *bytes, uint32_t n)
+{
+	memcpy(r->bytes + r->n, bytes, n);
+	r->n += n;
+}
+
+/* Head and key of an entry. */
+static struct raw raw_entry(enum entry_kind kind, const void *key, uint32_t key_bytes,
+			    uint32_t value_bytes)
+{
+	struct raw r = { .bytes = { (uint8_t)kind }, .n = 1 };
+	uint8_t *p = varint_put(r.bytes + 1, key_bytes);
+
+	if (kind == ENTRY_VALUE)
+		p = varint_put(p, value_bytes);
+	r.n = (uint32_t)(p - r.bytes);
+	add(&r, key, key_bytes);
+	return r;
+}
+
+static int decode_value(uint32_t key_bytes, uint32_t value_bytes)
+{
+	static const uint8_t key[ENTRY_KEY_BYTES_MAX + 1] = "object";
+	struct raw r = raw_entry(ENTRY_VALUE, key, key_bytes, value_bytes);
+
+	return decode_one(r.bytes, r.n + value_bytes);
+}
+
+static int decode_text(const char *bytes, uint32_t n)
+{
+	return decode_one((const uint8_t *)bytes, n);
+}
+
+#define DECODE(text) decode_text(text, sizeof(text) - 1)
+
 static void entries_that_break_the_rules_are_corrupt(void **state)
 {
-	static const uint8_t key[ENTRY_KEY_BYTES_MAX + 1] = "object",
-						       body[TALOS_INLINE_BYTES_MAX + 1];
-	struct talos_disk_leaf_entry d = { .kind = ENTRY_VALUE };
+	(void)state;
+	assert_int_equal(decode_value(6, TALOS_INLINE_BYTES_MAX), TALOS_OK);
+	assert_int_equal(decode_value(TALOS_KEY_BYTES_MAX, 0), TALOS_OK);
+	assert_int_equal(decode_value(6, TALOS_INLINE_BYTES_MAX + 1), TALOS_ERR_CORRUPT);
+	assert_int_equal(decode_value(TALOS_KEY_BYTES_MAX + 1, 0), TALOS_ERR_CORRUPT);
+	assert_int_equal(decode_value(0, 3), TALOS_ERR_CORRUPT);
+	assert_int_equal(DECODE("\x01\x01\x02kvv"), TALOS_OK);
+	/* The first entry shares nothing. */
+	assert_int_equal(DECODE("\x09\x01\x02kvv"), TALOS_ERR_CORRUPT);
+	assert_int_equal(DECODE("\xf9\x01\x01\x02kvv"), TALOS_ERR_CORRUPT);
+	/* Lengths are spelt the shortest way, and stay inside. */
+	assert_int_equal(DECODE("\x01\x81\x00\x02kvv"), TALOS_ERR_CORRUPT);
+	assert_int_equal(DECODE("\x01\x01\x82\x00kvv"), TALOS_ERR_CORRUPT);
+	assert_int_equal(DECODE("\x01\xff\x1fk"), TALOS_ERR_CORRUPT);
+	assert_int_equal(DECODE("\x01\x01\xff\x1fk"), TALOS_ERR_CORRUPT);
+	assert_int_equal(DECODE("\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01k"),
+			 TALOS_ERR_CORRUPT);
+	assert_int_equal(DECODE("\x03\x01k"), TALOS_OK);
+	for (unsigned kind = 0; kind < 8; kind++) {
+		char text[] = { (char)kind, 16, 'k' };
+
+		if (kind < ENTRY_VALUE || kind > ENTRY_HOLE)
+			assert_int_equal(decode_text(text, sizeof(text)), TALOS_ERR_CORRUPT);
+	}
+}
+
+static void long_keys_share_more_than_a_byte_can_say(void **state)
+{
+	static uint8_t key[ENTRY_KEY_BYTES_MAX];
+	uint8_t *block = new_block();
+	struct leaf_builder b;
+	struct leaf_iter it;
 
 	(void)state;
-	assert_int_equal(decode_one(d, key, 6, body, TALOS_INLINE_BYTES_MAX), TALOS_OK);
-	assert_int_equal(decode_one(d, key, TALOS_KEY_BYTES_MAX, body, 0), TALOS_OK);
-	assert_int_equal(decode_one(d, key, 6, body, TALOS_INLINE_BYTES_MAX + 1),
-			 TALOS_ERR_CORRUPT);
-	assert_int_equal(decode_one(d, key, TALOS_KEY_BYTES_MAX + 1, body, 0), TALOS_ERR_CORRUPT);
-	assert_int_equal(decode_one(d, key, 0, body, 3), TALOS_ERR_CORRUPT);
-	d.shared_bytes = le16_from(1);
-	assert_int_equal(decode_one(d, key, 6, body, 3), TALOS_ERR_CORRUPT);
-	d = (struct talos_disk_leaf_entry){ .kind = ENTRY_VALUE, .reserved = 1 };
-	assert_int_equal(decode_one(d, key, 6, body, 3), TALOS_ERR_CORRUPT);
-	d = (struct talos_disk_leaf_entry){ .kind = ENTRY_TOMBSTONE };
-	assert_int_equal(decode_one(d, key, 6, NULL, 0), TALOS_OK);
-	assert_int_equal(decode_one(d, key, 6, body, 1), TALOS_ERR_CORRUPT);
-	for (unsigned kind = 0; kind < 256; kind++) {
-		d.kind = (uint8_t)kind;
-		if (kind < ENTRY_VALUE || kind > ENTRY_HOLE)
-			assert_int_equal(decode_one(d, key, 16, body, 0), TALOS_ERR_CORRUPT);
+	leaf_begin(&b, block);
+	for (uint32_t n = 20; n <= TALOS_KEY_BYTES_MAX; n += 1 + n / 3) {
+		struct entry e = { .key = key, .key_bytes = n, .kind = ENTRY_TOMBSTONE };
+
+		assert_true(leaf_add(&b, &e));
 	}
+	leaf_finish(&b);
+	assert_int_equal(verify(block), TALOS_OK);
+	assert_int_equal(leaf_open(&it, block), TALOS_OK);
+	for (uint32_t n = 20; n <= TALOS_KEY_BYTES_MAX; n += 1 + n / 3) {
+		assert_int_equal(leaf_seek(&it, key, n), TALOS_OK);
+		assert_true(it.valid && it.key_bytes == n);
+	}
+	free(block);
 }
 
 static int decode_hole(uint64_t offset, uint64_t length, uint32_t key_bytes)
 {
-	struct talos_disk_leaf_entry d = { .kind = ENTRY_HOLE };
-	struct talos_disk_hole body = { .length = le64_from(length) };
-	uint8_t key[ENTRY_KEY_BYTES_MAX] = { 'o' };
+	uint8_t key[ENTRY_KEY_BYTES_MAX] = { 'o' }, body[VARINT_BYTES_MAX];
+	struct raw r;
 
 	be64_put(key + key_bytes - 8, offset);
-	return decode_one(d, key, key_bytes, &body, sizeof(body));
+	r = raw_entry(ENTRY_HOLE, key, key_bytes, 0);
+	add(&r, body, (uint32_t)(varint_put(body, length) - body));
+	return decode_one(r.bytes, r.n);
 }
 
 static void holes_end_at_two_to_the_63_at_most(void **state)
@@ -352,46 +414,73 @@ static void holes_end_at_two_to_the_63_at_most(void **state)
 	assert_int_equal(decode_hole(5, UINT64_MAX, 9), TALOS_ERR_CORRUPT);
 }
 
-static int decode_ref(enum entry_kind kind, struct talos_disk_ref ref)
+static int decode_ref(enum entry_kind kind, const char *body, uint32_t n)
 {
-	struct talos_disk_leaf_entry d = { .kind = (uint8_t)kind };
+	struct raw r = raw_entry(kind, "object\0\0\0\0\0\0\0\0", 14, 0);
 
-	return decode_one(d, "object\0\0\0\0\0\0\0\0", 14, &ref, sizeof(ref));
+	add(&r, body, n);
+	return decode_one(r.bytes, r.n);
 }
+
+#define LARGE(text) decode_ref(ENTRY_LARGE, text, sizeof(text) - 1)
+#define SPAN(text) decode_ref(ENTRY_SPAN, text, sizeof(text) - 1)
+/* data_pos 0x186a0, data_bytes 9000 = 0x2328, a root sum */
+#define POS "\xa0\x86\x01"
+#define BYTES "\x28\x23"
+#define ROOT "sums"
 
 static void references_stay_inside_their_operation(void **state)
 {
-	const struct talos_disk_ref good = {
-		.data_pos = le64_from(100000),
-		.sums_back = le32_from(500),
-		.data_bytes = le32_from(9000),
-		.length = le32_from(9000),
-	};
-	struct talos_disk_ref ref = good;
+	(void)state;
+	assert_int_equal(LARGE("\x0a" POS BYTES "\x0c" ROOT), TALOS_OK); /* 3 blocks, 3 sums */
+	assert_int_equal(SPAN("\x0a" POS BYTES "\x0c" ROOT), TALOS_OK);
+	assert_int_equal(LARGE("\x0a" POS BYTES "\x0b" ROOT), TALOS_ERR_CORRUPT);
+	assert_int_equal(LARGE("\x4a" POS BYTES POS ROOT), TALOS_OK); /* from position 0 on */
+	assert_int_equal(LARGE("\x4a" POS BYTES "\xa1\x86\x01" ROOT), TALOS_ERR_CORRUPT);
+	assert_int_equal(LARGE("\x02" POS "\x00\x0c" ROOT), TALOS_ERR_CORRUPT); /* of nothing */
+	/* Parts, of spans only. */
+	assert_int_equal(SPAN("\x8a" POS BYTES "\x0c" ROOT "\x04\x01\x27\x23"), TALOS_OK);
+	assert_int_equal(LARGE("\x8a" POS BYTES "\x0c" ROOT "\x04\x01\x27\x23"), TALOS_ERR_CORRUPT);
+	assert_int_equal(SPAN("\x8a" POS BYTES "\x0c" ROOT "\x04\x01\x28\x23"), TALOS_ERR_CORRUPT);
+	assert_int_equal(SPAN("\x8a" POS BYTES "\x0c" ROOT "\x04\x00\x27\x23"), TALOS_OK);
+	assert_int_equal(SPAN("\x8a" POS BYTES "\x0c" ROOT "\x04\x00\x28\x23"),
+			 TALOS_ERR_CORRUPT); /* all of it is no part */
+	assert_int_equal(SPAN("\x8a" POS BYTES "\x0c" ROOT "\x00\x01\x00"), TALOS_ERR_CORRUPT);
+	assert_int_equal(SPAN("\x8a" POS BYTES "\x0c" ROOT "\x03\xff\xff\xff\xff\x01"),
+			 TALOS_ERR_CORRUPT);
+	assert_int_equal(SPAN("\x8a" POS BYTES "\x0c" ROOT "\x14\x01\x27\x23"), TALOS_ERR_CORRUPT);
+	/* Numbers take no more bytes than they need. */
+	assert_int_equal(LARGE("\x0b" POS "\0" BYTES "\x0c" ROOT), TALOS_ERR_CORRUPT);
+	assert_int_equal(LARGE("\x12" POS BYTES "\0\x0c" ROOT), TALOS_ERR_CORRUPT);
+	assert_int_equal(LARGE("\x2a" POS BYTES "\x0c\0" ROOT), TALOS_ERR_CORRUPT);
+	assert_int_equal(SPAN("\x8a" POS BYTES "\x0c" ROOT "\x05\x01\0\x27\x23"),
+			 TALOS_ERR_CORRUPT);
+}
+
+/* An entry that the restarts cut off is not read beyond. */
+static void an_entry_ends_before_the_restarts(void **state)
+{
+	struct raw r = raw_entry(ENTRY_SPAN, "object\0\0\0\0\0\0\0\0", 14, 0);
+	static const char body[] = "\x8a" POS BYTES "\x0c" ROOT "\x04\x01\x27\x23";
+	uint8_t *block = new_block();
+	const uint32_t end = TALOS_BLOCK_PAYLOAD - 2;
 
 	(void)state;
-	assert_int_equal(decode_ref(ENTRY_LARGE, good), TALOS_OK);
-	assert_int_equal(decode_ref(ENTRY_SPAN, good), TALOS_OK);
-	ref.skip = le32_from(1);
-	assert_int_equal(decode_ref(ENTRY_SPAN, ref), TALOS_ERR_CORRUPT);
-	ref.length = le32_from(8999);
-	assert_int_equal(decode_ref(ENTRY_SPAN, ref), TALOS_OK);
-	assert_int_equal(decode_ref(ENTRY_LARGE, ref), TALOS_ERR_CORRUPT);
-	ref.skip = le32_from(UINT32_MAX);
-	assert_int_equal(decode_ref(ENTRY_SPAN, ref), TALOS_ERR_CORRUPT);
-	ref = good;
-	ref.length = le32_from(0);
-	assert_int_equal(decode_ref(ENTRY_SPAN, ref), TALOS_ERR_CORRUPT);
-	ref = good;
-	ref.reserved = le32_from(1);
-	assert_int_equal(decode_ref(ENTRY_SPAN, ref), TALOS_ERR_CORRUPT);
-	ref = good;
-	ref.sums_back = le32_from(12); /* three blocks, three sums */
-	assert_int_equal(decode_ref(ENTRY_LARGE, ref), TALOS_OK);
-	ref.sums_back = le32_from(11);
-	assert_int_equal(decode_ref(ENTRY_LARGE, ref), TALOS_ERR_CORRUPT);
-	ref.sums_back = le32_from(100001);
-	assert_int_equal(decode_ref(ENTRY_LARGE, ref), TALOS_ERR_CORRUPT);
+	add(&r, body, sizeof(body) - 1);
+	for (uint32_t cut = 0; cut < r.n; cut++) {
+		uint32_t from = end - (r.n - cut);
+		struct leaf_iter it;
+
+		memset(block, 0, TALOS_BLOCK_BYTES);
+		set16(block, 1);
+		set16(block + 2, 1);
+		memcpy(block + from, r.bytes, r.n - cut);
+		set16(block + end, from);
+		assert_int_equal(leaf_open(&it, block), TALOS_OK);
+		assert_int_equal(leaf_first(&it), cut ? TALOS_ERR_CORRUPT : TALOS_OK);
+		assert_int_equal(it.valid, !cut);
+	}
+	free(block);
 }
 
 static void keys_that_do_not_ascend_are_corrupt(void **state)
@@ -402,9 +491,9 @@ static void keys_that_do_not_ascend_are_corrupt(void **state)
 
 	(void)state;
 	fill_plain(block);
-	/* The second entry: 12 bytes of the first, 8 of header; its own key byte. */
-	assert_int_equal(block[4 + 12 + 8], 1);
-	block[4 + 12 + 8] = 0;
+	/* The second entry: behind 7 bytes of the first and 3 of its head its own key byte. */
+	assert_int_equal(block[4 + 7 + 3], 1);
+	block[4 + 7 + 3] = 0;
 	assert_int_equal(verify(block), TALOS_ERR_CORRUPT);
 	assert_int_equal(leaf_open(&it, block), TALOS_OK);
 	assert_int_equal(leaf_first(&it), TALOS_OK);
@@ -424,8 +513,10 @@ int main(void)
 		cmocka_unit_test(any_bytes_give_entries_or_corrupt),
 		cmocka_unit_test(verify_wants_counts_restarts_and_the_gap_right),
 		cmocka_unit_test(entries_that_break_the_rules_are_corrupt),
+		cmocka_unit_test(long_keys_share_more_than_a_byte_can_say),
 		cmocka_unit_test(holes_end_at_two_to_the_63_at_most),
 		cmocka_unit_test(references_stay_inside_their_operation),
+		cmocka_unit_test(an_entry_ends_before_the_restarts),
 		cmocka_unit_test(keys_that_do_not_ascend_are_corrupt),
 	};
 

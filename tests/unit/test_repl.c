@@ -433,8 +433,10 @@ static void a_stranger_is_not_believed(void **state)
 	assert_int_equal(put(&a, 1, true), 0);
 	talos_repl_status(a.repl, &s);
 	assert_int_equal(s.peer_count, 0);
-	/* One of us is. */
+	/* One of us is, if what he says can be. */
 	assert_int_equal(tell(&a, &ours, WIRE_HELLO_QUERY, 0), WIRE_EPOCH);
+	assert_int_equal(tell(&a, &ours, WIRE_HELLO_NOTICE, TALOS_EPOCH_MAX + 1ull), WIRE_EPOCH);
+	assert_int_equal(put(&a, 1, true), 0);
 	assert_int_equal(tell(&a, &ours, WIRE_HELLO_NOTICE, 99), WIRE_EPOCH);
 	assert_int_equal(put(&a, 2, true), TALOS_ERR_STALE_EPOCH);
 	stop(&a);

@@ -85,14 +85,20 @@ int talos_engine_close(struct talos_engine *e);
  * otherwise). Stores the epoch and role PRIMARY first, then applies every
  * record received so far, then appends an epoch record. For a mount of a
  * primary pass the stored epoch; for promotion a higher one, after all remote
- * writers were cut off (G6).
+ * writers were cut off (G6). TALOS_ERR_INVALID: leads already, or above TALOS_EPOCH_MAX.
  */
 int talos_engine_lead(struct talos_engine *e, uint64_t epoch);
 
-/* Stop being the writer for good: later writes give TALOS_ERR_STALE_EPOCH. Stores @epoch and role DEPOSED durably. */
+/*
+ * Stop being the writer for good: later writes give TALOS_ERR_STALE_EPOCH. Stores
+ * @epoch and role DEPOSED durably. TALOS_ERR_INVALID: above TALOS_EPOCH_MAX.
+ */
 int talos_engine_depose(struct talos_engine *e, uint64_t epoch);
 
-/* Note a higher epoch durably without changing role (a backup meeting a new primary). */
+/*
+ * Note a higher epoch durably without changing role (a backup meeting a new
+ * primary). TALOS_ERR_INVALID: above TALOS_EPOCH_MAX.
+ */
 int talos_engine_store_epoch(struct talos_engine *e, uint64_t epoch);
 
 /* TALOS_NOTE_ bits in the superblock, durably: set, then clear. */

@@ -31,7 +31,7 @@
 
 #include "talos/types.h"
 
-#define TALOS_FORMAT_VERSION 1u
+#define TALOS_FORMAT_VERSION 2u
 #define TALOS_SUPERBLOCK_MAGIC "TALOSFS\1"
 #define TALOS_SUPERBLOCK_COPIES 2u
 #define TALOS_SUPERBLOCK_STRIDE (32u << 10)
@@ -41,6 +41,7 @@
 #define TALOS_SEGMENT_BYTES_DEFAULT (2u << 20)
 #define TALOS_KEY_BYTES_MAX 1024u
 #define TALOS_INLINE_BYTES_MAX 1024u /* larger values lie in the log */
+#define TALOS_EPOCH_MAX UINT32_MAX   /* nobody leads in a higher one */
 
 /* --- superblock ---------------------------------------------------------- */
 
@@ -68,7 +69,7 @@ struct talos_disk_superblock {
 	le64 device_bytes;	/* 48 0 while EMPTY without a given size */
 	le32 segment_bytes;	/* 50 */
 	le32 table_slots;	/* 54 */
-	le64 epoch;		/* 58 highest epoch this node acted in or accepted */
+	le64 epoch;		/* 58 highest epoch this node acted in or accepted, at most TALOS_EPOCH_MAX */
 	le64 checkpoint_pos;	/* 60 first part of the checkpoint */
 	le64 log_end_min;	/* 68 the log was durable up to here */
 	le64 l0_bytes;		/* 70 memtable budget */
@@ -97,7 +98,6 @@ static_assert(sizeof(struct talos_disk_slot) == 32, "on-disk size");
 
 /* --- log records --------------------------------------------------------- */
 
-#define TALOS_RECORD_MAGIC 0x43455254u /* "TREC" */
 #define TALOS_RECORD_ALIGN 8u
 
 enum talos_record_type {
@@ -114,12 +114,19 @@ enum talos_record_type {
 /*
  * Header, then meta, then data, then zeros to a multiple of 8. A record never
  * crosses a segment's end; where less than a header is left, zeros follow.
- * sum covers header and meta; data is covered by the sums inside meta, so that
- * it can be hashed before the record has its place, and checked in parts.
  *
- * chain is the state of the rolling sum over all records before this one:
- * next chain = XXH3({chain, sum}). Equal (position, chain) on two nodes means
- * equal history before it.
+ * sum covers all of header and meta that follows it; its seed is made of the
+ * volume and of the record's position, so that bytes of another place or
+ * another volume never pass, though neither is spelt out. Data are covered by
+ * the sums inside meta, so that they can be hashed before the record has its
+ * place, and checked in parts.
+ *
+ * The rolling sum over all records before this one is 64 bits; the header has
+ * its low half, which ties each record to the one before. The whole of it is
+ * in the meta of each segment's first record, so whoever begins to read inside
+ * a segment walks there from its start. After a record it is XXH3({rolling sum
+ * before, sum}). Equal (position, rolling sum) on two nodes means equal history
+ * before it.
  *
  * committed is how far the log was known to be on the writer's device and in
  * the memory of every in-sync backup when the record was made: a backup that
@@ -127,26 +134,25 @@ enum talos_record_type {
  * one with committed > p is corruption; without one it is a torn tail.
  */
 struct talos_disk_record {
-	le32 magic;	 /* 00 */
-	le16 type;	 /* 04 enum talos_record_type */
-	le16 flags;	 /* 06 zero */
-	le32 meta_bytes; /* 08 */
-	le32 data_bytes; /* 0c */
-	le64 pos;	 /* 10 of this header */
-	le64 epoch;	 /* 18 */
-	le64 committed;	 /* 20 */
-	le64 chain;	 /* 28 */
-	le64 wall_ns;	 /* 30 when it was appended; for people */
-	le64 sum;	 /* 38 over header (sum as zero) and meta, seed: volume seed */
+	le64 sum;	     /* 00 over the rest of the header and meta, seed: record_seed() */
+	le32 type_meta;	     /* 08 low 4 bits: enum talos_record_type; others: bytes of meta */
+	le32 data_bytes;     /* 0c */
+	le32 epoch;	     /* 10 */
+	le32 committed_back; /* 14 (position - committed) / 8; all ones: nothing is known */
+	le32 wall_ms;	     /* 18 when it was appended, modulo 2^32; for people */
+	le32 chain;	     /* 1c low half of the rolling sum before this record */
 };
-static_assert(sizeof(struct talos_disk_record) == 64, "on-disk size");
+static_assert(sizeof(struct talos_disk_record) == 32, "on-disk size");
+
+#define TALOS_RECORD_TYPE_BITS 4u
+#define TALOS_COMMITTED_UNKNOWN UINT32_MAX
 
 /* Meta of RECORD_SEGMENT. */
 struct talos_disk_log_segment {
 	uint8_t volume[16]; /* 00 */
 	le32 version;	    /* 10 TALOS_FORMAT_VERSION */
 	le32 segment_bytes; /* 14 */
-	uint8_t reserved[8]; /* 18 */
+	le64 chain;	    /* 18 rolling sum before this record */
 };
 static_assert(sizeof(struct talos_disk_log_segment) == 32, "on-disk size");
 
@@ -158,31 +164,31 @@ struct talos_disk_epoch {
 static_assert(sizeof(struct talos_disk_epoch) == 32, "on-disk size");
 
 /*
- * Meta of RECORD_BATCH: operations one after the other, each
- *   struct talos_disk_op, key, then by type:
- *     PUT           value_bytes of value
+ * Meta of RECORD_BATCH: operations one after the other. Numbers in them and in
+ * leaves are varints: seven bits a byte, low ones first, the top bit set when
+ * more follow; in the fewest bytes. An operation:
+ *   type        one byte, enum talos_op_type
+ *   key_bytes   1 .. TALOS_KEY_BYTES_MAX
+ *   value_bytes of PUT, PUT_LARGE, SPAN_WRITE
+ *   offset      of SPAN_WRITE, SPAN_CLEAR
+ *   length      of SPAN_CLEAR
+ *   key
+ *   then by type:
+ *     PUT           value
  *     PUT_LARGE     sums: one le32 per TALOS_BLOCK_BYTES of value; value in data
  *     DELETE        nothing
  *     SPAN_WRITE    sums, as PUT_LARGE; payload in data
  *     SPAN_CLEAR    nothing
  * The data of the operations lie in the record's data part in the same order.
+ * A value of up to TALOS_INLINE_BYTES_MAX may be put either way.
  */
 enum talos_op_type {
 	TALOS_OP_PUT = 1,
-	TALOS_OP_PUT_LARGE = 2,
+	TALOS_OP_PUT_LARGE = 2, /* one byte of value at least */
 	TALOS_OP_DELETE = 3,
 	TALOS_OP_SPAN_WRITE = 4, /* key: object; bytes [offset, offset + value_bytes) */
 	TALOS_OP_SPAN_CLEAR = 5, /* key: object; bytes [offset, offset + length) become a hole */
 };
-
-struct talos_disk_op {
-	le16 type;	  /* 00 enum talos_op_type */
-	le16 key_bytes;	  /* 02 1 .. TALOS_KEY_BYTES_MAX */
-	le32 value_bytes; /* 04 of PUT, PUT_LARGE, SPAN_WRITE; else 0 */
-	le64 offset;	  /* 08 of SPAN_*; else 0 */
-	le64 length;	  /* 10 of SPAN_CLEAR; else 0 */
-};
-static_assert(sizeof(struct talos_disk_op) == 24, "on-disk size");
 
 /* Meta of RECORD_ROTATE: none. Data since replay_pos of the next edit lies in the old memtable. */
 
@@ -293,35 +299,34 @@ static_assert(sizeof(struct talos_disk_index_footer) == 64, "on-disk size");
 
 /*
  * A leaf block: le16 entry_count, le16 restart_count, entries, then
- * restart_count le16 offsets (of entries whose shared_bytes is 0, ascending, the
+ * restart_count le16 offsets (of entries that share nothing, ascending, the
  * first entry among them), which end at TALOS_BLOCK_PAYLOAD; zeros in between.
- * Keys are strictly ascending. Each entry:
+ * Keys are strictly ascending. Each entry, numbers being varints:
+ *   kind_shared  one byte: low 3 bits enum entry_kind of engine/index/entry.h,
+ *                never 0; the others how many bytes of the key before are shared
+ *   more_shared  if those say 31: how many more
+ *   key_bytes    that follow
+ *   value_bytes  of a value
+ *   key
+ *   the body:
+ *     value        its bytes
+ *     large value  a reference
+ *     tombstone    nothing
+ *     span         a reference
+ *     hole         length, a varint; 2^63 - offset at most
+ * A reference names data of one operation in the log. Its numbers are
+ * little-endian, each in as few bytes as it needs, one at least:
+ *   shape        one byte: bits 0-2 bytes of data_pos, 3-4 of data_bytes, 5-6
+ *                of sums_back, each less 1; bit 7: a part follows (spans only)
+ *   data_pos     where the operation's data begin
+ *   data_bytes   of the operation
+ *   sums_back    its sums begin this many bytes before data_pos
+ *   root_sum     4 bytes: of the sums (one block of data: the sum itself)
+ *   part         of a span that does not cover all of the data:
+ *     shape        one byte: bits 0-1 bytes of skip, 2-3 of length, each less 1
+ *     skip         first byte of the data that it covers
+ *     length       bytes that it covers
  */
-struct talos_disk_leaf_entry {
-	uint8_t kind;	   /* 00 enum entry_kind of engine/index/entry.h */
-	uint8_t reserved;  /* 01 */
-	le16 shared_bytes; /* 02 of the previous entry's key */
-	le16 key_bytes;	   /* 04 that follow */
-	le16 body_bytes;   /* 06 after the key: value, struct talos_disk_ref or struct talos_disk_hole; 0 for a tombstone */
-};
-static_assert(sizeof(struct talos_disk_leaf_entry) == 8, "on-disk size");
-
-/* Body of a large value and of a span of data. */
-struct talos_disk_ref {
-	le64 data_pos;	 /* 00 where the operation's data begins */
-	le32 sums_back;	 /* 08 its sums begin this many bytes before data_pos */
-	le32 root_sum;	 /* 0c of the sums (one block of data: the sum itself) */
-	le32 data_bytes; /* 10 of the operation */
-	le32 skip;	 /* 14 first byte of the data that this entry covers */
-	le32 length;	 /* 18 bytes that it covers */
-	le32 reserved;	 /* 1c */
-};
-static_assert(sizeof(struct talos_disk_ref) == 32, "on-disk size");
-
-struct talos_disk_hole {
-	le64 length; /* 00 bytes; 2^63 - offset at most */
-};
-static_assert(sizeof(struct talos_disk_hole) == 8, "on-disk size");
 
 /* In a pivot block: le16 count, le16 reserved, then pivots, each followed by its key. */
 struct talos_disk_pivot {
