@@ -29,7 +29,7 @@ struct slot_table {
 	struct slot *slots;	 /* [slot_count] */
 	uint32_t *buckets;	 /* open addressing over (kind, name); NO_SLOT is empty */
 	uint32_t bucket_mask;
-	uint32_t cursor; /* where the search for a free slot goes on */
+	uint32_t first_free; /* no slot below it is free: low ones go first, so that a file stays small */
 	uint8_t *dirty;	 /* one per table block */
 	uint32_t block_count, dirty_count;
 	struct dropped *dropped; /* [slot_count], in order of dropping */
@@ -214,6 +214,7 @@ int slot_table_open(struct talos_io *io, const struct slot_geometry *g, struct s
 	t->bucket_mask = bucket_count - 1;
 	t->block_count = block_count(g);
 	t->counts.total = g->slot_count - 1 - g->table_slots;
+	t->first_free = g->table_slots + 1;
 	t->slots = talos_calloc(g->slot_count, sizeof(*t->slots));
 	t->buckets = talos_calloc(bucket_count, sizeof(*t->buckets));
 	t->dirty = talos_calloc(t->block_count, 1);
@@ -244,16 +245,9 @@ void slot_table_close(struct slot_table *t)
 
 static uint32_t next_free_locked(struct slot_table *t)
 {
-	uint32_t first = t->g.table_slots + 1, n = t->g.slot_count - first;
-
-	for (uint32_t i = 0; i < n; i++) {
-		uint32_t idx = first + (t->cursor + i) % n;
-
-		if (t->slots[idx].kind == TALOS_SLOT_FREE) {
-			t->cursor = (t->cursor + i + 1) % n;
-			return idx;
-		}
-	}
+	for (; t->first_free < t->g.slot_count; t->first_free++)
+		if (t->slots[t->first_free].kind == TALOS_SLOT_FREE)
+			return t->first_free++;
 	return NO_SLOT;
 }
 
@@ -330,6 +324,7 @@ void slot_settle(struct slot_table *t, uint64_t pos)
 		t->slots[d.slot] = (struct slot){ .kind = TALOS_SLOT_FREE };
 		t->counts.dropping--;
 		t->counts.free++;
+		t->first_free = talos_min(t->first_free, d.slot);
 		mark_dirty(t, d.slot);
 	}
 	t->dropped_count = kept;
