@@ -292,7 +292,7 @@ static uint64_t free_bytes(const struct talos_engine_stats *s)
 {
 	uint64_t slots = s->slots_free > s->reserve_slots ? s->slots_free - s->reserve_slots : 0;
 
-	return slots * s->segment_bytes;
+	return slots * s->segment_bytes + s->reclaimable_bytes;
 }
 
 /*

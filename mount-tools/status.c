@@ -140,6 +140,7 @@ static json_t *space_json(const struct talos_engine_stats *s)
 
 	set_int(o, "total_bytes", s->slots_total * s->segment_bytes);
 	set_int(o, "free_bytes", s->slots_free * s->segment_bytes);
+	set_int(o, "reclaimable_bytes", s->reclaimable_bytes);
 	set_int(o, "reserve_bytes", s->reserve_slots * s->segment_bytes);
 	set_int(o, "log_bytes", s->slots_log * s->segment_bytes);
 	set_int(o, "index_bytes", s->slots_index * s->segment_bytes);

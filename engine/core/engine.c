@@ -463,6 +463,14 @@ static void stats_of_view(struct talos_engine *e, struct talos_engine_stats *out
 	view_put(v);
 }
 
+/* Segments are never filled again to the last byte. */
+static uint64_t reclaimable(const struct talos_engine *e, const struct talos_engine_stats *s)
+{
+	uint64_t mapped = s->log_mapped_segments * e->segment_bytes / 16 * 15;
+
+	return mapped > s->log_live_bytes ? mapped - s->log_live_bytes : 0;
+}
+
 static void stats_of_store(struct talos_engine *e, struct talos_engine_stats *out)
 {
 	struct block_cache_stats cache;
@@ -483,6 +491,7 @@ static void stats_of_store(struct talos_engine *e, struct talos_engine_stats *ou
 	out->slots_index = slots.index + slots.dropping;
 	out->reserve_slots = e->reserve_slots;
 	log_map_totals(e, &out->log_mapped_segments, &out->log_live_bytes);
+	out->reclaimable_bytes = reclaimable(e, out);
 	block_cache_stats(e->cache, &cache);
 	out->cache_bytes = cache.bytes;
 	out->cache_hits = cache.hits;

@@ -519,7 +519,8 @@ static int reveal(struct talos_engine *e)
 	uint32_t upper_runs = 0;
 	bool busy = v->frozen_count || e->checkpoint_due || e->merge_wanted;
 	bool rotate = !busy && memtable_count(v->active->memtable) &&
-		      e->vlog->applied - v->active->start >= 2ull * e->segment_bytes;
+		      (e->space_waiters ||
+		       e->vlog->applied - v->active->start >= 2ull * e->segment_bytes);
 
 	while (upper_runs < m->run_count && m->runs[upper_runs].level == 1)
 		upper_runs++;

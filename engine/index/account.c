@@ -6,6 +6,7 @@
 #include "talos/alloc.h"
 
 #define CAPACITY_MIN 64u
+#define RECORD_OVERHEAD 40u /* of a record with one put: header, operation, sum, padding */
 
 void account_free(struct account *a)
 {
@@ -101,7 +102,7 @@ int account_add_entry(struct account *a, const struct entry *e, uint32_t segment
 	int64_t bytes;
 
 	if (e->kind == ENTRY_LARGE)
-		bytes = e->ref.data_bytes;
+		bytes = e->ref.data_bytes + e->key_bytes + RECORD_OVERHEAD;
 	else if (e->kind == ENTRY_SPAN)
 		bytes = (int64_t)e->length;
 	else

@@ -3,9 +3,10 @@
  * Bytes of each log segment that the index refers to: as a total, or as the
  * change that a flush or compaction makes.
  *
- * An entry counts the bytes of data that it covers, in the segment that its
- * data begin in (no operation crosses a segment's end). Splitting a span keeps
- * the sum, so sums over levels are exact.
+ * An entry counts in the segment that its data begin in (no operation crosses
+ * a segment's end): a span with the bytes of data that it covers, so that
+ * splitting it keeps the sum; a large value with about what its record takes.
+ * The same entry always counts the same, so sums over levels are exact.
  *
  * Not thread-safe.
  */
@@ -35,7 +36,7 @@ struct account_line *account_find(const struct account *a, uint64_t segment);
 int account_add(struct account *a, uint64_t segment, int64_t bytes);
 void account_remove(struct account *a, uint64_t segment);
 
-/* @sign times what @e covers. TALOS_ERR_NO_MEMORY. */
+/* @sign times what @e counts. TALOS_ERR_NO_MEMORY. */
 int account_add_entry(struct account *a, const struct entry *e, uint32_t segment_bytes, int sign);
 
 /* All lines by segment, without those of no bytes unless @zeros. *out is freed with talos_free(). */

@@ -220,6 +220,7 @@ struct talos_engine_stats {
 	uint64_t flushes, compactions, device_flushes;
 	/* The log's older part, up to what is flushed: its segments, and what of them is live. */
 	uint64_t log_mapped_segments, log_live_bytes;
+	uint64_t reclaimable_bytes; /* about what collection can still make of it */
 	uint64_t gc_bytes, gc_segments; /* appended again, and the segments that it emptied */
 	uint64_t trimmed_segments;	/* given up */
 	uint64_t cache_bytes, cache_hits, cache_misses;

@@ -209,8 +209,9 @@ struct talos_disk_edit {
 static_assert(sizeof(struct talos_disk_edit) == 32, "on-disk size");
 
 /*
- * Bytes of data in a log segment that index entries cover; in an edit the
- * change of that (two's complement).
+ * What index entries refer to in a log segment; in an edit the change of that
+ * (two's complement). A span counts the bytes that it covers, a large value its
+ * bytes, its key's and 40.
  */
 struct talos_disk_account {
 	le64 segment; /* 00 number of the log segment */
