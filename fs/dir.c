@@ -177,7 +177,7 @@ int dir_make(struct talos_fs *fs, struct fs_request *rq)
 	}
 	if (!(rq->mode & S_IFMT))
 		rq->mode |= S_IFREG;
-	b = talos_batch_new();
+	b = talos_batch_new(fs->engine);
 	if (!b)
 		return TALOS_ERR_NO_MEMORY;
 	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
@@ -234,7 +234,7 @@ int dir_link(struct talos_fs *fs, struct fs_request *rq)
 
 	if (err)
 		return err;
-	b = talos_batch_new();
+	b = talos_batch_new(fs->engine);
 	if (!b)
 		return TALOS_ERR_NO_MEMORY;
 	inode_lock(fs, &locks, rq->ino, rq->new_ino, 0, 0);
@@ -283,7 +283,7 @@ static int remove_locked(struct talos_fs *fs, struct fs_request *rq, const struc
 /* The lock set needs the child's number, which only the name tells: look, lock, look again. */
 int dir_remove(struct talos_fs *fs, struct fs_request *rq)
 {
-	struct talos_batch *b = talos_batch_new();
+	struct talos_batch *b = talos_batch_new(fs->engine);
 	int err = b ? dir_check_name(rq->name) : TALOS_ERR_NO_MEMORY;
 	bool done = false;
 

@@ -133,7 +133,7 @@ static int setattr_locked(struct talos_fs *fs, struct fs_request *rq, struct tal
 
 int file_setattr(struct talos_fs *fs, struct fs_request *rq)
 {
-	struct talos_batch *b = talos_batch_new();
+	struct talos_batch *b = talos_batch_new(fs->engine);
 	struct lock_set locks;
 	int err;
 
@@ -275,7 +275,7 @@ int file_write(struct talos_fs *fs, struct fs_request *rq)
 
 	if (rq->offset > TALOS_FILE_BYTES_MAX || rq->length > TALOS_FILE_BYTES_MAX - rq->offset)
 		return FS_ERRNO(EFBIG);
-	b = talos_batch_new();
+	b = talos_batch_new(fs->engine);
 	if (!b)
 		return TALOS_ERR_NO_MEMORY;
 	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
@@ -366,7 +366,7 @@ int file_fallocate(struct talos_fs *fs, struct fs_request *rq)
 		return TALOS_ERR_INVALID;
 	if (rq->offset > TALOS_FILE_BYTES_MAX || rq->length > TALOS_FILE_BYTES_MAX - rq->offset)
 		return FS_ERRNO(EFBIG);
-	b = talos_batch_new();
+	b = talos_batch_new(fs->engine);
 	if (!b)
 		return TALOS_ERR_NO_MEMORY;
 	inode_lock(fs, &locks, rq->ino, 0, 0, 0);

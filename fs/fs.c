@@ -10,7 +10,7 @@ static int put_counter(struct talos_batch *b, uint64_t next)
 	struct fs_key k = key_counter();
 	le64 v = le64_from(next);
 
-	return talos_batch_put(b, k.b, k.n, &v, sizeof(v));
+	return talos_batch_put_copy(b, k.b, k.n, &v, sizeof(v));
 }
 
 int talos_fs_format(struct talos_engine *e, uint32_t uid, uint32_t gid)
@@ -28,7 +28,7 @@ int talos_fs_format(struct talos_engine *e, uint32_t uid, uint32_t gid)
 		.ctime_ns = now,
 		.btime_ns = now,
 	};
-	struct talos_batch *b = talos_batch_new();
+	struct talos_batch *b = talos_batch_new(e);
 	struct talos_pos end;
 	int err;
 

@@ -189,7 +189,7 @@ static int reserve_range_locked(struct talos_fs *fs)
 		if (first <= TALOS_ROOT_INO || first > UINT64_MAX / 2)
 			return TALOS_ERR_CORRUPT;
 	}
-	b = talos_batch_new();
+	b = talos_batch_new(fs->engine);
 	if (!b)
 		return TALOS_ERR_NO_MEMORY;
 	stored = le64_from(first + INO_RANGE);

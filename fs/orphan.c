@@ -68,7 +68,7 @@ int orphan_reap(struct talos_fs *fs, uint64_t ino)
 	bool more = true;
 	int err = TALOS_OK;
 
-	b = talos_batch_new();
+	b = talos_batch_new(fs->engine);
 	if (!b)
 		return TALOS_ERR_NO_MEMORY;
 	while (!err && more && !inode_table_is_open(fs->known, ino)) {

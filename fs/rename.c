@@ -267,7 +267,7 @@ int rename_run(struct talos_fs *fs, struct fs_request *rq)
 		return TALOS_ERR_NO_MEMORY;
 	r->fs = fs;
 	r->rq = rq;
-	r->b = talos_batch_new();
+	r->b = talos_batch_new(fs->engine);
 	if (between)
 		talos_mutex_lock(&fs->rename_lock);
 	err = r->b ? look_and_run(r) : TALOS_ERR_NO_MEMORY;

@@ -91,7 +91,7 @@ static int change(struct talos_fs *fs, struct fs_request *rq,
 
 	if (err)
 		return err;
-	b = talos_batch_new();
+	b = talos_batch_new(fs->engine);
 	if (!b)
 		return TALOS_ERR_NO_MEMORY;
 	inode_lock(fs, &locks, rq->ino, 0, 0, 0);

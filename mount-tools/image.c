@@ -28,7 +28,7 @@ const char *image_problem(const char *path, int status, int holder_pid, char buf
 		break;
 	case TALOS_ERR_VERSION:
 	case TALOS_ERR_FEATURE:
-		hint = ": use the version of talosfs that made it, or a newer one";
+		hint = ": use a version of talosfs that knows its format";
 		break;
 	case TALOS_ERR_TRUNCATED:
 		hint = ": the file or device was cut; restore its size, or copy the volume from a "

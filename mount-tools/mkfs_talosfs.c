@@ -15,10 +15,10 @@
 
 struct settings {
 	const char *path;
-	uint64_t size, segment_bytes, l0_bytes;
+	uint64_t size, segment_bytes, l0_bytes, inline_max;
 	struct talos_uuid volume;
 	enum talos_policy policy;
-	bool backup, force, json, given_uuid;
+	bool backup, force, json, given_uuid, given_inline;
 };
 
 static const char usage_text[] =
@@ -34,11 +34,13 @@ static const char usage_text[] =
 	"  -U, --uuid=UUID          the volume's uuid (default: random)\n"
 	"      --segment-size=SIZE  log and index segments, 64K to 64M (default 2M)\n"
 	"      --l0-size=SIZE       memory for the newest index entries (default 32M)\n"
+	"      --inline-max=BYTES   values of up to so many bytes lie in the index, larger ones\n"
+	"                           in the log, 0 to 1024 (default 128)\n"
 	"  -j, --json               report as JSON\n"
 	"  -h, --help               show this help\n"
 	"  -V, --version            show the version\n";
 
-enum { OPT_SEGMENT = 256, OPT_L0 };
+enum { OPT_SEGMENT = 256, OPT_L0, OPT_INLINE };
 
 static bool take_option(int c, struct settings *s)
 {
@@ -62,6 +64,15 @@ static bool take_option(int c, struct settings *s)
 	case OPT_L0:
 		if (!option_size(optarg, &s->l0_bytes) || s->l0_bytes < 16384) {
 			complain("--l0-size=%s: must be a size of at least 16K", optarg);
+			return false;
+		}
+		return true;
+	case OPT_INLINE:
+		s->given_inline = true;
+		if (strcmp(optarg, "0") && (!option_size(optarg, &s->inline_max) ||
+					    s->inline_max > TALOS_INLINE_BYTES_MAX)) {
+			complain("--inline-max=%s: must be a size from 0 to %u", optarg,
+				 TALOS_INLINE_BYTES_MAX);
 			return false;
 		}
 		return true;
@@ -110,6 +121,7 @@ static bool parse(int argc, char **argv, struct settings *s)
 		{ "uuid", required_argument, NULL, 'U' },
 		{ "segment-size", required_argument, NULL, OPT_SEGMENT },
 		{ "l0-size", required_argument, NULL, OPT_L0 },
+		{ "inline-max", required_argument, NULL, OPT_INLINE },
 		{ "json", no_argument, NULL, 'j' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
@@ -125,9 +137,10 @@ static bool parse(int argc, char **argv, struct settings *s)
 		return false;
 	}
 	s->path = argv[optind];
-	if (s->backup && (s->segment_bytes || s->l0_bytes || s->policy || s->given_uuid)) {
+	if (s->backup &&
+	    (s->segment_bytes || s->l0_bytes || s->policy || s->given_uuid || s->given_inline)) {
 		complain("--backup takes these from its primary: leave out --policy, --uuid, "
-			 "--segment-size and --l0-size");
+			 "--segment-size, --l0-size and --inline-max");
 		return false;
 	}
 	return true;
@@ -219,6 +232,8 @@ static int make(struct settings *s, struct talos_io *io)
 		.device_bytes = s->size,
 		.segment_bytes = (uint32_t)s->segment_bytes,
 		.l0_bytes = s->l0_bytes,
+		.inline_max = s->given_inline && !s->inline_max ? TALOS_INLINE_NONE
+								: (uint32_t)s->inline_max,
 		.volume = s->volume,
 		.empty_replica = s->backup,
 	};

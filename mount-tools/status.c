@@ -152,6 +152,7 @@ static json_t *engine_json(const struct talos_engine_stats *s)
 	json_t *o = json_object(), *levels = json_array();
 
 	set_int(o, "segment_bytes", s->segment_bytes);
+	set_int(o, "inline_max", s->inline_max);
 	set_int(o, "memtables", s->memtables);
 	set_int(o, "memtable_bytes", s->memtable_bytes);
 	for (unsigned i = 1; i <= TALOS_LEVELS_MAX; i++)
@@ -279,6 +280,7 @@ void status_print(const json_t *status)
 	const json_t *log = json_object_get(status, "log");
 	const json_t *repl = json_object_get(status, "replication");
 	const json_t *space = json_object_get(status, "space");
+	const json_t *engine = json_object_get(status, "engine");
 	char a[32], b[32];
 
 	printf("%s: %s of volume %s, epoch %" PRIu64 "%s\n", text_of(status, "mountpoint"),
@@ -294,4 +296,6 @@ void status_print(const json_t *status)
 	print_replication(status, repl);
 	printf("space:     %s free of %s\n", size_text(int_of(space, "free_bytes"), a),
 	       size_text(int_of(space, "total_bytes"), b));
+	printf("values:    up to %" PRIu64 " bytes in the index, larger ones in the log\n",
+	       int_of(engine, "inline_max"));
 }

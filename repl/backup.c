@@ -248,6 +248,7 @@ static int take_seed_begin(struct talos_repl *r, const struct talos_wire_seed *d
 		.l0_bytes = le64_get(d->l0_bytes),
 		.epoch = le64_get(d->epoch),
 		.segment_bytes = le32_get(d->segment_bytes),
+		.inline_max = le32_get(d->inline_max),
 		.log_first = le64_get(d->log_first),
 	};
 	int err;

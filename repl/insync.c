@@ -41,7 +41,7 @@ static struct system_key system_key(const char *name, const struct talos_uuid *u
 int talos_repl_format(struct talos_engine *e, enum talos_policy policy)
 {
 	struct system_key k = system_key(POLICY_KEY, NULL);
-	struct talos_batch *b = talos_batch_new();
+	struct talos_batch *b = talos_batch_new(e);
 	le32 v = le32_from(policy);
 	struct talos_pos end;
 	int err;
@@ -93,7 +93,7 @@ static int write_pair(struct talos_engine *e, const struct talos_uuid *u,
 		      const struct disk_member *d, struct talos_pos *out_end)
 {
 	struct system_key k = system_key(MEMBER_KEY, u);
-	struct talos_batch *b = talos_batch_new();
+	struct talos_batch *b = talos_batch_new(e);
 	int err;
 
 	if (!b)

@@ -17,6 +17,7 @@ static int send_seed(struct session *s, uint8_t type)
 		.log_first = le64_from(s->seed.log_count ? s->seed.log_segments[0] : 0),
 		.total_bytes = le64_from(s->copy_total),
 		.segment_bytes = le32_from(s->seed.segment_bytes),
+		.inline_max = le32_from(s->seed.inline_max),
 	};
 
 	memcpy(d.volume, s->seed.volume.b, sizeof(d.volume));

@@ -86,10 +86,6 @@ int wire_check(uint8_t type, const uint8_t *bytes, uint32_t n)
 	case WIRE_SEED_LOG:
 		good = !le32_get(((const struct talos_wire_segment *)bytes)->reserved);
 		break;
-	case WIRE_SEED_BEGIN:
-	case WIRE_SEED_END:
-		good = !le32_get(((const struct talos_wire_seed *)bytes)->reserved);
-		break;
 	case WIRE_CHALLENGE:
 		good = magic_is_right(bytes) &&
 		       !le32_get(((const struct talos_wire_challenge *)bytes)->reserved);
@@ -98,6 +94,8 @@ int wire_check(uint8_t type, const uint8_t *bytes, uint32_t n)
 	case WIRE_OFFER_BULK:
 	case WIRE_DOORBELL:
 	case WIRE_PROGRESS:
+	case WIRE_SEED_BEGIN:
+	case WIRE_SEED_END:
 	case WIRE_PROOF:
 		break;
 	}

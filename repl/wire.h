@@ -196,7 +196,7 @@ struct talos_wire_seed {
 	le64 log_first;
 	le64 total_bytes; /* about to come */
 	le32 segment_bytes;
-	le32 reserved;
+	le32 inline_max; /* values larger than this go to the log */
 };
 static_assert(sizeof(struct talos_wire_seed) == 80, "wire size");
 

@@ -20,7 +20,7 @@ int main(int argc, char **argv)
 		.replica = { "first" },
 	};
 	struct talos_engine_options options = { 0 };
-	struct talos_batch *b = talos_batch_new();
+	struct talos_batch *b = NULL;
 	struct talos_engine *e = NULL;
 	struct talos_io *io = NULL;
 	struct talos_pos end;
@@ -32,6 +32,8 @@ int main(int argc, char **argv)
 	err = err ? err : talos_engine_format(io, &format);
 	err = err ? err : talos_engine_open(io, &options, &e);
 	err = err ? err : talos_engine_lead(e, 1);
+	b = err ? NULL : talos_batch_new(e);
+	err = err || b ? err : TALOS_ERR_NO_MEMORY;
 	err = err ? err : talos_batch_put(b, "key", 3, "value", 5);
 	err = err ? err : talos_engine_write(e, b, &end);
 	err = err ? err : talos_engine_sync(e, end);

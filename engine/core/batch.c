@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 #include "batch.h"
+#include "core.h"
 
 #include "talos/alloc.h"
 
 #define SPAN_LIMIT ((uint64_t)1 << 63)
 
-struct talos_batch *talos_batch_new(void)
+struct talos_batch *talos_batch_new(const struct talos_engine *e)
 {
 	struct talos_batch *b = talos_calloc(1, sizeof(*b));
 
 	if (b) {
-		b->inline_max = TALOS_INLINE_BYTES_MAX;
+		b->inline_max = e->inline_max;
 		b->frees_only = true;
 	}
 	return b;

@@ -37,6 +37,7 @@
 
 #define L0_BYTES_DEFAULT (32ull << 20)
 #define L0_FROZEN_MAX 3u       /* a leader's writers wait beyond it */
+#define INLINE_MAX_DEFAULT 128u /* measured: ARCHITECTURE.md */
 #define LEVEL1_RUNS_MAX 4u     /* flushes before level 1 is merged down */
 #define LEVEL_GROWTH 8u
 /*
@@ -108,6 +109,7 @@ struct talos_engine {
 	bool no_threads;		 /* const after open */
 	uint32_t tail_buffers;		 /* const after open */
 	uint64_t cache_budget;		 /* const after open */
+	uint32_t inline_option;		 /* const after open */
 
 	/* Set when the device has a volume: at open, or by a first copy. */
 	struct talos_uuid volume;
@@ -115,6 +117,7 @@ struct talos_engine {
 	uint32_t segment_bytes;
 	uint64_t edits_from; /* edits before it were in the checkpoint */
 	uint64_t l0_bytes, replay_bytes_max;
+	uint32_t inline_max; /* larger values go to the log */
 	struct slot_table *slots;
 	struct block_cache *cache;
 	struct vlog *vlog;
@@ -344,6 +347,12 @@ void worker_init(struct talos_engine *e);
 void worker_fini(struct talos_engine *e);
 
 /* --- engine.c ------------------------------------------------------------------------ */
+
+/* What an option says of inline_max: @otherwise if it is 0. */
+static inline uint32_t engine_inline_max(uint32_t option, uint32_t otherwise)
+{
+	return option == TALOS_INLINE_NONE ? 0 : option ? option : otherwise;
+}
 
 int engine_superblock_update(struct talos_engine *e,
 			     void (*change)(struct superblock *sb, void *arg), void *arg);

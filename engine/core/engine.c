@@ -43,6 +43,7 @@ static int format_volume(struct talos_io *io, const struct talos_format_options 
 		.table_slots = slot_table_slots(slots, segment_bytes),
 		.checkpoint_pos = TALOS_NO_CHECKPOINT,
 		.l0_bytes = o->l0_bytes,
+		.inline_max = engine_inline_max(o->inline_max, INLINE_MAX_DEFAULT),
 	};
 	struct slot_geometry g = {
 		.volume_seed = talos_uuid_seed(&o->volume),
@@ -53,7 +54,8 @@ static int format_volume(struct talos_io *io, const struct talos_format_options 
 	int err;
 
 	if (segment_bytes < TALOS_SEGMENT_BYTES_MIN || segment_bytes > TALOS_SEGMENT_BYTES_MAX ||
-	    (segment_bytes & (segment_bytes - 1)) || talos_uuid_is_zero(&o->volume))
+	    (segment_bytes & (segment_bytes - 1)) || talos_uuid_is_zero(&o->volume) ||
+	    sb.inline_max > TALOS_INLINE_BYTES_MAX)
 		return TALOS_ERR_INVALID;
 	if (slots > UINT32_MAX || slots < 1ull + sb.table_slots + DATA_SLOTS_MIN)
 		return TALOS_ERR_NO_SPACE;
@@ -97,6 +99,7 @@ int talos_engine_probe(struct talos_io *io, struct talos_superblock_info *out)
 		.table_slots = sb.table_slots,
 		.version = sb.version,
 		.notes = sb.notes,
+		.inline_max = sb.inline_max,
 		.clean = sb.clean,
 	};
 	return TALOS_OK;
@@ -234,9 +237,12 @@ static void note_start(struct superblock *sb, void *arg)
 int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 		      struct talos_engine **out_engine)
 {
-	struct talos_engine *e = talos_calloc(1, sizeof(*e));
+	struct talos_engine *e;
 	int err;
 
+	if (engine_inline_max(o->inline_max, 0) > TALOS_INLINE_BYTES_MAX)
+		return TALOS_ERR_INVALID;
+	e = talos_calloc(1, sizeof(*e));
 	if (!e)
 		return TALOS_ERR_NO_MEMORY;
 	e->io = io;
@@ -244,6 +250,7 @@ int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 	e->no_threads = o->no_threads;
 	e->cache_budget = o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT;
 	e->l0_bytes = o->l0_bytes;
+	e->inline_option = o->inline_max;
 	e->tail_buffers = o->tail_buffers ? o->tail_buffers : TAIL_BUFFERS_DEFAULT;
 	e->tail_buffers = talos_max(e->tail_buffers, 3u);
 	e->commit_interval_ns =
@@ -498,6 +505,7 @@ static void stats_of_store(struct talos_engine *e, struct talos_engine_stats *ou
 	out->cache_misses = cache.misses;
 	out->corruptions = e->corruptions + cache.corruptions;
 	out->segment_bytes = e->segment_bytes;
+	out->inline_max = e->inline_max;
 }
 
 void talos_engine_stats(struct talos_engine *e, struct talos_engine_stats *out)

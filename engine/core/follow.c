@@ -171,6 +171,7 @@ static void become_seeding(struct superblock *sb, void *arg)
 	sb->device_bytes = want->device_bytes;
 	sb->table_slots = want->table_slots;
 	sb->l0_bytes = want->l0_bytes;
+	sb->inline_max = want->inline_max;
 	sb->epoch = want->epoch;
 	sb->checkpoint_pos = TALOS_NO_CHECKPOINT;
 	sb->log_end_min = 0;
@@ -186,8 +187,8 @@ static int choose_geometry(struct talos_engine *e, const struct talos_apply_seed
 				 : seed->device_bytes;
 	uint64_t slots;
 
-	if (seed->epoch > TALOS_EPOCH_MAX || s < TALOS_SEGMENT_BYTES_MIN ||
-	    s > TALOS_SEGMENT_BYTES_MAX || (s & (s - 1)))
+	if (seed->epoch > TALOS_EPOCH_MAX || seed->inline_max > TALOS_INLINE_BYTES_MAX ||
+	    s < TALOS_SEGMENT_BYTES_MIN || s > TALOS_SEGMENT_BYTES_MAX || (s & (s - 1)))
 		return TALOS_ERR_INVALID;
 	slots = bytes / s;
 	*out = (struct superblock){
@@ -196,6 +197,7 @@ static int choose_geometry(struct talos_engine *e, const struct talos_apply_seed
 		.device_bytes = slots * s,
 		.table_slots = slot_table_slots(slots, s),
 		.l0_bytes = seed->l0_bytes,
+		.inline_max = seed->inline_max,
 		.epoch = talos_max(seed->epoch, e->sb.epoch),
 	};
 	if (slots < out->table_slots + 4ull || slots > UINT32_MAX)

@@ -80,7 +80,7 @@ static struct gc_job *job_new(const struct talos_engine *e)
 	if (!j)
 		return NULL;
 	j->bytes = talos_alloc_aligned(TALOS_BLOCK_BYTES, e->segment_bytes);
-	j->batch = talos_batch_new();
+	j->batch = talos_batch_new(e);
 	if (!j->bytes || !j->batch) {
 		job_free(j);
 		return NULL;

@@ -73,6 +73,7 @@ int recovery_open_store(struct talos_engine *e)
 	e->segment_bytes = e->sb.segment_bytes;
 	if (!e->l0_bytes)
 		e->l0_bytes = e->sb.l0_bytes ? e->sb.l0_bytes : l0_bytes_for(e);
+	e->inline_max = engine_inline_max(e->inline_option, e->sb.inline_max);
 	e->replay_bytes_max = replay_bytes_for(e);
 	g = (struct slot_geometry){
 		.volume_seed = e->volume_seed,
@@ -161,6 +162,7 @@ static int scan_peek(struct log_scan *s, struct record *r)
 {
 	uint32_t offset = (uint32_t)(s->pos % s->e->segment_bytes);
 	int err = load_segment(s, s->pos / s->e->segment_bytes);
+	uint64_t chain;
 
 	if (!err)
 		err = record_parse(s->bytes + offset, s->e->segment_bytes - offset, s->pos,
@@ -169,6 +171,8 @@ static int scan_peek(struct log_scan *s, struct record *r)
 		return err;
 	if (r->chain != (uint32_t)s->chain || r->epoch < s->epoch ||
 	    (offset == 0) != (r->type == TALOS_RECORD_SEGMENT) || record_check_content(r))
+		return TALOS_ERR_NOT_FOUND;
+	if (offset == 0 && (record_segment_chain(r, &chain) || chain != s->chain))
 		return TALOS_ERR_NOT_FOUND;
 	return TALOS_OK;
 }
@@ -180,21 +184,10 @@ static void scan_step(struct log_scan *s, const struct record *r)
 	s->epoch = r->epoch;
 }
 
-/* The rolling sum at s->pos, by a walk through @segment, which holds it or ends there. */
-static int scan_walk(struct log_scan *s, uint64_t segment)
-{
-	uint32_t segment_bytes = s->e->segment_bytes;
-	int err = load_segment(s, segment);
-
-	return err ? err
-		   : record_chain_at(s->bytes, segment_bytes, segment * segment_bytes, s->pos,
-				     s->e->volume_seed, &s->chain);
-}
-
 /*
- * Begin at @pos, a record's border before which the log is durable. The rolling
- * sum there needs the segment's earlier records: they are the price of naming
- * only half of it in each.
+ * Begin at @pos, a record's border. A checkpoint that is durable lies behind
+ * it, unless it is 0: so its segment is there. The rolling sum at @pos needs the
+ * segment's earlier records: the price of having only half of it in each.
  */
 static int scan_begin(struct log_scan *s, struct talos_engine *e, uint64_t pos)
 {
@@ -205,14 +198,12 @@ static int scan_begin(struct log_scan *s, struct talos_engine *e, uint64_t pos)
 	s->bytes = talos_alloc_aligned(TALOS_BLOCK_BYTES, e->segment_bytes);
 	if (!s->bytes)
 		return TALOS_ERR_NO_MEMORY;
-	err = scan_walk(s, segment);
-	if (err != TALOS_ERR_NOT_FOUND)
-		return err;
 	if (pos == 0)
-		return TALOS_OK; /* nothing was written so far */
-	/* At a segment's start the segment before can say it, should this one not be there yet. */
-	if (pos % e->segment_bytes == 0)
-		err = scan_walk(s, segment - 1);
+		return TALOS_OK; /* no record is before it */
+	err = load_segment(s, segment);
+	if (!err)
+		err = record_chain_at(s->bytes, e->segment_bytes, segment * e->segment_bytes, pos,
+				      e->volume_seed, &s->chain);
 	if (err != TALOS_ERR_NOT_FOUND)
 		return err;
 	talos_error("the log is damaged before position %llu, in the segment that recovery must "

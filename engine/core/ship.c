@@ -261,6 +261,7 @@ int talos_engine_seed_pin(struct talos_engine *e, struct talos_seed *out)
 	struct talos_seed s = {
 		.volume = e->volume,
 		.l0_bytes = e->l0_bytes,
+		.inline_max = e->sb.inline_max,
 		.segment_bytes = e->segment_bytes,
 		.device_bytes = e->sb.device_bytes,
 		.pin = o,

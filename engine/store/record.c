@@ -128,7 +128,7 @@ int record_chain_at(const uint8_t *bytes, uint64_t limit, uint64_t base, uint64_
 		chain = record_next_chain(chain, &r);
 		at += r.total_bytes;
 	}
-	if (base + at != pos && pos - base != limit)
+	if (base + at != pos)
 		return TALOS_ERR_NOT_FOUND;
 	*out_chain = chain;
 	return TALOS_OK;

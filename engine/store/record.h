@@ -74,9 +74,9 @@ int record_segment_chain(const struct record *r, uint64_t *out_chain);
 
 /*
  * The rolling sum before @pos, walking from the start @base of its segment, of
- * which @limit bytes are at @bytes (the first record at least). Reaching the
- * segment's end counts as reaching it. TALOS_ERR_NOT_FOUND: no record border
- * is at @pos, or a record before it does not check.
+ * which @limit bytes are at @bytes (the first record at least).
+ * TALOS_ERR_NOT_FOUND: no record border is at @pos, or a record before it does
+ * not check.
  */
 int record_chain_at(const uint8_t *bytes, uint64_t limit, uint64_t base, uint64_t pos,
 		    uint64_t volume_seed, uint64_t *out_chain);

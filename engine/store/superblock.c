@@ -28,7 +28,7 @@ static int check_geometry(const struct superblock *sb)
 	bool sized = sb->device_bytes != 0;
 
 	if (sb->state < TALOS_REPLICA_EMPTY || sb->state > TALOS_REPLICA_DEPOSED ||
-	    sb->epoch > TALOS_EPOCH_MAX)
+	    sb->epoch > TALOS_EPOCH_MAX || sb->inline_max > TALOS_INLINE_BYTES_MAX)
 		return TALOS_ERR_CORRUPT;
 	if (sb->state == TALOS_REPLICA_EMPTY)
 		return TALOS_OK;
@@ -61,6 +61,7 @@ static int decode(const struct talos_disk_superblock *d, struct superblock *sb)
 		.checkpoint_pos = le64_get(d->checkpoint_pos),
 		.log_end_min = le64_get(d->log_end_min),
 		.l0_bytes = le64_get(d->l0_bytes),
+		.inline_max = le32_get(d->inline_max),
 		.notes = le32_get(d->notes),
 		.version = le32_get(d->version),
 		.clean = le32_get(d->clean) != 0,
@@ -86,6 +87,7 @@ static void encode(const struct superblock *sb, struct talos_disk_superblock *d)
 	d->checkpoint_pos = le64_from(sb->checkpoint_pos);
 	d->log_end_min = le64_from(sb->log_end_min);
 	d->l0_bytes = le64_from(sb->l0_bytes);
+	d->inline_max = le32_from(sb->inline_max);
 	d->notes = le32_from(sb->notes);
 	d->clean = le32_from(sb->clean);
 	d->sum = le64_from(disk_sum(d));

@@ -21,6 +21,7 @@ struct superblock {
 	uint64_t epoch;
 	uint64_t checkpoint_pos, log_end_min;
 	uint64_t l0_bytes;
+	uint32_t inline_max;
 	uint32_t notes;
 	uint32_t version;
 	bool clean;

@@ -114,13 +114,15 @@ static uint64_t device_bytes(const struct geometry *g)
 	return (uint64_t)g->segments * SEGMENT;
 }
 
-static void format(struct sim_disk *d, const struct geometry *g)
+static void format(struct sim_disk *d, const struct geometry *g, uint64_t seed)
 {
+	static const uint32_t inline_max[] = { 0, TALOS_INLINE_NONE, 100 };
 	struct talos_io *io = sim_disk_io(d);
 	struct talos_format_options o = {
 		.device_bytes = device_bytes(g),
 		.segment_bytes = SEGMENT,
 		.l0_bytes = 24 << 10,
+		.inline_max = inline_max[seed % 3],
 		.volume = volume,
 		.replica = replica,
 	};
@@ -282,12 +284,13 @@ static void run_workload(struct sim_disk *d, uint64_t seed, const struct geometr
 {
 	static struct model m;
 	struct store s;
-	struct talos_batch *b = talos_batch_new();
+	struct talos_batch *b;
 	struct talos_engine *e;
 	struct rng rng = { seed };
 
 	assert_int_equal(store_open(d, &s), 0);
 	e = s.e;
+	b = talos_batch_new(e);
 	assert_int_equal(talos_engine_lead(e, 1), 0);
 	for (uint32_t i = 1; i <= g->batches; i++) {
 		struct talos_pos end;
@@ -342,7 +345,7 @@ static uint64_t cut_everywhere(const struct geometry *g, uint64_t seed, uint64_t
 	struct rng rng = { seed };
 	uint64_t points = 0;
 
-	format(d, g);
+	format(d, g, seed);
 	sim_disk_record(d);
 	ack_count = 0;
 	run_workload(d, seed, g);

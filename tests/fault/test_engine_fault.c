@@ -56,7 +56,7 @@ static int open_engine(struct talos_io *io, struct sim_clock *clock, struct talo
 
 static int put(struct talos_engine *e, unsigned i, struct talos_pos *end)
 {
-	struct talos_batch *b = talos_batch_new();
+	struct talos_batch *b = talos_batch_new(e);
 	static uint8_t data[3000];
 	char key[16];
 	int err;

@@ -118,6 +118,7 @@ void fs_fake_new(struct fs_fake *f, const struct fs_fake_options *o)
 	format.device_bytes = f->o.device_bytes;
 	format.segment_bytes = f->o.segment_bytes;
 	format.l0_bytes = f->o.l0_bytes;
+	format.inline_max = f->o.inline_max;
 	f->disk = sim_disk_new(f->o.device_bytes);
 	f->io = sim_disk_io(f->disk);
 	assert_int_equal(talos_engine_format(f->io, &format), 0);

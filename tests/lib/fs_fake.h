@@ -15,6 +15,7 @@ struct fs_fake_options {
 	uint64_t device_bytes;	/* 0: 64 MiB */
 	uint32_t segment_bytes; /* 0: 1 MiB */
 	uint64_t l0_bytes;	/* 0: default */
+	uint32_t inline_max;	/* 0: default */
 };
 
 struct fs_fake {

@@ -49,6 +49,7 @@ void temp_store_primary(struct temp_store *s, uint8_t replica, uint64_t l0_bytes
 		.device_bytes = 64 << 20,
 		.segment_bytes = SEGMENT_BYTES,
 		.l0_bytes = l0_bytes,
+		.inline_max = TEMP_STORE_INLINE_MAX,
 		.volume = { "a test's volume" },
 		.replica = { { replica } },
 	};

@@ -8,6 +8,8 @@
 
 #include "talos/engine.h"
 
+#define TEMP_STORE_INLINE_MAX 700u /* so that a copy's can be told from the default */
+
 struct temp_store {
 	char path[64];
 	struct talos_io *io;

@@ -126,7 +126,7 @@ static void *write_much(void *arg)
 	struct holder *h = arg;
 
 	for (unsigned i = 0; i < RECORDS; i++) {
-		struct talos_batch *b = talos_batch_new();
+		struct talos_batch *b = talos_batch_new(h->store.e);
 		char key[32], value[100] = { 0 };
 
 		talos_batch_put(b, key,
@@ -228,7 +228,7 @@ static uint64_t await_stall(struct holder *h)
 /* A session that enters its backup into the in-sync set is who frees the builder. */
 static void the_replicators_own_writes_do_not_wait_for_flushes(void **state)
 {
-	struct talos_batch *b = talos_batch_new();
+	struct talos_batch *b;
 	struct talos_pos written;
 	struct holder h;
 	pthread_t writer;
@@ -236,6 +236,7 @@ static void the_replicators_own_writes_do_not_wait_for_flushes(void **state)
 
 	(void)state;
 	begin(&h, &writer);
+	b = talos_batch_new(h.store.e);
 	await_count(&h, TALOS_BUILD_BUFFERS);
 	at = await_stall(&h);
 	talos_batch_put(b, "member", 6, "in sync", 7);

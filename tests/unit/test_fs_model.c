@@ -473,12 +473,13 @@ static void they_agree_when_names_collide(void **state)
 	run(seed + 1, 2000, &small, 1ull << 63);
 }
 
-static void they_agree_with_large_segments(void **state)
+static void they_agree_with_large_segments_and_no_value_in_the_index(void **state)
 {
 	static const struct fs_fake_options large = {
 		.device_bytes = 512u << 20,
 		.segment_bytes = 2u << 20,
 		.l0_bytes = 256u << 10,
+		.inline_max = TALOS_INLINE_NONE,
 	};
 
 	(void)state;
@@ -490,7 +491,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_filesystem_and_a_plain_model_agree),
 		cmocka_unit_test(they_agree_when_names_collide),
-		cmocka_unit_test(they_agree_with_large_segments),
+		cmocka_unit_test(they_agree_with_large_segments_and_no_value_in_the_index),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -87,7 +87,7 @@ static int setup(void **state)
 	struct test *t = calloc(1, sizeof(*t));
 
 	temp_store_primary(&t->store, 1, 0);
-	t->b = talos_batch_new();
+	t->b = talos_batch_new(t->store.e);
 	t->keys = (uint32_t)(volume_bytes(t) / 10 * 8 / VALUE_BYTES);
 	t->version = calloc(t->keys, sizeof(*t->version));
 	*state = t;

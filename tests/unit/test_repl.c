@@ -97,7 +97,7 @@ static void make_backup(struct node *n, uint8_t replica, const struct node *prim
 
 static int put(struct node *n, unsigned i, bool sync)
 {
-	struct talos_batch *b = talos_batch_new();
+	struct talos_batch *b = talos_batch_new(n->store.e);
 	static uint8_t data[9000];
 	struct talos_pos end;
 	char key[32];
@@ -155,6 +155,8 @@ static void a_backup_gets_a_copy_and_follows(void **state)
 	put_range(&a, 0, 1500);
 	make_backup(&b, 2, &a);
 	assert_true(has_range(&b, 0, 1500));
+	talos_engine_stats(b.store.e, &s);
+	assert_int_equal(s.inline_max, TEMP_STORE_INLINE_MAX);
 	put_range(&a, 1500, 3000);
 	await(has(&b, 2999));
 	assert_true(has_range(&b, 0, 3000));

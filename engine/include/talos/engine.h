@@ -31,6 +31,7 @@ struct talos_format_options {
 	uint64_t device_bytes;	/* rounded down to slots; 0 with empty_replica: as the primary's */
 	uint32_t segment_bytes; /* power of two; 0: default */
 	uint64_t l0_bytes;	/* memtable budget; 0: by the device's size, at most 32 MiB */
+	uint32_t inline_max;	/* as in struct talos_engine_options; 0: default */
 	struct talos_uuid volume; /* ignored with empty_replica */
 	struct talos_uuid replica;
 	bool empty_replica;
@@ -49,15 +50,24 @@ struct talos_superblock_info {
 	struct talos_uuid volume, replica;
 	uint64_t device_bytes, epoch, l0_bytes, seq;
 	uint64_t checkpoint_pos, log_end_min;
-	uint32_t segment_bytes, table_slots, version, notes;
+	uint32_t segment_bytes, table_slots, version, notes, inline_max;
 	bool clean;
 };
 int talos_engine_probe(struct talos_io *io, struct talos_superblock_info *out);
+
+#define TALOS_INLINE_NONE UINT32_MAX /* for inline_max: only empty values */
 
 struct talos_engine_options {
 	const struct talos_clock *clock; /* NULL: talos_system_clock */
 	uint64_t cache_bytes;		 /* block cache; 0: default 64 MiB */
 	uint64_t l0_bytes;		 /* 0: as formatted */
+	/*
+	 * Values of up to so many bytes are kept in the index, beside their
+	 * keys; larger ones stay in the log, and the index refers to them. At
+	 * most TALOS_INLINE_BYTES_MAX; 0: as formatted. Counts for what is
+	 * written from now on.
+	 */
+	uint32_t inline_max;
 	uint32_t tail_buffers;		 /* log segments in memory; 0: default 8; at least 3 */
 	uint64_t commit_interval_ns;	 /* unsynced log goes to the device this often; 0: default 1 s */
 	/*
@@ -70,7 +80,7 @@ struct talos_engine_options {
 /*
  * Recover and open. The store is then read-only; talos_engine_lead() makes it
  * writable. @io is borrowed until close. On error nothing was changed.
- * TALOS_ERR_NOT_TALOSFS, _VERSION, _FEATURE, _TRUNCATED, _CORRUPT (position in
+ * TALOS_ERR_INVALID (an option), _NOT_TALOSFS, _VERSION, _FEATURE, _TRUNCATED, _CORRUPT (position in
  * the log), _LOG_SHORT, _IO, _NO_MEMORY. An empty or half-seeded replica opens
  * and answers TALOS_ERR_EMPTY_REPLICA to reads.
  */
@@ -113,7 +123,8 @@ uint32_t talos_engine_notes(struct talos_engine *e);
  * Later operations of a batch win over earlier ones.
  */
 struct talos_batch;
-struct talos_batch *talos_batch_new(void); /* NULL: no memory */
+/* To be written to @e. NULL: no memory. */
+struct talos_batch *talos_batch_new(const struct talos_engine *e);
 void talos_batch_free(struct talos_batch *b);
 void talos_batch_clear(struct talos_batch *b);
 /* These return 0, TALOS_ERR_NO_MEMORY, _INVALID or _TOO_BIG; after an error the batch must be cleared. */
@@ -210,7 +221,7 @@ struct talos_engine_stats {
 	uint64_t log_applied; /* visible to readers */
 	uint64_t applied_wall_ns; /* when the last visible record was made, by its writer's clock */
 	uint64_t checkpoint_pos, replay_pos;
-	uint32_t segment_bytes;
+	uint32_t segment_bytes, inline_max;
 	uint64_t slots_total, slots_free, slots_log, slots_index;
 	uint64_t reserve_slots; /* of slots_free, kept for deletes, compaction */
 	uint64_t memtable_bytes;

@@ -40,7 +40,7 @@
 #define TALOS_SEGMENT_BYTES_MAX (64u << 20)
 #define TALOS_SEGMENT_BYTES_DEFAULT (2u << 20)
 #define TALOS_KEY_BYTES_MAX 1024u
-#define TALOS_INLINE_BYTES_MAX 1024u /* larger values lie in the log */
+#define TALOS_INLINE_BYTES_MAX 1024u /* larger values lie in the log; smaller ones may */
 #define TALOS_EPOCH_MAX UINT32_MAX   /* nobody leads in a higher one */
 
 /* --- superblock ---------------------------------------------------------- */
@@ -75,7 +75,8 @@ struct talos_disk_superblock {
 	le64 l0_bytes;		/* 70 memtable budget */
 	le32 notes;		/* 78 TALOS_NOTE_ bits */
 	le32 clean;		/* 7c 1: closed in order at log_end_min, and not in use since */
-	uint8_t reserved[3960]; /* 80 */
+	le32 inline_max;	/* 80 a leader puts larger values into the log, at most TALOS_INLINE_BYTES_MAX */
+	uint8_t reserved[3956]; /* 84 */
 	le64 sum;		/* ff8 over everything before it, seed 0 */
 };
 static_assert(sizeof(struct talos_disk_superblock) == 4096, "on-disk size");

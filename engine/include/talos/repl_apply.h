@@ -65,7 +65,7 @@ uint32_t talos_apply_missing(struct talos_engine *e,
 struct talos_apply_seed {
 	struct talos_uuid volume;
 	uint64_t device_bytes, l0_bytes, epoch;
-	uint32_t segment_bytes;
+	uint32_t segment_bytes, inline_max;
 	uint64_t log_first;
 };
 

@@ -133,7 +133,7 @@ int talos_log_read(struct talos_engine *e, struct talos_pos pos, void *buf,
 struct talos_seed {
 	struct talos_uuid volume;
 	uint64_t device_bytes, l0_bytes, epoch;
-	uint32_t segment_bytes;
+	uint32_t segment_bytes, inline_max;
 	struct talos_pos checkpoint; /* first part's position */
 	struct talos_pos end;	     /* end of the last part */
 	uint32_t log_count;	     /* log segments needed, up to the one that holds @end */

@@ -95,7 +95,7 @@ static void *talos_open(const struct kv_config *c)
 	if (s->batches)
 		err = open_engine(s, c);
 	for (unsigned i = 0; !err && i < c->threads; i++) {
-		s->batches[i] = talos_batch_new();
+		s->batches[i] = talos_batch_new(s->e);
 		err = s->batches[i] ? TALOS_OK : TALOS_ERR_NO_MEMORY;
 	}
 	if (!err)
