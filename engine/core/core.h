@@ -174,6 +174,7 @@ struct talos_engine {
 
 	_Atomic uint64_t user_bytes, index_bytes_written, flushes, compactions, corruptions;
 	_Atomic uint64_t log_wanted; /* see talos_engine_set_log_wanted() */
+	_Atomic uint32_t snapshots;
 	_Atomic uint64_t gc_bytes, gc_segments, trimmed_segments;
 };
 
@@ -217,6 +218,11 @@ int view_rotate(struct talos_engine *e, struct l0 *fresh);
 int view_close_gate(struct talos_engine *e, const uint64_t *segments, uint32_t count, uint64_t pos);
 struct log_gate *log_gate_ref(struct log_gate *g);
 void log_gate_unref(struct log_gate *g);
+/*
+ * What is visible now, for good: a view whose memtables are all frozen. The
+ * caller keeps writers out: it holds tail_lock (of a leader) or apply_lock.
+ */
+int view_freeze(struct talos_engine *e, uint64_t end, struct view **out);
 /* Switch to @m (taken over on success), dropping frozen memtables over log before m->replay_pos. */
 int view_switch_manifest(struct talos_engine *e, struct manifest *m);
 
@@ -314,6 +320,14 @@ int recovery_read_checkpoint(struct talos_engine *e, uint64_t pos, struct manife
 /* The entry of a point key. TALOS_ERR_NOT_FOUND. @value_buf: TALOS_INLINE_BYTES_MAX. */
 int read_point(struct view *v, const uint8_t *key, uint32_t key_bytes, struct entry *out,
 	       uint8_t *value_buf);
+/* What talos_engine_get() and talos_engine_span_read() do, in a view. */
+int read_get(struct talos_engine *e, struct view *v, const void *key, uint32_t key_bytes, void *buf,
+	     uint32_t capacity, uint32_t *out_bytes);
+int read_span(struct talos_engine *e, struct view *v, const void *key, uint32_t key_bytes,
+	      uint64_t offset, void *buf, uint32_t bytes);
+/* The value of a point entry, as talos_engine_get() gives it. */
+int read_value(struct talos_engine *e, const struct entry *entry, void *buf, uint32_t capacity,
+	       uint32_t *out_bytes);
 /*
  * Call @fn for each stretch of [offset, end) of an object that some entry
  * covers, in order, until it returns non-zero.

@@ -518,6 +518,7 @@ void talos_engine_stats(struct talos_engine *e, struct talos_engine_stats *out)
 		.index_bytes_written = e->index_bytes_written,
 		.flushes = e->flushes,
 		.compactions = e->compactions,
+		.snapshots = e->snapshots,
 		.gc_bytes = e->gc_bytes,
 		.gc_segments = e->gc_segments,
 		.trimmed_segments = e->trimmed_segments,

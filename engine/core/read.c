@@ -119,8 +119,8 @@ int read_point(struct view *v, const uint8_t *key, uint32_t key_bytes, struct en
 	return err;
 }
 
-static int copy_value(struct talos_engine *e, const struct entry *entry, void *buf,
-		      uint32_t capacity, uint32_t *out_bytes)
+int read_value(struct talos_engine *e, const struct entry *entry, void *buf, uint32_t capacity,
+	       uint32_t *out_bytes)
 {
 	switch (entry->kind) {
 	case ENTRY_VALUE:
@@ -143,22 +143,28 @@ static int copy_value(struct talos_engine *e, const struct entry *entry, void *b
 	return TALOS_ERR_NOT_FOUND;
 }
 
-int talos_engine_get(struct talos_engine *e, const void *key, uint32_t key_bytes, void *buf,
-		     uint32_t capacity, uint32_t *out_bytes)
+int read_get(struct talos_engine *e, struct view *v, const void *key, uint32_t key_bytes, void *buf,
+	     uint32_t capacity, uint32_t *out_bytes)
 {
 	uint8_t value_buf[TALOS_INLINE_BYTES_MAX];
 	struct entry entry;
-	struct view *v;
 	int err;
 
 	if (!key_bytes || key_bytes > TALOS_KEY_BYTES_MAX)
 		return TALOS_ERR_INVALID;
-	v = view_get(e);
+	err = read_point(v, key, key_bytes, &entry, value_buf);
+	return err ? err : read_value(e, &entry, buf, capacity, out_bytes);
+}
+
+int talos_engine_get(struct talos_engine *e, const void *key, uint32_t key_bytes, void *buf,
+		     uint32_t capacity, uint32_t *out_bytes)
+{
+	struct view *v = view_get(e);
+	int err;
+
 	if (!v)
 		return TALOS_ERR_EMPTY_REPLICA;
-	err = read_point(v, key, key_bytes, &entry, value_buf);
-	if (!err)
-		err = copy_value(e, &entry, buf, capacity, out_bytes);
+	err = read_get(e, v, key, key_bytes, buf, capacity, out_bytes);
 	view_put(v);
 	return err;
 }
@@ -346,22 +352,30 @@ static int fill_span(void *ctx, const struct entry *entry, uint64_t from, uint64
 	return err;
 }
 
-int talos_engine_span_read(struct talos_engine *e, const void *key, uint32_t key_bytes,
-			   uint64_t offset, void *buf, uint32_t bytes)
+int read_span(struct talos_engine *e, struct view *v, const void *key, uint32_t key_bytes,
+	      uint64_t offset, void *buf, uint32_t bytes)
 {
 	struct span_read s = { .e = e, .buf = buf, .offset = offset };
-	struct view *v;
 	int err;
 
 	if (!key_bytes || key_bytes > TALOS_KEY_BYTES_MAX || offset > ENTRY_SPAN_END - bytes)
 		return TALOS_ERR_INVALID;
-	v = view_get(e);
-	if (!v)
-		return TALOS_ERR_EMPTY_REPLICA;
 	err = read_spans(v, key, key_bytes, offset, offset + bytes, fill_span, &s);
-	view_put(v);
 	if (!err)
 		fill_zeros(&s, offset + bytes);
+	return err;
+}
+
+int talos_engine_span_read(struct talos_engine *e, const void *key, uint32_t key_bytes,
+			   uint64_t offset, void *buf, uint32_t bytes)
+{
+	struct view *v = view_get(e);
+	int err;
+
+	if (!v)
+		return TALOS_ERR_EMPTY_REPLICA;
+	err = read_span(e, v, key, key_bytes, offset, buf, bytes);
+	view_put(v);
 	return err;
 }
 
@@ -454,19 +468,6 @@ static int scan_some(struct scan *s, struct view *v, const uint8_t *limit, uint3
 	return err;
 }
 
-/* The first key behind all that begin with @prefix; false if there is none. */
-static bool prefix_limit(const uint8_t *prefix, uint32_t bytes, uint8_t *limit, uint32_t *out_bytes)
-{
-	memcpy(limit, prefix, bytes);
-	while (bytes && limit[bytes - 1] == 0xff)
-		bytes--;
-	if (!bytes)
-		return false;
-	limit[bytes - 1]++;
-	*out_bytes = bytes;
-	return true;
-}
-
 int talos_engine_scan(struct talos_engine *e, const void *prefix, uint32_t prefix_bytes,
 		      const void *from, uint32_t from_bytes, talos_scan_fn fn, void *ctx)
 {
@@ -478,7 +479,7 @@ int talos_engine_scan(struct talos_engine *e, const void *prefix, uint32_t prefi
 
 	if (prefix_bytes > TALOS_KEY_BYTES_MAX || (from && from_bytes > TALOS_KEY_BYTES_MAX))
 		return TALOS_ERR_INVALID;
-	bounded = prefix_limit(prefix, prefix_bytes, limit, &limit_bytes);
+	bounded = key_prefix_limit(prefix, prefix_bytes, limit, &limit_bytes);
 	if (!from || key_compare(from, from_bytes, prefix, prefix_bytes) < 0) {
 		from = prefix;
 		from_bytes = prefix_bytes;

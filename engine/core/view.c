@@ -223,6 +223,47 @@ int view_switch_manifest(struct talos_engine *e, struct manifest *m)
 	}
 }
 
+/* The frozen part of @of, with an empty memtable in place of the active one. */
+static struct view *frozen_part(const struct view *of)
+{
+	struct view *v = view_alloc(of->frozen_count, of->gate);
+
+	if (!v)
+		return NULL;
+	v->active = l0_new(of->active->start);
+	if (!v->active) {
+		view_put(v);
+		return NULL;
+	}
+	v->manifest = manifest_ref(of->manifest);
+	v->frozen_count = of->frozen_count;
+	for (uint32_t i = 0; i < of->frozen_count; i++)
+		v->frozen[i] = l0_ref(of->frozen[i]);
+	return v;
+}
+
+int view_freeze(struct talos_engine *e, uint64_t end, struct view **out)
+{
+	struct view *now = view_get(e);
+	struct l0 *fresh;
+	int err = TALOS_OK;
+
+	if (!now)
+		return TALOS_ERR_EMPTY_REPLICA;
+	/* A memtable may be cut anywhere between two records; the log need not know. */
+	if (memtable_count(now->active->memtable)) {
+		fresh = l0_new(end);
+		err = fresh ? view_rotate(e, fresh) : TALOS_ERR_NO_MEMORY;
+		if (err)
+			l0_unref(fresh);
+		view_put(now);
+		now = view_get(e);
+	}
+	*out = err ? NULL : frozen_part(now);
+	view_put(now);
+	return err ? err : *out ? TALOS_OK : TALOS_ERR_NO_MEMORY;
+}
+
 int view_close_gate(struct talos_engine *e, const uint64_t *segments, uint32_t count, uint64_t pos)
 {
 	struct log_gate *fresh = gate_new(e);

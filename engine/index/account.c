@@ -175,7 +175,11 @@ static void account_close(struct run_iter *it)
 	talos_free(a);
 }
 
-static const struct run_iter_ops account_ops = { account_seek, account_next, account_close };
+static const struct run_iter_ops account_ops = {
+	.seek = account_seek,
+	.next = account_next,
+	.close = account_close,
+};
 
 struct run_iter *account_iter_new(struct run_iter *inner, struct account *a, uint32_t segment_bytes)
 {

@@ -71,6 +71,21 @@ static inline int key_compare(const uint8_t *a, uint32_t a_bytes,
 	return c ? c : a_bytes < b_bytes ? -1 : a_bytes > b_bytes;
 }
 
+/* The first key behind all that begin with @prefix; false if there is none. */
+static inline bool key_prefix_limit(const uint8_t *prefix, uint32_t bytes, uint8_t *limit,
+				    uint32_t *out_bytes)
+{
+	if (bytes)
+		memcpy(limit, prefix, bytes);
+	while (bytes && limit[bytes - 1] == 0xff)
+		bytes--;
+	if (!bytes)
+		return false;
+	limit[bytes - 1]++;
+	*out_bytes = bytes;
+	return true;
+}
+
 /* Do both entries belong to one object? Both must be spans. */
 static inline bool entry_same_object(const struct entry *a, const struct entry *b)
 {
@@ -92,6 +107,8 @@ struct run_iter_ops {
 	 */
 	int (*seek)(struct run_iter *it, const uint8_t *key, uint32_t key_bytes, bool span);
 	int (*next)(struct run_iter *it); /* must be valid */
+	/* Stand on the last entry with key < @key; invalid if there is none. NULL: not offered. */
+	int (*seek_before)(struct run_iter *it, const uint8_t *key, uint32_t key_bytes);
 	void (*close)(struct run_iter *it); /* frees it */
 };
 
@@ -110,6 +127,12 @@ static inline int run_iter_seek(struct run_iter *it, const uint8_t *key,
 static inline int run_iter_next(struct run_iter *it)
 {
 	return it->ops->next(it);
+}
+
+static inline int run_iter_seek_before(struct run_iter *it, const uint8_t *key,
+				       uint32_t key_bytes)
+{
+	return it->ops->seek_before(it, key, key_bytes);
 }
 
 static inline void run_iter_close(struct run_iter *it)

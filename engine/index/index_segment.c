@@ -448,6 +448,24 @@ static int segment_next(struct run_iter *it)
 	return err ? err : roll_over(i);
 }
 
+static int segment_seek_before(struct run_iter *it, const uint8_t *key, uint32_t key_bytes)
+{
+	struct segment_iter *i = (struct segment_iter *)it;
+	uint32_t idx = find_leaf(i->s, key, key_bytes);
+	int err;
+
+	it->valid = false;
+	/* The leaf that begins with the key itself holds nothing before it. */
+	if (idx && pivot_compare(i->s, idx, key, key_bytes) >= 0)
+		idx--;
+	err = pin_leaf(i, idx);
+	if (!err)
+		err = leaf_seek_before(&i->leaf, key, key_bytes);
+	if (!err)
+		stand(i);
+	return err;
+}
+
 static void segment_iter_close(struct run_iter *it)
 {
 	struct segment_iter *i = (struct segment_iter *)it;
@@ -456,7 +474,12 @@ static void segment_iter_close(struct run_iter *it)
 	talos_free(i);
 }
 
-static const struct run_iter_ops segment_ops = { segment_seek, segment_next, segment_iter_close };
+static const struct run_iter_ops segment_ops = {
+	.seek = segment_seek,
+	.next = segment_next,
+	.seek_before = segment_seek_before,
+	.close = segment_iter_close,
+};
 
 struct run_iter *index_segment_iter(struct index_segment *s)
 {

@@ -578,6 +578,30 @@ int leaf_seek_span(struct leaf_iter *it, const uint8_t *key, uint32_t key_bytes)
 	return seek(it, key, key_bytes, true);
 }
 
+int leaf_seek_before(struct leaf_iter *it, const uint8_t *key, uint32_t key_bytes)
+{
+	uint32_t offset, before = 0;
+	int err = seek_restart(it, key, key_bytes, &offset);
+
+	it->valid = false;
+	it->key_bytes = 0;
+	if (!err)
+		err = decode_at(it, offset, false);
+	for (; !err && it->valid && key_compare(it->key, it->key_bytes, key, key_bytes) < 0;
+	     before++)
+		err = leaf_next(it);
+	if (err)
+		return err;
+	it->valid = false;
+	it->key_bytes = 0;
+	/* The same way again, one entry less. */
+	if (before)
+		err = decode_at(it, offset, false);
+	for (; !err && before > 1; before--)
+		err = leaf_next(it);
+	return err;
+}
+
 /* --- a whole leaf ------------------------------------------------------------------------- */
 
 static bool all_zero(const uint8_t *p, uint32_t bytes)

@@ -58,6 +58,9 @@ int leaf_seek(struct leaf_iter *it, const uint8_t *key, uint32_t key_bytes);
  */
 int leaf_seek_span(struct leaf_iter *it, const uint8_t *key, uint32_t key_bytes);
 
+/* The last entry with key < @key; invalid if there is none. */
+int leaf_seek_before(struct leaf_iter *it, const uint8_t *key, uint32_t key_bytes);
+
 /* Non-zero ends the walk and is what leaf_verify() returns. */
 typedef int (*leaf_visit)(void *ctx, const struct entry *e);
 /*

@@ -190,6 +190,29 @@ static int level_next(struct run_iter *it)
 	return follow_inner(l) ? TALOS_OK : first_from(l, l->idx + 1);
 }
 
+static int level_seek_before(struct run_iter *it, const uint8_t *key, uint32_t key_bytes)
+{
+	struct level_iter *l = (struct level_iter *)it;
+	uint32_t idx = level_run_find(l->run, key, key_bytes);
+	int err;
+
+	it->valid = false;
+	/* Entries before the key lie in the segment that reaches to it, or in the one before. */
+	if (idx == l->run->count ||
+	    key_compare(l->run->segments[idx]->ref.first, l->run->segments[idx]->ref.first_bytes,
+			key, key_bytes) >= 0) {
+		if (!idx)
+			return TALOS_OK;
+		idx--;
+	}
+	err = l->inner && l->idx == idx ? TALOS_OK : open_inner(l, idx);
+	if (!err)
+		err = l->inner->ops->seek_before(l->inner, key, key_bytes);
+	if (!err)
+		follow_inner(l);
+	return err;
+}
+
 static void level_close(struct run_iter *it)
 {
 	struct level_iter *l = (struct level_iter *)it;
@@ -198,7 +221,12 @@ static void level_close(struct run_iter *it)
 	talos_free(l);
 }
 
-static const struct run_iter_ops level_iter_ops = { level_seek, level_next, level_close };
+static const struct run_iter_ops level_iter_ops = {
+	.seek = level_seek,
+	.next = level_next,
+	.seek_before = level_seek_before,
+	.close = level_close,
+};
 
 struct run_iter *level_run_iter(const struct level_run *run)
 {

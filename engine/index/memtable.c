@@ -435,12 +435,27 @@ static int frozen_next(struct run_iter *it)
 	return TALOS_OK;
 }
 
+static int frozen_seek_before(struct run_iter *it, const uint8_t *key, uint32_t key_bytes)
+{
+	struct frozen_iter *f = (struct frozen_iter *)it;
+	struct node *before[HEIGHT_MAX] = { 0 };
+
+	find(f->m, key, key_bytes, before);
+	stand(f, before[0] == f->m->head ? NULL : before[0]);
+	return TALOS_OK;
+}
+
 static void iter_free(struct run_iter *it)
 {
 	talos_free(it);
 }
 
-static const struct run_iter_ops frozen_ops = { frozen_seek, frozen_next, iter_free };
+static const struct run_iter_ops frozen_ops = {
+	.seek = frozen_seek,
+	.next = frozen_next,
+	.seek_before = frozen_seek_before,
+	.close = iter_free,
+};
 
 struct run_iter *memtable_iter(struct memtable *m)
 {
@@ -507,7 +522,11 @@ static int copy_next(struct run_iter *it)
 	return TALOS_OK;
 }
 
-static const struct run_iter_ops copy_ops = { copy_seek, copy_next, iter_free };
+static const struct run_iter_ops copy_ops = {
+	.seek = copy_seek,
+	.next = copy_next,
+	.close = iter_free,
+};
 
 static bool before_limit(const struct node *n, const uint8_t *limit, uint32_t limit_bytes)
 {

@@ -216,7 +216,11 @@ static void merge_close(struct run_iter *it)
 	talos_free(m);
 }
 
-static const struct run_iter_ops merge_ops = { merge_seek, merge_next, merge_close };
+static const struct run_iter_ops merge_ops = {
+	.seek = merge_seek,
+	.next = merge_next,
+	.close = merge_close,
+};
 
 struct run_iter *merge_iter_new(struct run_iter **sources, uint32_t count)
 {

@@ -29,8 +29,9 @@ struct slot_table {
 	struct slot *slots;	 /* [slot_count] */
 	uint32_t *buckets;	 /* open addressing over (kind, name); NO_SLOT is empty */
 	uint32_t bucket_mask;
-	uint32_t first_free; /* no slot below it is free: low ones go first, so that a file stays small */
-	uint8_t *dirty;	 /* one per table block */
+	uint32_t
+		first_free; /* no slot below it is free: low ones go first, so that a file stays small */
+	uint8_t *dirty; /* one per table block */
 	uint32_t block_count, dirty_count;
 	struct dropped *dropped; /* [slot_count], in order of dropping */
 	uint32_t dropped_count;

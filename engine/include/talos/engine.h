@@ -202,6 +202,51 @@ int talos_engine_scan(struct talos_engine *e, const void *prefix,
 		      uint32_t prefix_bytes, const void *from,
 		      uint32_t from_bytes, talos_scan_fn fn, void *ctx);
 
+/* --- snapshots and iterators ------------------------------------------------- */
+
+/*
+ * One moment of the store, readable for as long as it is held. Taking one ends
+ * the active memtable, if there is anything in it; otherwise it costs nothing,
+ * nor do writers pay for it. While it is held, what was overwritten or deleted
+ * since then keeps its space. Release all before talos_engine_close().
+ * TALOS_ERR_EMPTY_REPLICA, _NO_MEMORY. All of this from any thread; one
+ * iterator from one thread at a time.
+ */
+struct talos_snapshot;
+int talos_engine_snapshot(struct talos_engine *e, struct talos_snapshot **out);
+void talos_snapshot_release(struct talos_snapshot *s); /* NULL is fine */
+
+/* As talos_engine_get() and talos_engine_span_read(). */
+int talos_snapshot_get(struct talos_snapshot *s, const void *key, uint32_t key_bytes, void *buf,
+		       uint32_t capacity, uint32_t *out_bytes);
+int talos_snapshot_span_read(struct talos_snapshot *s, const void *key, uint32_t key_bytes,
+			     uint64_t offset, void *buf, uint32_t bytes);
+
+/*
+ * Over the point values of a snapshot whose keys begin with @prefix, in key
+ * order. Stands nowhere at first. Holds the snapshot on its own.
+ */
+struct talos_iter;
+int talos_iter_new(struct talos_snapshot *s, const void *prefix, uint32_t prefix_bytes,
+		   struct talos_iter **out);
+void talos_iter_free(struct talos_iter *it); /* NULL is fine */
+/*
+ * Moves: to the first or last pair; to the first with key >= @key; the last
+ * with key < @key; on; back. 0, also when there is no such pair: then the iterator
+ * is invalid. next() and prev() need a valid one. TALOS_ERR_CORRUPT, _IO,
+ * _NO_MEMORY: it is invalid.
+ */
+int talos_iter_first(struct talos_iter *it);
+int talos_iter_last(struct talos_iter *it);
+int talos_iter_seek(struct talos_iter *it, const void *key, uint32_t key_bytes);
+int talos_iter_seek_before(struct talos_iter *it, const void *key, uint32_t key_bytes);
+int talos_iter_next(struct talos_iter *it);
+int talos_iter_prev(struct talos_iter *it);
+bool talos_iter_valid(const struct talos_iter *it);
+/* Of a valid one; good until the next move. The value is read now. */
+const uint8_t *talos_iter_key(const struct talos_iter *it, uint32_t *out_bytes);
+int talos_iter_value(struct talos_iter *it, const uint8_t **out, uint32_t *out_bytes);
+
 /* --- state ----------------------------------------------------------------- */
 
 enum talos_engine_role {
@@ -232,6 +277,7 @@ struct talos_engine_stats {
 	/* The log's older part, up to what is flushed: its segments, and what of them is live. */
 	uint64_t log_mapped_segments, log_live_bytes;
 	uint64_t reclaimable_bytes; /* about what collection can still make of it */
+	uint32_t snapshots; /* held */
 	uint64_t gc_bytes, gc_segments; /* appended again, and the segments that it emptied */
 	uint64_t trimmed_segments;	/* given up */
 	uint64_t cache_bytes, cache_hits, cache_misses;
