@@ -147,6 +147,18 @@ static json_t *space_json(const struct talos_engine_stats *s)
 	return o;
 }
 
+static json_t *latency_json(const struct talos_latency *l)
+{
+	json_t *o = json_object();
+
+	set_int(o, "samples", l->samples);
+	set_int(o, "p50_ns", l->p50_ns);
+	set_int(o, "p99_ns", l->p99_ns);
+	set_int(o, "p999_ns", l->p999_ns);
+	set_int(o, "longest_ns", l->longest_ns);
+	return o;
+}
+
 static json_t *engine_json(const struct talos_engine_stats *s)
 {
 	json_t *o = json_object(), *levels = json_array();
@@ -164,10 +176,18 @@ static json_t *engine_json(const struct talos_engine_stats *s)
 	set_int(o, "flushes", s->flushes);
 	set_int(o, "compactions", s->compactions);
 	set_int(o, "device_flushes", s->device_flushes);
+	set_int(o, "gc_bytes", s->gc_bytes);
+	set_int(o, "gc_segments", s->gc_segments);
+	set_int(o, "trimmed_segments", s->trimmed_segments);
+	set_int(o, "snapshots", s->snapshots);
 	set_int(o, "cache_bytes", s->cache_bytes);
 	set_int(o, "cache_hits", s->cache_hits);
 	set_int(o, "cache_misses", s->cache_misses);
 	set_int(o, "corruptions", s->corruptions);
+	json_object_set_new(o, "get", latency_json(&s->get));
+	json_object_set_new(o, "write", latency_json(&s->write));
+	json_object_set_new(o, "sync", latency_json(&s->sync));
+	json_object_set_new(o, "span_read", latency_json(&s->span_read));
 	return o;
 }
 

@@ -25,6 +25,7 @@
 #include <stdatomic.h>
 
 #include "block_cache.h"
+#include "latency.h"
 #include "manifest.h"
 #include "memtable.h"
 #include "slot.h"
@@ -175,6 +176,7 @@ struct talos_engine {
 	_Atomic uint64_t user_bytes, index_bytes_written, flushes, compactions, corruptions;
 	_Atomic uint64_t log_wanted; /* see talos_engine_set_log_wanted() */
 	_Atomic uint32_t snapshots;
+	struct latency get, write, sync, span_read;
 	_Atomic uint64_t gc_bytes, gc_segments, trimmed_segments;
 };
 

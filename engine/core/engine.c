@@ -523,6 +523,10 @@ void talos_engine_stats(struct talos_engine *e, struct talos_engine_stats *out)
 		.gc_segments = e->gc_segments,
 		.trimmed_segments = e->trimmed_segments,
 	};
+	latency_summary(&e->get, &out->get);
+	latency_summary(&e->write, &out->write);
+	latency_summary(&e->sync, &out->sync);
+	latency_summary(&e->span_read, &out->span_read);
 	talos_mutex_lock(&e->superblock_lock);
 	out->volume = e->sb.volume;
 	out->replica = e->sb.replica;

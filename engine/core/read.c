@@ -159,6 +159,7 @@ int read_get(struct talos_engine *e, struct view *v, const void *key, uint32_t k
 int talos_engine_get(struct talos_engine *e, const void *key, uint32_t key_bytes, void *buf,
 		     uint32_t capacity, uint32_t *out_bytes)
 {
+	uint64_t began = latency_begin(e->clock);
 	struct view *v = view_get(e);
 	int err;
 
@@ -166,6 +167,7 @@ int talos_engine_get(struct talos_engine *e, const void *key, uint32_t key_bytes
 		return TALOS_ERR_EMPTY_REPLICA;
 	err = read_get(e, v, key, key_bytes, buf, capacity, out_bytes);
 	view_put(v);
+	latency_end(&e->get, e->clock, began);
 	return err;
 }
 
@@ -369,6 +371,7 @@ int read_span(struct talos_engine *e, struct view *v, const void *key, uint32_t 
 int talos_engine_span_read(struct talos_engine *e, const void *key, uint32_t key_bytes,
 			   uint64_t offset, void *buf, uint32_t bytes)
 {
+	uint64_t began = latency_begin(e->clock);
 	struct view *v = view_get(e);
 	int err;
 
@@ -376,6 +379,7 @@ int talos_engine_span_read(struct talos_engine *e, const void *key, uint32_t key
 		return TALOS_ERR_EMPTY_REPLICA;
 	err = read_span(e, v, key, key_bytes, offset, buf, bytes);
 	view_put(v);
+	latency_end(&e->span_read, e->clock, began);
 	return err;
 }
 

@@ -303,7 +303,11 @@ static int write_user(struct talos_engine *e, struct talos_batch *b, bool reserv
 
 int talos_engine_write(struct talos_engine *e, struct talos_batch *b, struct talos_pos *out_end)
 {
-	return write_user(e, b, false, out_end);
+	uint64_t began = latency_begin(e->clock);
+	int err = write_user(e, b, false, out_end);
+
+	latency_end(&e->write, e->clock, began);
+	return err;
 }
 
 int talos_engine_write_reserved(struct talos_engine *e, struct talos_batch *b,
@@ -320,6 +324,7 @@ int talos_engine_write_system(struct talos_engine *e, struct talos_batch *b,
 
 int talos_engine_sync(struct talos_engine *e, struct talos_pos pos)
 {
+	uint64_t began = talos_now_ns(e->clock);
 	int err = role_error(e);
 
 	if (err == TALOS_ERR_STALE_EPOCH || err == TALOS_ERR_EMPTY_REPLICA)
@@ -329,5 +334,6 @@ int talos_engine_sync(struct talos_engine *e, struct talos_pos pos)
 		err = e->hook.log_wait(e->hook.ctx, pos);
 		hook_leave(e);
 	}
+	latency_add(&e->sync, talos_now_ns(e->clock) - began);
 	return err;
 }

@@ -256,6 +256,11 @@ enum talos_engine_role {
 	TALOS_ROLE_DEPOSED,
 };
 
+/* How long calls took, errors included; to an eighth. Quick ones are sampled. */
+struct talos_latency {
+	uint64_t samples, p50_ns, p99_ns, p999_ns, longest_ns;
+};
+
 struct talos_engine_stats {
 	enum talos_engine_role role;
 	bool failed; /* a device error latched it read-only */
@@ -282,6 +287,8 @@ struct talos_engine_stats {
 	uint64_t trimmed_segments;	/* given up */
 	uint64_t cache_bytes, cache_hits, cache_misses;
 	uint64_t corruptions; /* blocks and records that did not check */
+	/* Since it was opened: gets; writes, with what they waited for; syncs; reads of spans. */
+	struct talos_latency get, write, sync, span_read;
 };
 void talos_engine_stats(struct talos_engine *e, struct talos_engine_stats *out);
 
