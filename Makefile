@@ -161,6 +161,10 @@ format:
 bench: $(TOOLS) $(BENCHES)
 	tests/bench/run.sh $(OUT)
 
+# What a transport costs.
+bench-transport: $(OUT)/tests/bench/transport_bench
+	$< && $< --tls
+
 demo: $(TOOLS)
 	@OUT=$(abspath $(OUT)) ./demo.sh
 
@@ -189,6 +193,6 @@ clean:
 
 FORCE:
 .PHONY: all check check-unit check-san check-mounted check-tls check-rdma check-includes check-headers check-man check-fuzz fuzz soak \
-	format format-check bench demo install uninstall clean FORCE
+	format format-check bench bench-transport demo install uninstall clean FORCE
 .SECONDARY:
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)

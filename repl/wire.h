@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every message of the replication protocol, version 2. talosfs-replication(7)
+ * Every message of the replication protocol, version 3. talosfs-replication(7)
  * says the same to people. All little-endian; fixed sizes; reserved bytes are
  * sent and checked as zero. A message of another size, type, or (after HELLO)
  * lower epoch ends the connection.
@@ -45,8 +45,8 @@
 #include "talos/status.h"
 #include "talos/types.h"
 
-#define WIRE_VERSION_MIN 2u
-#define WIRE_VERSION_MAX 2u
+#define WIRE_VERSION_MIN 3u
+#define WIRE_VERSION_MAX 3u
 #define WIRE_MAGIC 0x54524550u
 #define WIRE_NONCE_BYTES 32u
 #define WIRE_PROOF_BYTES 32u

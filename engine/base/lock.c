@@ -65,6 +65,8 @@ static const char *rank_name(enum talos_lock_rank rank)
 		return "TALOS_LOCK_REPL_SEND";
 	case TALOS_LOCK_RDMA:
 		return "TALOS_LOCK_RDMA";
+	case TALOS_LOCK_TCP:
+		return "TALOS_LOCK_TCP";
 	case TALOS_LOCK_MEMTABLE:
 		return "TALOS_LOCK_MEMTABLE";
 	case TALOS_LOCK_VIEW:
