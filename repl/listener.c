@@ -179,11 +179,14 @@ static const char *secret_text(const struct talos_repl *r, int status)
 static void turn_away(struct talos_repl *r, struct visitor *v, int status)
 {
 	switch (status) {
-	case TALOS_ERR_CLOSED: /* a port scan, or somebody who thought better of it */
+	case TALOS_ERR_CLOSED: /* a port scan; or a socket that has joined a connection */
 		break;
 	case TALOS_ERR_SECRET_MISSING:
 	case TALOS_ERR_SECRET_DIFFERS:
 		complain(r, v, secret_text(r, status));
+		break;
+	case TALOS_ERR_NOT_FOUND:
+		complain(r, v, "it wants to join a connection that does not wait for it");
 		break;
 	case TALOS_ERR_PROTOCOL:
 	case TALOS_ERR_CORRUPT:

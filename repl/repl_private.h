@@ -80,6 +80,7 @@ struct member {
 struct log_write {
 	struct log_write *next;
 	uint64_t end; /* position behind it */
+	bool completed; /* but one before it is not */
 	struct talos_log_pin pin; /* or: */
 	uint8_t *copy;
 };

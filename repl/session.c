@@ -13,8 +13,7 @@
 
 #include "repl_private.h"
 
-#define BULK_COOKIE UINT64_MAX
-#define LOG_COOKIE 0
+#define BULK_COOKIE UINT64_MAX /* a log write's is where it ends */
 
 /* --- what the others may know -------------------------------------------------------------- */
 
@@ -72,6 +71,7 @@ static int take_offer(struct session *s, bool log, const struct talos_wire_offer
 			return TALOS_ERR_PROTOCOL;
 		s->bulk[s->bulk_count++] = region;
 		s->bulk_bytes = le32_get(d->bytes);
+		s->conn->ops->expect_bulk(s->conn, region);
 		return TALOS_OK;
 	}
 	for (unsigned i = 0; i < TRANSPORT_REGIONS_MAX; i++) {
@@ -202,15 +202,26 @@ static void write_done(struct session *s, struct log_write *w)
 static void take_written(struct session *s, const struct transport_event *ev)
 {
 	struct log_write *w = s->writes;
+	uint64_t acked = 0;
 
-	if (ev->cookie == BULK_COOKIE || !w)
+	if (ev->cookie == BULK_COOKIE)
 		return;
-	s->writes = w->next;
+	while (w && w->end != ev->cookie)
+		w = w->next;
+	if (!w)
+		return;
+	w->completed = true;
+	/* The log is held as far as nothing before is missing: segments may overtake each other. */
+	while ((w = s->writes) && w->completed) {
+		s->writes = w->next;
+		s->in_flight -= w->pin.n;
+		acked = w->end;
+		write_done(s, w);
+	}
 	if (!s->writes)
 		s->writes_last = &s->writes;
-	s->in_flight -= w->pin.n;
-	session_note_acked(s, w->end);
-	write_done(s, w);
+	if (acked)
+		session_note_acked(s, acked);
 }
 
 static int take_event(struct session *s, const struct transport_event *ev)
@@ -287,7 +298,7 @@ static int post_log(struct session *s, uint32_t segment_bytes)
 	err = fetch_log(s, (uint32_t)max, w, &bytes, &n);
 	if (!err)
 		err = s->conn->ops->write(s->conn, region, s->sent % segment_bytes, bytes, n,
-					  LOG_COOKIE);
+					  s->sent + n);
 	if (err) {
 		write_done(s, w);
 		return err == TALOS_ERR_AGAIN ? 0 : err;
@@ -516,15 +527,17 @@ static int session_wait(struct session *s)
 {
 	struct transport_event ev;
 	uint64_t committed;
+	bool segments;
 	int r = 0;
 
 	s->idle = true;
 	talos_mutex_lock(&s->r->lock);
 	committed = s->r->committed;
+	segments = s->queue_count && s->bulk_count && !s->current;
 	talos_mutex_unlock(&s->r->lock);
 	/* Anything that came before we were marked idle did not wake us. */
-	if (s->seeding || (s->r->log_end == s->target && committed == s->told_committed) ||
-	    s->sent != s->target)
+	if (s->seeding || s->sent != s->target ||
+	    (s->r->log_end == s->target && committed == s->told_committed && !segments))
 		if (s->conn->ops->poll(s->conn, s->r->timeout_ns / 10, &ev))
 			r = take_event(s, &ev);
 	s->idle = false;

@@ -3,13 +3,17 @@
  * How bytes reach another node. One interface, several implementations: TCP
  * (transport_tcp.c), RDMA verbs (transport_rdma.c).
  *
- * A connection carries two things, in one order:
- *   messages   small, copied when sent, delivered to the peer's poll();
+ * A connection carries two things:
+ *   messages   small, copied when sent, delivered to the peer's poll(), in
+ *              order;
  *   writes     one-sided: into memory that the peer has offered, without its
  *              upper layers taking part. The data are borrowed until the
  *              write's completion, which says: they are in the peer's memory
  *              (not on its device). A message sent after a write is delivered
  *              after the write's bytes are in place.
+ * Writes to one region land, and complete, in the order in which they were
+ * given; those to different regions may overtake each other. A message may
+ * overtake writes that were given after it, and so may they.
  *
  * Memory is offered as a region, whose number the owner tells the peer in a
  * message. revoke() is the fence: when it (or close()) has returned, no byte
@@ -72,6 +76,11 @@ struct transport_ops {
 	 * be registered with a device. Data from elsewhere may have to be copied.
 	 */
 	int (*use_memory)(struct transport_conn *c, const void *base, uint64_t bytes);
+	/*
+	 * A hint: much will be written to this region of the peer's, and nobody
+	 * waits for it. Writes to others need not queue behind.
+	 */
+	void (*expect_bulk)(struct transport_conn *c, uint32_t region);
 	int (*offer)(struct transport_conn *c, void *buf, uint64_t bytes, uint32_t *out_region);
 	void (*revoke)(struct transport_conn *c, uint32_t region);
 	/* 1: *out is the next event; 0: none within @timeout_ns, or woken. */

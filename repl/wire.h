@@ -45,7 +45,7 @@
 #include "talos/status.h"
 #include "talos/types.h"
 
-#define WIRE_VERSION_MIN 3u /* format version 2 of log and index */
+#define WIRE_VERSION_MIN 3u /* format version 2 of log and index; TCP in several sockets */
 #define WIRE_VERSION_MAX 3u
 #define WIRE_MAGIC 0x54524550u
 #define WIRE_NONCE_BYTES 32u

@@ -69,6 +69,8 @@ static const char *rank_name(enum talos_lock_rank rank)
 		return "TALOS_LOCK_RDMA";
 	case TALOS_LOCK_LOG_MAP:
 		return "TALOS_LOCK_LOG_MAP";
+	case TALOS_LOCK_TCP:
+		return "TALOS_LOCK_TCP";
 	case TALOS_LOCK_MEMTABLE:
 		return "TALOS_LOCK_MEMTABLE";
 	case TALOS_LOCK_VIEW:

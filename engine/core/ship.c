@@ -261,9 +261,7 @@ int talos_engine_seed_pin(struct talos_engine *e, struct talos_seed *out)
 	struct talos_seed s = {
 		.volume = e->volume,
 		.l0_bytes = e->l0_bytes,
-		.inline_max = e->sb.inline_max,
 		.segment_bytes = e->segment_bytes,
-		.device_bytes = e->sb.device_bytes,
 		.pin = o,
 	};
 	struct view *v;
@@ -271,6 +269,10 @@ int talos_engine_seed_pin(struct talos_engine *e, struct talos_seed *out)
 
 	if (!o)
 		return TALOS_ERR_NO_MEMORY;
+	talos_mutex_lock(&e->superblock_lock);
+	s.device_bytes = e->sb.device_bytes;
+	s.inline_max = e->sb.inline_max;
+	talos_mutex_unlock(&e->superblock_lock);
 	talos_mutex_lock(&e->background_lock);
 	err = e->role == TALOS_ROLE_LEADER ? checkpoint_write(e, &s.checkpoint, &s.end)
 					   : TALOS_ERR_READ_ONLY;

@@ -2,8 +2,8 @@
 /*
  * An evil peer: abuse_peer SEED MESSAGES SECRET|- PORT...
  * Says what no node says to those ports of 127.0.0.1, from several threads:
- * garbage, frames and messages with flipped bytes, TLS handshakes with flipped
- * bytes or another key; with SECRET's key also what lies under TLS. Some
+ * garbage, frames and messages with flipped bytes, sockets that want to join a
+ * connection, TLS handshakes with flipped bytes or another key; with SECRET's key also what lies under TLS. Some
  * connections say nothing. Ends when MESSAGES were sent.
  */
 #include <arpa/inet.h>
@@ -26,6 +26,8 @@
 
 #define THREADS 6
 #define FRAME_MAGIC 0x464f4c54u
+#define KIND_JOIN 6
+#define KINDS 8
 
 struct frame {
 	le32 magic;
@@ -97,29 +99,48 @@ static uint32_t make_message(struct rng *rng, uint8_t type, uint8_t *out)
 	return n;
 }
 
+/* Of the kinds from ACK on, as talosfs-replication(7) has them. */
+static uint32_t make_payload(struct rng *rng, struct frame *f)
+{
+	static const uint8_t sizes[KINDS] = { [4] = 16, [5] = 32, [KIND_JOIN] = 16 };
+	uint32_t n = f->kind < KINDS ? sizes[f->kind] : 0;
+
+	rng_fill(rng, f->payload, n);
+	if (rng_chance(rng, 1, 4))
+		memset(f->payload, 0, n);
+	return rng_chance(rng, 1, 20) ? (uint32_t)rng_below(rng, 100) : n;
+}
+
 /* Returns its size. Sums are right, unless a byte is flipped after that. */
 static uint32_t make_frame(struct rng *rng, struct frame *f, bool first, bool tls)
 {
+	bool joins = rng_chance(rng, first ? 1 : 0, 3);
 	uint32_t n = 0;
 
-	memset(f, 0, HEAD_BYTES);
+	memset(f, 0, sizeof(*f));
 	f->magic = le32_from(FRAME_MAGIC);
-	f->kind = first || rng_chance(rng, 3, 4) ? 1 : (uint8_t)rng_below(rng, 5);
+	f->kind = first || rng_chance(rng, 3, 4) ? 1 : (uint8_t)rng_below(rng, KINDS + 1);
+	if (joins)
+		f->kind = KIND_JOIN;
 	f->type = first ? WIRE_HELLO : (uint8_t)rng_below(rng, 20);
 	if (f->kind == 1)
 		n = make_message(rng, f->type, f->payload);
 	else if (f->kind == 2)
 		n = (uint32_t)rng_below(rng, 4097);
+	else
+		n = make_payload(rng, f);
 	if (rng_chance(rng, 1, 3))
 		flip(rng, f->payload, n, 3);
-	f->region = le32_from((uint32_t)rng_below(rng, 70));
+	f->region = le32_from((uint32_t)rng_below(rng, joins ? 4 : 70));
 	f->offset = le64_from(rng_chance(rng, 1, 2) ? rng_below(rng, 100) : rng_next(rng));
 	f->bytes = le32_from(rng_chance(rng, 19, 20) ? n : (uint32_t)rng_next(rng));
 	f->payload_sum = le64_from(n && !tls ? talos_sum64(f->payload, n, 0) : 0);
 	f->head_sum = le64_from(talos_sum64(f, offsetof(struct frame, head_sum), FRAME_MAGIC));
-	if (!first && rng_chance(rng, 1, 6))
+	if ((joins || !first) && rng_chance(rng, 1, 6))
 		flip(rng, f, (uint32_t)HEAD_BYTES + n, 1);
-	return (uint32_t)HEAD_BYTES + n;
+	n += (uint32_t)HEAD_BYTES;
+	/* Half a JOIN: what comes next is its other half, or nothing does. */
+	return joins && rng_chance(rng, 1, 5) ? (uint32_t)rng_between(rng, 1, n - 1) : n;
 }
 
 /* --- how ------------------------------------------------------------------------------------------- */

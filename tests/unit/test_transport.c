@@ -4,12 +4,12 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
-#include <pthread.h>
 
 #include "rdma_private.h"
 #include "rng.h"
 #include "talos/alloc.h"
 #include "talos/clock.h"
+#include "test_door.h"
 #include "test_net.h"
 #include "transport.h"
 
@@ -18,6 +18,7 @@
 struct pair {
 	struct transport_listener *listeners[TRANSPORT_LISTENERS_MAX];
 	unsigned listener_count;
+	struct test_door door;
 	struct transport_conn *a, *b; /* a connects, b accepts */
 	uint8_t *memory;	      /* offered by b, a's writes go there */
 	uint32_t region;
@@ -30,17 +31,6 @@ static struct transport_options options(void)
 		.kind = test_net_rdma() ? TRANSPORT_RDMA : TRANSPORT_TCP,
 		.any_address = true,
 	};
-}
-
-static void *accept_one(void *arg)
-{
-	struct pair *p = arg;
-	struct transport_listener *l = p->listeners[0];
-
-	for (int i = 0; i < 500 && !p->b; i++)
-		if (l->ops->accept(l, 10 * TALOS_NS_PER_MS, &p->b))
-			p->b = NULL;
-	return NULL;
 }
 
 static void expect_message(struct transport_conn *to, struct transport_conn *from, uint8_t type,
@@ -65,17 +55,15 @@ static void expect_message(struct transport_conn *to, struct transport_conn *fro
 static void open_pair(struct pair *p)
 {
 	struct transport_options o = options();
-	pthread_t thread;
 	char text[16];
 
 	memset(p, 0, sizeof(*p));
 	test_net_address(p->address, sizeof(p->address));
 	assert_int_equal(transport_listen(p->address, &o, p->listeners, &p->listener_count), 0);
 	assert_int_equal(p->listener_count, 1);
-	assert_int_equal(pthread_create(&thread, NULL, accept_one, p), 0);
+	test_door_open(&p->door, p->listeners[0]);
 	assert_int_equal(transport_connect(p->address, &o, 5 * TALOS_NS_PER_SEC, &p->a), 0);
-	pthread_join(thread, NULL);
-	assert_non_null(p->b);
+	p->b = test_door_first(&p->door);
 	p->a->received_max = p->b->received_max = 0;
 	/* The one that connected speaks first, as in the protocol. */
 	assert_int_equal(p->a->ops->send(p->a, 1, "hello", 6), 0);
@@ -94,6 +82,7 @@ static void close_pair(struct pair *p)
 		p->a->ops->close(p->a);
 	if (p->b)
 		p->b->ops->close(p->b);
+	test_door_close(&p->door);
 	p->listeners[0]->ops->close(p->listeners[0]);
 	talos_free(p->memory);
 }

@@ -29,6 +29,7 @@ enum talos_lock_rank {
 	TALOS_LOCK_TAIL = 50,	    /* engine: append; held across hook->log_appended */
 	TALOS_LOCK_REPL_SEND = 55,  /* repl: what is to be sent; wakes sessions */
 	TALOS_LOCK_RDMA = 56,	    /* repl: which connections a device has */
+	TALOS_LOCK_TCP = 57,	    /* repl: which connections wait for sockets */
 	TALOS_LOCK_MEMTABLE = 60,   /* engine: one memtable's content */
 	TALOS_LOCK_VIEW = 70,	    /* engine: which memtables and levels readers see */
 	TALOS_LOCK_SLOTS = 80,	    /* engine: slot table and segment maps */
