@@ -525,7 +525,7 @@ static int reveal(struct talos_engine *e)
 	while (upper_runs < m->run_count && m->runs[upper_runs].level == 1)
 		upper_runs++;
 	if (!busy && !rotate && (upper_runs > 1 || (e->space_waiters && m->run_count > 1)))
-		busy = e->merge_wanted = true;
+		e->merge_wanted = busy = true;
 	view_put(v);
 	if (rotate) {
 		int err = write_rotate(e);
