@@ -184,8 +184,10 @@ bench-kv: $(OUT)/kvbench
 check-install: all $(LIBS)
 	@tests/check-install.sh "$(MAKE)" "$(CC)"
 
-# What a transport costs.
+# What a transport costs; what replication costs each side, by load.
 bench-transport: $(OUT)/tests/bench/transport_bench
+	$< && $< --tls
+bench-replcpu: $(OUT)/tests/bench/replbench
 	$< && $< --tls
 
 demo: $(TOOLS)
@@ -220,6 +222,6 @@ clean:
 
 FORCE:
 .PHONY: all check check-unit check-san check-mounted check-tls check-rdma check-includes check-headers check-man check-fuzz fuzz soak \
-	format format-check bench bench-kv bench-transport check-install demo install uninstall clean FORCE
+	format format-check bench bench-kv bench-transport bench-replcpu check-install demo install uninstall clean FORCE
 .SECONDARY:
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)

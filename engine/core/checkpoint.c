@@ -50,11 +50,11 @@ static int append_part(struct talos_engine *e, struct manifest_parts *parts, uin
 
 	vlog_lock(e->vlog);
 	a.epoch = e->epoch;
+	before = e->vlog->end;
 	err = vlog_reserve_locked(e->vlog, &a);
 	if (!err) {
-		before = e->vlog->end;
 		if (idx == 0)
-			root->first = before;
+			root->first = e->vlog->end;
 		manifest_part_set_first_pos(parts, idx, root->first);
 		vlog_append_locked(e->vlog, &a, NULL);
 		root->end = e->vlog->end;

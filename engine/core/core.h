@@ -166,6 +166,8 @@ struct talos_engine {
 	struct worker workers[WORKERS];
 	_Atomic uint64_t commit_interval_ns;
 	uint64_t last_commit_ns; /* the log writer's */
+	/* Set by the log writer before it looks for the last time; read after each append. */
+	_Atomic bool log_asleep;
 
 	/* Writers that found no slot; see gc_wait_for_space(). Guarded by wake_lock. */
 	struct talos_cond space_changed;

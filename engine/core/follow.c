@@ -38,7 +38,7 @@ int talos_apply_received(struct talos_engine *e, struct talos_pos upto)
 					   : vlog_receive(e->vlog, upto.v);
 		vlog_state(e->vlog, &after);
 		if (before.end / e->segment_bytes != after.end / e->segment_bytes ||
-		    (before.end == before.durable && after.end != before.end))
+		    (after.end != before.end && e->log_asleep))
 			worker_wake(e, WORKER_LOG);
 	}
 	talos_mutex_unlock(&e->apply_lock);

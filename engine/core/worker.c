@@ -17,6 +17,7 @@ static int log_step(struct talos_engine *e)
 	uint64_t now = talos_now_ns(e->clock);
 	struct vlog_state s;
 
+	e->log_asleep = false;
 	if (e->role == TALOS_ROLE_EMPTY || e->vlog->failed)
 		return 0;
 	vlog_state(e->vlog, &s);
@@ -34,15 +35,23 @@ static int log_step(struct talos_engine *e)
 	return 0;
 }
 
-/* How long the log writer may sleep: whoever appends to a log that is all durable wakes it. */
+/*
+ * How long the log writer may sleep. For ever, when all is durable: an append
+ * comes either before the look at the log, which takes the tail lock as it
+ * does, and is seen here, or after it, and sees that it has to wake somebody.
+ */
 static uint64_t log_sleep_ns(struct talos_engine *e)
 {
 	struct vlog_state s;
 
 	if (e->role == TALOS_ROLE_EMPTY || e->vlog->failed)
 		return TALOS_NS_PER_SEC;
+	e->log_asleep = true;
 	vlog_state(e->vlog, &s);
-	return s.end > s.durable ? e->commit_interval_ns : UINT64_MAX;
+	if (s.end == s.durable)
+		return UINT64_MAX;
+	e->log_asleep = false;
+	return e->commit_interval_ns;
 }
 
 /* --- flushes and checkpoints ------------------------------------------------------------- */

@@ -94,7 +94,7 @@ int write_rotate(struct talos_engine *e)
 
 /* --- appending ------------------------------------------------------------------------ */
 
-/* The log grew: tell the replicator, and the log writer when a segment is full. */
+/* The log grew: tell the replicator, and the log writer when a segment is full, or it sleeps. */
 void write_appended_locked(struct talos_engine *e, uint64_t old_end)
 {
 	uint64_t end = e->vlog->end;
@@ -103,7 +103,7 @@ void write_appended_locked(struct talos_engine *e, uint64_t old_end)
 		e->hook.log_appended(e->hook.ctx, talos_pos(end));
 		hook_leave(e);
 	}
-	if (old_end / e->segment_bytes != end / e->segment_bytes || old_end == e->vlog->durable)
+	if (old_end / e->segment_bytes != end / e->segment_bytes || e->log_asleep)
 		worker_wake(e, WORKER_LOG);
 }
 
@@ -123,9 +123,9 @@ int write_internal(struct talos_engine *e, enum talos_record_type type, const vo
 	if (record_bytes(meta_bytes, 0) > e->segment_bytes - RECORD_SEGMENT_BYTES)
 		return TALOS_ERR_TOO_BIG;
 	vlog_lock(e->vlog);
+	before = e->vlog->end; /* padding is part of what grows */
 	err = vlog_reserve_locked(e->vlog, &a);
 	if (!err) {
-		before = e->vlog->end;
 		vlog_append_locked(e->vlog, &a, &r);
 		*out_pos = r.pos;
 		*out_end = e->vlog->end;
@@ -177,11 +177,10 @@ struct append_terms {
 
 static int append_batch_locked(struct talos_engine *e, const struct talos_batch *b,
 			       const struct vlog_append *a, const struct append_terms *terms,
-			       uint64_t *out_end)
+			       uint64_t before, uint64_t *out_end)
 {
 	struct view *v;
 	struct record r;
-	uint64_t before;
 	int err = role_error(e); /* it may have changed while we waited */
 
 	if (!err && terms->still_true)
@@ -191,7 +190,6 @@ static int append_batch_locked(struct talos_engine *e, const struct talos_batch 
 	v = view_get(e);
 	err = memtable_reserve(v->active->memtable, b->op_count, b->payload_bytes);
 	if (!err) {
-		before = e->vlog->end;
 		vlog_append_locked(e->vlog, a, &r);
 		apply_batch(v->active->memtable, &r);
 		e->applied_wall_ns = record_wall_ns(&r, talos_wall_ns(e->clock));
@@ -219,13 +217,15 @@ static int append_batch(struct talos_engine *e, const struct talos_batch *b,
 		.data_bytes = b->data_bytes,
 		.keep_free = terms->keep_free,
 	};
+	uint64_t before;
 	int err;
 
 	vlog_lock(e->vlog);
 	a.epoch = e->epoch;
+	before = e->vlog->end; /* padding is part of what grows */
 	err = vlog_reserve_locked(e->vlog, &a);
 	if (!err)
-		err = append_batch_locked(e, b, &a, terms, out_end);
+		err = append_batch_locked(e, b, &a, terms, before, out_end);
 	vlog_unlock(e->vlog);
 	return err;
 }
