@@ -6,104 +6,14 @@
  */
 #include "core.h"
 
-#include <assert.h>
-
+#include "data.h"
 #include "merge_iter.h"
 #include "talos/alloc.h"
-#include "talos/log.h"
 
-/* Entries of the active memtable that are copied at a time. */
-#define COPY_ENTRIES 128u
-
-static int corrupt(struct talos_engine *e, const char *what, uint64_t pos, int err)
-{
-	if (err == TALOS_ERR_CORRUPT) {
-		e->corruptions++;
-		talos_error("%s at log position %llu does not match its checksum", what,
-			    (unsigned long long)pos);
-	}
-	return err;
-}
-
-/* --- data in the log -------------------------------------------------------------------- */
-
-/* Above this distance between sums and data two reads are made. */
-#define SUMS_NEAR_BYTES 65536u
-
-struct data_window {
-	uint32_t first_block, last_block; /* of the operation's data */
-	uint32_t from, bytes;		  /* what is read of the data */
-};
-
-static struct data_window window_of(const struct data_ref *ref, uint32_t skip, uint32_t bytes)
-{
-	struct data_window w;
-
-	w.first_block = skip / TALOS_BLOCK_BYTES;
-	w.last_block = (skip + bytes - 1) / TALOS_BLOCK_BYTES;
-	w.from = w.first_block * TALOS_BLOCK_BYTES;
-	w.bytes = talos_min((w.last_block + 1) * TALOS_BLOCK_BYTES, ref->data_bytes) - w.from;
-	return w;
-}
-
-static int check_blocks(const struct data_ref *ref, const struct data_window *w,
-			const uint8_t *sums, const uint8_t *data)
-{
-	if (data_root_sum(sums, data_sum_count(ref->data_bytes)) != ref->root_sum)
-		return TALOS_ERR_CORRUPT;
-	for (uint32_t i = w->first_block; i <= w->last_block; i++) {
-		le32 sum;
-
-		memcpy(&sum, sums + (size_t)i * sizeof(sum), sizeof(sum));
-		if (le32_get(sum) != data_block_sum(data, w->bytes, i - w->first_block))
-			return TALOS_ERR_CORRUPT;
-	}
-	return TALOS_OK;
-}
-
-/*
- * Copy @bytes from @skip of an operation's data, checked. Sums and data lie in
- * one record; where they are near one read brings both.
- */
-static int read_data(struct talos_engine *e, const struct data_ref *ref, uint32_t skip, void *buf,
-		     uint32_t bytes)
-{
-	uint32_t sum_bytes = data_sum_count(ref->data_bytes) * (uint32_t)sizeof(le32);
-	struct data_window w = window_of(ref, skip, bytes);
-	bool near = (uint64_t)ref->sums_back + w.from <= SUMS_NEAR_BYTES;
-	uint32_t gap = near ? ref->sums_back + w.from : sum_bytes;
-	auto_free uint8_t *scratch = NULL;
-	const uint8_t *data;
-	le32 only = le32_from(ref->root_sum);
-	const uint8_t *sums;
-	bool one = sum_bytes == sizeof(le32); /* the entry holds its sum */
-	int err;
-
-	assert((uint64_t)skip + bytes <= ref->data_bytes && bytes);
-	if (sum_bytes > ref->sums_back || ref->sums_back > ref->data_pos)
-		return TALOS_ERR_CORRUPT;
-	if (one)
-		gap = 0;
-	scratch = talos_malloc((size_t)gap + w.bytes);
-	if (!scratch)
-		return TALOS_ERR_NO_MEMORY;
-	data = scratch + gap;
-	sums = one ? only.b : scratch;
-	if (one) {
-		err = vlog_read(e->vlog, ref->data_pos + w.from, scratch, w.bytes);
-	} else if (near) {
-		err = vlog_read(e->vlog, ref->data_pos - ref->sums_back, scratch, gap + w.bytes);
-	} else {
-		err = vlog_read(e->vlog, ref->data_pos - ref->sums_back, scratch, sum_bytes);
-		if (!err)
-			err = vlog_read(e->vlog, ref->data_pos + w.from, scratch + gap, w.bytes);
-	}
-	if (!err)
-		err = check_blocks(ref, &w, sums, data);
-	if (!err)
-		memcpy(buf, data + (skip - w.from), bytes);
-	return corrupt(e, "data", ref->data_pos + skip, err);
-}
+/* Entries of the active memtable that are copied at a time, growing by a factor. */
+#define COPY_ENTRIES_FIRST 16u
+#define COPY_ENTRIES_MAX 1024u
+#define COPY_ENTRIES_GROWTH 4u
 
 /* --- point values ------------------------------------------------------------------------- */
 
@@ -134,7 +44,8 @@ int read_value(struct talos_engine *e, const struct entry *entry, void *buf, uin
 		*out_bytes = entry->ref.data_bytes;
 		if (entry->ref.data_bytes > capacity)
 			return TALOS_ERR_TOO_BIG;
-		return read_data(e, &entry->ref, 0, buf, entry->ref.data_bytes);
+		return data_read(
+			e, &(struct data_want){ entry->ref, 0, entry->ref.data_bytes, buf }, 1);
 	case ENTRY_TOMBSTONE:
 	case ENTRY_SPAN:
 	case ENTRY_HOLE:
@@ -192,9 +103,12 @@ static bool run_may_hold(const struct level_run *run, const uint8_t *from, uint3
 	return !limit || key_compare(ref->first, ref->first_bytes, limit, limit_bytes) < 0;
 }
 
+/* @copy_entries: see memtable_copy(). */
 static int view_iter_open(struct view *v, const uint8_t *from, uint32_t from_bytes, bool span,
-			  const uint8_t *limit, uint32_t limit_bytes, struct view_iter *out)
+			  const uint8_t *limit, uint32_t limit_bytes, uint32_t copy_entries,
+			  struct view_iter *out)
 {
+	struct leaf_plan plan;
 	uint32_t max = 1 + v->frozen_count + v->manifest->run_count, count = 0;
 	auto_free struct run_iter **sources = talos_calloc(max, sizeof(*sources));
 	int err = TALOS_ERR_NO_MEMORY;
@@ -202,11 +116,12 @@ static int view_iter_open(struct view *v, const uint8_t *from, uint32_t from_byt
 	if (!sources)
 		return err;
 	err = memtable_copy(v->active->memtable, from, from_bytes, span, limit, limit_bytes,
-			    COPY_ENTRIES, &sources[0], &out->complete);
+			    copy_entries, &sources[0], &out->complete);
 	if (err)
 		return err;
 	out->copy = sources[0];
 	count = 1;
+	leaf_plan_begin(&plan);
 	for (uint32_t i = 0; !err && i < v->frozen_count; i++) {
 		sources[count] = memtable_iter(v->frozen[i]->memtable);
 		err = sources[count++] ? TALOS_OK : TALOS_ERR_NO_MEMORY;
@@ -216,9 +131,14 @@ static int view_iter_open(struct view *v, const uint8_t *from, uint32_t from_byt
 
 		if (!run_may_hold(run, from, from_bytes, limit, limit_bytes))
 			continue;
-		sources[count] = level_run_iter(run);
-		err = sources[count++] ? TALOS_OK : TALOS_ERR_NO_MEMORY;
+		sources[count] = level_run_scan(run);
+		err = sources[count] ? TALOS_OK : TALOS_ERR_NO_MEMORY;
+		if (!err)
+			err = level_run_scan_plan(sources[count], from, from_bytes, &plan);
+		count++;
 	}
+	if (!err)
+		leaf_plan_run(&plan);
 	if (err) {
 		for (uint32_t i = 0; i < count; i++)
 			run_iter_close(sources[i]);
@@ -241,7 +161,13 @@ struct span_walk {
 	uint8_t key[ENTRY_KEY_BYTES_MAX]; /* object's, then room for an offset */
 	uint32_t key_bytes;		  /* with the offset */
 	uint64_t offset, end;		  /* what is left to walk */
+	uint32_t copy_entries;
 };
+
+static uint32_t copy_more(uint32_t entries)
+{
+	return talos_min(entries * COPY_ENTRIES_GROWTH, COPY_ENTRIES_MAX);
+}
 
 /* Take one entry's part of the range. */
 static int walk_entry(struct span_walk *w, const struct entry *entry)
@@ -284,9 +210,11 @@ static int walk_some(struct span_walk *w, struct view *v)
 	memcpy(limit, w->key, w->key_bytes - 8);
 	be64_put(limit + w->key_bytes - 8, w->end);
 	be64_put(w->key + w->key_bytes - 8, w->offset);
-	err = view_iter_open(v, w->key, w->key_bytes, true, limit, w->key_bytes, &vi);
+	err = view_iter_open(v, w->key, w->key_bytes, true, limit, w->key_bytes, w->copy_entries,
+			     &vi);
 	if (err)
 		return err;
+	w->copy_entries = copy_more(w->copy_entries);
 	if (!vi.complete) {
 		w->end = known_until(&vi, w);
 		err = run_iter_seek(vi.it, w->key, w->key_bytes, true);
@@ -316,6 +244,7 @@ int read_spans(struct view *v, const void *key, uint32_t key_bytes, uint64_t off
 		.key_bytes = key_bytes + 8,
 		.offset = offset,
 		.end = end,
+		.copy_entries = COPY_ENTRIES_FIRST,
 	};
 	int err = TALOS_OK;
 
@@ -328,7 +257,9 @@ int read_spans(struct view *v, const void *key, uint32_t key_bytes, uint64_t off
 struct span_read {
 	struct talos_engine *e;
 	uint8_t *buf;	 /* where @offset goes */
-	uint64_t offset; /* what is before it has been filled in */
+	uint64_t offset; /* what is before it has been filled in, or is wanted */
+	uint32_t want_count;
+	struct data_want wants[DATA_WANTS_MAX];
 };
 
 /* Zeros up to @offset: never written, or cleared. */
@@ -339,30 +270,48 @@ static void fill_zeros(struct span_read *s, uint64_t offset)
 	s->offset = offset;
 }
 
+static int read_wanted(struct span_read *s)
+{
+	uint32_t count = s->want_count;
+
+	s->want_count = 0;
+	return count ? data_read(s->e, s->wants, count) : TALOS_OK;
+}
+
 static int fill_span(void *ctx, const struct entry *entry, uint64_t from, uint64_t to)
 {
 	struct span_read *s = ctx;
-	int err;
 
 	if (entry->kind == ENTRY_HOLE)
 		return TALOS_OK;
 	fill_zeros(s, from);
-	err = read_data(s->e, &entry->ref, entry->skip + (uint32_t)(from - entry_offset(entry)),
-			s->buf, (uint32_t)(to - from));
+	s->wants[s->want_count++] = (struct data_want){
+		.ref = entry->ref,
+		.skip = entry->skip + (uint32_t)(from - entry_offset(entry)),
+		.bytes = (uint32_t)(to - from),
+		.buf = s->buf,
+	};
 	s->buf += to - from;
 	s->offset = to;
-	return err;
+	return s->want_count == DATA_WANTS_MAX ? read_wanted(s) : TALOS_OK;
 }
 
 int read_span(struct talos_engine *e, struct view *v, const void *key, uint32_t key_bytes,
 	      uint64_t offset, void *buf, uint32_t bytes)
 {
-	struct span_read s = { .e = e, .buf = buf, .offset = offset };
+	struct span_read s;
 	int err;
+
+	s.e = e;
+	s.buf = buf;
+	s.offset = offset;
+	s.want_count = 0;
 
 	if (!key_bytes || key_bytes > TALOS_KEY_BYTES_MAX || offset > ENTRY_SPAN_END - bytes)
 		return TALOS_ERR_INVALID;
 	err = read_spans(v, key, key_bytes, offset, offset + bytes, fill_span, &s);
+	if (!err)
+		err = read_wanted(&s);
 	if (!err)
 		fill_zeros(&s, offset + bytes);
 	return err;
@@ -385,37 +334,150 @@ int talos_engine_span_read(struct talos_engine *e, const void *key, uint32_t key
 
 /* --- scans ----------------------------------------------------------------------------------------- */
 
+/*
+ * Values in the log are looked ahead for: entries queue until there are enough
+ * of them for one batch of reads, more each time, and then go out in order.
+ */
+#define QUEUE_VALUES_FIRST 8u /* in the log; a scan may end soon */
+#define QUEUE_ITEMS_MAX 256u
+#define QUEUE_BYTES_MAX (256u << 10) /* of keys and values, unless one alone has more */
+
+struct queue_item {
+	uint32_t key_at, key_bytes; /* in the queue's bytes */
+	uint32_t value_at, value_bytes;
+};
+
+struct queue {
+	uint8_t *bytes; /* grows */
+	uint32_t capacity, used;
+	uint32_t item_count, want_count;
+	uint32_t wants_max; /* when to read, for now */
+	struct queue_item items[QUEUE_ITEMS_MAX];
+	struct data_want wants[DATA_WANTS_MAX];
+	uint32_t wanted_at[DATA_WANTS_MAX]; /* where wants go in the bytes */
+};
+
 struct scan {
 	struct talos_engine *e;
 	talos_scan_fn fn;
 	void *ctx;
-	uint8_t *large; /* grows; for values in the log */
-	uint32_t large_bytes;
+	struct queue *queue; /* NULL: no value in the log so far */
+	uint32_t copy_entries;
 	uint8_t from[ENTRY_KEY_BYTES_MAX + 1];
 	uint32_t from_bytes;
 };
 
-static int scan_emit(struct scan *s, const struct entry *entry)
+static struct queue *queue_new(void)
 {
-	int err;
+	struct queue *q = talos_malloc(sizeof(*q));
 
-	if (entry->kind == ENTRY_VALUE)
-		return s->fn(s->ctx, entry->key, entry->key_bytes, entry->value,
-			     entry->value_bytes);
-	if (entry->kind != ENTRY_LARGE)
-		return 0;
-	if (s->large_bytes < entry->ref.data_bytes) {
-		void *p = talos_realloc(s->large, entry->ref.data_bytes);
+	if (!q)
+		return NULL;
+	q->bytes = NULL;
+	q->capacity = q->used = q->item_count = q->want_count = 0;
+	q->wants_max = QUEUE_VALUES_FIRST;
+	return q;
+}
 
-		if (!p)
-			return TALOS_ERR_NO_MEMORY;
-		s->large = p;
-		s->large_bytes = entry->ref.data_bytes;
+static void queue_free(struct queue *q)
+{
+	if (q)
+		talos_free(q->bytes);
+	talos_free(q);
+}
+
+static int queue_reserve(struct queue *q, uint32_t bytes)
+{
+	uint32_t capacity = talos_max(2 * q->capacity, q->used + bytes);
+	uint8_t *p;
+
+	if (q->used + bytes <= q->capacity)
+		return TALOS_OK;
+	p = talos_realloc(q->bytes, capacity);
+	if (!p)
+		return TALOS_ERR_NO_MEMORY;
+	q->bytes = p;
+	q->capacity = capacity;
+	return TALOS_OK;
+}
+
+/* Read what is wanted, and pass on everything. */
+static int queue_deliver(struct scan *s)
+{
+	struct queue *q = s->queue;
+	int err = TALOS_OK;
+
+	if (!q || !q->item_count)
+		return TALOS_OK;
+	for (uint32_t i = 0; i < q->want_count; i++)
+		q->wants[i].buf = q->bytes + q->wanted_at[i];
+	if (q->want_count)
+		err = data_read(s->e, q->wants, q->want_count);
+	for (uint32_t i = 0; i < q->item_count && !err; i++) {
+		const struct queue_item *item = &q->items[i];
+
+		err = s->fn(s->ctx, q->bytes + item->key_at, item->key_bytes,
+			    q->bytes + item->value_at, item->value_bytes);
 	}
-	err = read_data(s->e, &entry->ref, 0, s->large, entry->ref.data_bytes);
+	q->used = q->item_count = q->want_count = 0;
+	q->wants_max = talos_min(2 * q->wants_max, DATA_WANTS_MAX);
+	return err;
+}
+
+static uint32_t value_bytes_of(const struct entry *entry)
+{
+	return entry->kind == ENTRY_LARGE ? entry->ref.data_bytes : entry->value_bytes;
+}
+
+static bool queue_is_full(const struct queue *q, uint32_t more_bytes)
+{
+	return q->item_count == QUEUE_ITEMS_MAX || q->want_count == q->wants_max ||
+	       q->used + more_bytes > QUEUE_BYTES_MAX;
+}
+
+static int queue_add(struct queue *q, const struct entry *entry)
+{
+	struct queue_item *item = &q->items[q->item_count];
+	uint32_t value_bytes = value_bytes_of(entry);
+	int err = queue_reserve(q, entry->key_bytes + value_bytes);
+
 	if (err)
 		return err;
-	return s->fn(s->ctx, entry->key, entry->key_bytes, s->large, entry->ref.data_bytes);
+	*item = (struct queue_item){
+		.key_at = q->used,
+		.key_bytes = entry->key_bytes,
+		.value_at = q->used + entry->key_bytes,
+		.value_bytes = value_bytes,
+	};
+	memcpy(q->bytes + item->key_at, entry->key, entry->key_bytes);
+	if (entry->kind == ENTRY_LARGE) {
+		q->wanted_at[q->want_count] = item->value_at;
+		q->wants[q->want_count++] =
+			(struct data_want){ .ref = entry->ref, .bytes = value_bytes };
+	} else if (value_bytes) {
+		memcpy(q->bytes + item->value_at, entry->value, value_bytes);
+	}
+	q->used += entry->key_bytes + value_bytes;
+	q->item_count++;
+	return TALOS_OK;
+}
+
+static int scan_emit(struct scan *s, const struct entry *entry)
+{
+	int err = TALOS_OK;
+
+	if (entry->kind != ENTRY_VALUE && entry->kind != ENTRY_LARGE)
+		return 0;
+	if (entry->kind == ENTRY_VALUE && (!s->queue || !s->queue->item_count))
+		return s->fn(s->ctx, entry->key, entry->key_bytes, entry->value,
+			     entry->value_bytes);
+	if (!s->queue)
+		s->queue = queue_new();
+	if (!s->queue)
+		return TALOS_ERR_NO_MEMORY;
+	if (queue_is_full(s->queue, entry->key_bytes + value_bytes_of(entry)))
+		err = queue_deliver(s);
+	return err ? err : queue_add(s->queue, entry);
 }
 
 /* The last key that the copy of the active memtable holds. */
@@ -441,7 +503,8 @@ static int scan_some(struct scan *s, struct view *v, const uint8_t *limit, uint3
 	uint8_t last[ENTRY_KEY_BYTES_MAX];
 	uint32_t last_bytes = 0;
 	struct view_iter vi;
-	int err = view_iter_open(v, s->from, s->from_bytes, false, limit, limit_bytes, &vi);
+	int err = view_iter_open(v, s->from, s->from_bytes, false, limit, limit_bytes,
+				 s->copy_entries, &vi);
 
 	*out_more = false;
 	if (err)
@@ -463,6 +526,9 @@ static int scan_some(struct scan *s, struct view *v, const uint8_t *limit, uint3
 			err = run_iter_next(vi.it);
 	}
 	run_iter_close(vi.it);
+	if (!err)
+		err = queue_deliver(s);
+	s->copy_entries = copy_more(s->copy_entries);
 	if (!err && !vi.complete) {
 		memcpy(s->from, last, last_bytes);
 		s->from[last_bytes] = 0; /* the key right behind it */
@@ -477,7 +543,7 @@ int talos_engine_scan(struct talos_engine *e, const void *prefix, uint32_t prefi
 {
 	uint8_t limit[TALOS_KEY_BYTES_MAX];
 	uint32_t limit_bytes = 0;
-	struct scan s = { .e = e, .fn = fn, .ctx = ctx };
+	struct scan s = { .e = e, .fn = fn, .ctx = ctx, .copy_entries = COPY_ENTRIES_FIRST };
 	bool bounded, more = true;
 	int err = TALOS_OK;
 
@@ -499,6 +565,6 @@ int talos_engine_scan(struct talos_engine *e, const void *prefix, uint32_t prefi
 		err = scan_some(&s, v, bounded ? limit : NULL, limit_bytes, &more);
 		view_put(v);
 	}
-	talos_free(s.large);
+	queue_free(s.queue);
 	return err;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Reads index segments. Footer, pivots and filter lie at the segment's end and
- * are loaded at open, most often by one read; leaves come through the block
- * cache. Every block is checked against its sum when it is read.
+ * are loaded at open, most often by one read; leaves come from leaf_source.c.
+ * Every block is checked against its sum when it is read.
  *
  * A sum that checks says that the block is as its builder wrote it, not that
  * the builder was right: so counts, lengths, offsets and the order of keys are
@@ -30,9 +30,8 @@ struct layout {
 
 /* All const after open. */
 struct index_segment {
-	struct index_segment_source src;
-	struct talos_segment_id id;
-	uint64_t device_offset;
+	struct talos_uuid volume;
+	struct leaf_source leaves;
 	struct layout l;
 	uint8_t *pivot_keys; /* first keys of the leaves, one after the other, */
 	uint32_t *pivot_at;  /* and where each begins: [leaf_count + 1] */
@@ -44,11 +43,7 @@ struct index_segment {
 static int check_block(const uint8_t *block, uint64_t volume_seed, struct talos_segment_id id,
 		       uint32_t idx)
 {
-	le64 sum;
-
-	memcpy(&sum, block + TALOS_BLOCK_PAYLOAD, sizeof(sum));
-	return le64_get(sum) == block_sum(block, volume_seed, id, idx) ? TALOS_OK
-								       : TALOS_ERR_CORRUPT;
+	return block_checks(block, volume_seed, id, idx) ? TALOS_OK : TALOS_ERR_CORRUPT;
 }
 
 static bool rest_is_zero(const uint8_t *block, uint32_t from)
@@ -155,7 +150,8 @@ static bool pivots_used_up(const struct pivot_walk *w)
 /* The last @bytes of the segment. */
 static int read_tail(const struct index_segment *s, uint32_t used_bytes, void *buf, uint32_t bytes)
 {
-	return talos_io_read(s->src.io, s->device_offset + used_bytes - bytes, buf, bytes);
+	return talos_io_read(s->leaves.io, s->leaves.device_offset + used_bytes - bytes, buf,
+			     bytes);
 }
 
 /*
@@ -175,11 +171,11 @@ static int load_tail(struct index_segment *s, uint32_t used_bytes, uint8_t **out
 		return TALOS_ERR_NO_MEMORY;
 	err = read_tail(s, used_bytes, buf, have);
 	if (!err)
-		err = check_block(buf + have - TALOS_BLOCK_BYTES, s->src.volume_seed, s->id,
-				  blocks - 1);
+		err = check_block(buf + have - TALOS_BLOCK_BYTES, s->leaves.volume_seed,
+				  s->leaves.id, blocks - 1);
 	if (!err)
-		err = decode_footer(buf + have - TALOS_BLOCK_BYTES, &s->src.volume, s->id, blocks,
-				    &s->l);
+		err = decode_footer(buf + have - TALOS_BLOCK_BYTES, &s->volume, s->leaves.id,
+				    blocks, &s->l);
 	if (err)
 		return err;
 	tail_blocks = blocks - s->l.leaf_count;
@@ -194,8 +190,8 @@ static int load_tail(struct index_segment *s, uint32_t used_bytes, uint8_t **out
 	}
 	*out_tail = buf + have - need;
 	for (uint32_t i = 0; !err && i < tail_blocks; i++)
-		err = check_block(*out_tail + (size_t)i * TALOS_BLOCK_BYTES, s->src.volume_seed,
-				  s->id, s->l.leaf_count + i);
+		err = check_block(*out_tail + (size_t)i * TALOS_BLOCK_BYTES, s->leaves.volume_seed,
+				  s->leaves.id, s->l.leaf_count + i);
 	return err;
 }
 
@@ -257,10 +253,16 @@ int index_segment_open(const struct index_segment_source *src, struct talos_segm
 	s = talos_calloc(1, sizeof(*s));
 	if (!s)
 		return TALOS_ERR_NO_MEMORY;
-	s->src = *src;
-	s->id = id;
-	s->device_offset = device_offset;
+	s->volume = src->volume;
+	s->leaves = (struct leaf_source){
+		.io = src->io,
+		.cache = src->cache,
+		.volume_seed = src->volume_seed,
+		.id = id,
+		.device_offset = device_offset,
+	};
 	err = load(s, used_bytes);
+	s->leaves.leaf_count = s->l.leaf_count;
 	if (err) {
 		if (err == TALOS_ERR_CORRUPT)
 			talos_error("index segment %llu at device offset %llu is damaged",
@@ -315,22 +317,17 @@ static uint32_t find_leaf(const struct index_segment *s, const uint8_t *key, uin
 	return low;
 }
 
-static int get_leaf(struct index_segment *s, uint32_t idx, struct block *b)
-{
-	return block_cache_get(s->src.cache, s->src.io, s->src.volume_seed, s->id, s->device_offset,
-			       idx, b);
-}
-
 int index_segment_get(struct index_segment *s, const uint8_t *key, uint32_t key_bytes,
 		      struct entry *out, uint8_t value_buf[TALOS_INLINE_BYTES_MAX])
 {
+	uint8_t scratch[TALOS_BLOCK_BYTES] __attribute__((aligned(TALOS_BLOCK_BYTES)));
 	struct leaf_iter it;
 	struct block b;
 	int err;
 
 	if (!filter_may_contain(s->filter, s->l.filter_bytes, filter_hash(key, key_bytes)))
 		return TALOS_ERR_NOT_FOUND;
-	err = get_leaf(s, find_leaf(s, key, key_bytes), &b);
+	err = leaf_source_get(&s->leaves, find_leaf(s, key, key_bytes), scratch, &b);
 	if (err)
 		return err;
 	err = leaf_open(&it, b.bytes);
@@ -348,7 +345,7 @@ int index_segment_get(struct index_segment *s, const uint8_t *key, uint32_t key_
 			out->value = value_buf;
 		}
 	}
-	block_cache_put(s->src.cache, &b);
+	block_cache_put(&b);
 	return err;
 }
 
@@ -356,31 +353,19 @@ struct segment_iter {
 	struct run_iter it;
 	struct index_segment *s;
 	uint32_t leaf_idx;
-	bool pinned;
-	struct block block;
+	struct leaf_window window;
 	struct leaf_iter leaf;
 };
 
-static void unpin(struct segment_iter *i)
+static int open_leaf(struct segment_iter *i, uint32_t idx)
 {
-	if (i->pinned)
-		block_cache_put(i->s->src.cache, &i->block);
-	i->pinned = false;
-}
+	const uint8_t *bytes;
+	int err = leaf_window_get(&i->window, idx, &bytes);
 
-static int pin_leaf(struct segment_iter *i, uint32_t idx)
-{
-	int err;
-
-	if (i->pinned && i->leaf_idx == idx)
-		return leaf_open(&i->leaf, i->block.bytes);
-	unpin(i);
-	err = get_leaf(i->s, idx, &i->block);
 	if (err)
 		return err;
-	i->pinned = true;
 	i->leaf_idx = idx;
-	return leaf_open(&i->leaf, i->block.bytes);
+	return leaf_open(&i->leaf, bytes);
 }
 
 static void stand(struct segment_iter *i)
@@ -393,7 +378,7 @@ static void stand(struct segment_iter *i)
 static int out_of_order(const struct index_segment *s, uint32_t leaf_idx)
 {
 	talos_error("index segment %llu: leaf %u is not what comes after the one before",
-		    (unsigned long long)s->id.v, leaf_idx);
+		    (unsigned long long)s->leaves.id.v, leaf_idx);
 	return TALOS_ERR_CORRUPT;
 }
 
@@ -410,7 +395,7 @@ static int roll_over(struct segment_iter *i)
 	if (!i->leaf.valid && next < i->s->l.leaf_count) {
 		if (pivot_compare(i->s, next, i->leaf.key, i->leaf.key_bytes) <= 0)
 			return out_of_order(i->s, next);
-		err = pin_leaf(i, next);
+		err = open_leaf(i, next);
 		if (!err)
 			err = leaf_first(&i->leaf);
 		if (!err && pivot_compare(i->s, next, i->leaf.key, i->leaf.key_bytes))
@@ -424,7 +409,7 @@ static int roll_over(struct segment_iter *i)
 static int segment_seek(struct run_iter *it, const uint8_t *key, uint32_t key_bytes, bool span)
 {
 	struct segment_iter *i = (struct segment_iter *)it;
-	int err = pin_leaf(i, find_leaf(i->s, key, key_bytes));
+	int err = open_leaf(i, find_leaf(i->s, key, key_bytes));
 
 	it->valid = false;
 	/*
@@ -458,7 +443,7 @@ static int segment_seek_before(struct run_iter *it, const uint8_t *key, uint32_t
 	/* The leaf that begins with the key itself holds nothing before it. */
 	if (idx && pivot_compare(i->s, idx, key, key_bytes) >= 0)
 		idx--;
-	err = pin_leaf(i, idx);
+	err = open_leaf(i, idx);
 	if (!err)
 		err = leaf_seek_before(&i->leaf, key, key_bytes);
 	if (!err)
@@ -470,7 +455,7 @@ static void segment_iter_close(struct run_iter *it)
 {
 	struct segment_iter *i = (struct segment_iter *)it;
 
-	unpin(i);
+	leaf_window_fini(&i->window);
 	talos_free(i);
 }
 
@@ -481,7 +466,7 @@ static const struct run_iter_ops segment_ops = {
 	.close = segment_iter_close,
 };
 
-struct run_iter *index_segment_iter(struct index_segment *s)
+struct run_iter *index_segment_iter(struct index_segment *s, enum leaf_reading reading)
 {
 	struct segment_iter *i = talos_calloc(1, sizeof(*i));
 
@@ -489,7 +474,17 @@ struct run_iter *index_segment_iter(struct index_segment *s)
 		return NULL;
 	i->it.ops = &segment_ops;
 	i->s = s;
+	leaf_window_init(&i->window, &s->leaves, reading);
 	return &i->it;
+}
+
+void index_segment_iter_plan(struct run_iter *it, const uint8_t *key, uint32_t key_bytes,
+			     struct leaf_plan *plan)
+{
+	struct segment_iter *i = (struct segment_iter *)it;
+
+	assert(it->ops == &segment_ops);
+	leaf_plan_add(plan, &i->window, find_leaf(i->s, key, key_bytes));
 }
 
 /* --- a whole segment in memory ------------------------------------------------------------------------ */

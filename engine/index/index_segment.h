@@ -6,8 +6,8 @@
 #ifndef TALOS_INDEX_SEGMENT_H
 #define TALOS_INDEX_SEGMENT_H
 
-#include "block_cache.h"
 #include "entry.h"
+#include "leaf_source.h"
 
 /* What the manifest says of a segment; keys are owned by whoever owns the ref. */
 struct index_ref {
@@ -50,7 +50,7 @@ int index_builder_finish(struct index_builder *b, struct index_ref *ref);
 
 /* --- reading --------------------------------------------------------------- */
 
-/* Pivots and filter in memory; leaves through the cache. Thread-safe. */
+/* Pivots and filter in memory; leaves: leaf_source.h. Thread-safe. */
 struct index_segment;
 
 struct index_segment_source {
@@ -77,7 +77,10 @@ int index_segment_get(struct index_segment *s, const uint8_t *key,
 		      uint8_t value_buf[TALOS_INLINE_BYTES_MAX]);
 
 /* @s must outlive it. NULL: no memory. */
-struct run_iter *index_segment_iter(struct index_segment *s);
+struct run_iter *index_segment_iter(struct index_segment *s, enum leaf_reading reading);
+/* Plan to read the leaf that a seek to @key begins with. @it, from above, stands nowhere then. */
+void index_segment_iter_plan(struct run_iter *it, const uint8_t *key, uint32_t key_bytes,
+			     struct leaf_plan *plan);
 
 /*
  * Check a whole segment in memory, as it came from a peer or the device: every

@@ -39,7 +39,8 @@ void level_segment_unref(struct level_segment *s)
 	}
 	index_segment_close(s->open);
 	if (s->dropped_pos) {
-		block_cache_drop_segment(s->store->source.cache, s->ref.id);
+		block_cache_drop_segment(s->store->source.cache, s->ref.id,
+					 s->ref.used_bytes / TALOS_BLOCK_BYTES);
 		slot_drop(s->store->slots, TALOS_SLOT_INDEX, s->ref.id.v, s->dropped_pos);
 	}
 	talos_free(s);
@@ -114,6 +115,7 @@ bool level_ranges_overlap(const struct index_ref *a, const struct index_ref *b)
 struct level_iter {
 	struct run_iter it;
 	const struct level_run *run;
+	enum leaf_reading reading;
 	uint32_t idx;		/* segment that inner belongs to */
 	struct run_iter *inner; /* NULL: none open */
 };
@@ -132,13 +134,15 @@ static int open_inner(struct level_iter *l, uint32_t idx)
 	struct index_segment *segment;
 	int err;
 
+	if (l->inner && l->idx == idx)
+		return TALOS_OK;
 	run_iter_close(l->inner);
 	l->inner = NULL;
 	l->idx = idx;
 	err = level_segment_open(l->run->segments[idx], &segment);
 	if (err)
 		return err;
-	l->inner = index_segment_iter(segment);
+	l->inner = index_segment_iter(segment, l->reading);
 	return l->inner ? TALOS_OK : TALOS_ERR_NO_MEMORY;
 }
 
@@ -228,7 +232,7 @@ static const struct run_iter_ops level_iter_ops = {
 	.close = level_close,
 };
 
-struct run_iter *level_run_iter(const struct level_run *run)
+static struct run_iter *iter_new(const struct level_run *run, enum leaf_reading reading)
 {
 	struct level_iter *l = talos_calloc(1, sizeof(*l));
 
@@ -236,5 +240,32 @@ struct run_iter *level_run_iter(const struct level_run *run)
 		return NULL;
 	l->it.ops = &level_iter_ops;
 	l->run = run;
+	l->reading = reading;
 	return &l->it;
+}
+
+struct run_iter *level_run_iter(const struct level_run *run)
+{
+	return iter_new(run, LEAF_READ_ALL);
+}
+
+struct run_iter *level_run_scan(const struct level_run *run)
+{
+	return iter_new(run, LEAF_READ_SOME);
+}
+
+int level_run_scan_plan(struct run_iter *it, const uint8_t *key, uint32_t key_bytes,
+			struct leaf_plan *plan)
+{
+	struct level_iter *l = (struct level_iter *)it;
+	uint32_t idx = level_run_find(l->run, key, key_bytes);
+	int err;
+
+	assert(it->ops == &level_iter_ops);
+	if (idx == l->run->count)
+		return TALOS_OK;
+	err = open_inner(l, idx);
+	if (!err)
+		index_segment_iter_plan(l->inner, key, key_bytes, plan);
+	return err;
 }

@@ -1,11 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Shards, each a fixed array of frames, a hash over them, and a CLOCK hand. A
- * block comes in unreferenced: only a second use makes it survive the hand,
- * so a scan pushes out itself and not what is in use.
+ * Shards, each with two rings of items (a header, then the block's bytes) and
+ * a hash over both. S3-FIFO: a new block goes into the small ring, a tenth of
+ * the memory; one that was used by the time it reaches the end there goes on
+ * into the main ring, others leave but for their name, which is remembered
+ * (ghosts) and brings the block straight into the main ring the next time. In
+ * the main ring a used block has another round for each use, three at most.
  *
- * A miss is read without a lock into memory of its own, and then put in; when
- * two threads missed the same block, the second finds the first one's.
+ * Rings, and not lists of blocks from an allocator, because blocks are of all
+ * sizes: a ring has no fragments to count, so the budget is exact. The price is
+ * copying: a block that stays when others leave is moved up to close the gap
+ * before it. That happens only where sizes differ: a block may also stay where
+ * it is, behind a filler, as long as fillers take no more than 1/FILLER_SHARE.
+ *
+ *      tail                                          head        (of the ring)
+ *   ...| used | not used | used | ...          newest | free |...
+ *
+ * Pinned blocks stay where they are. Pins are counted outside of the lock when
+ * they go: what a pin protects is read no more by then.
+ *
+ * The table of ghosts is a table of hashes that overwrite each other; it says
+ * too little rather than too much.
  */
 #include "block_cache.h"
 
@@ -13,97 +28,127 @@
 #include <stdatomic.h>
 
 #include "talos/alloc.h"
-#include "talos/checksum.h"
 #include "talos/lock.h"
-#include "talos/log.h"
-#include "talos/status.h"
 
-#define SHARDS_MAX 16u
-#define FRAMES_PER_SHARD_MIN 16u
-#define FRAMES_MAX (1u << 30) /* of a shard: indices and twice their number fit 32 bits */
-#define NO_FRAME UINT32_MAX
+#define SHARDS_MAX 64u
+#define SHARD_BYTES_MIN (4u << 20) /* smaller ones would each have other blocks that are in use */
+#define SMALL_SHARE 10u		   /* of a shard's memory, less than 1/10 is the small ring */
+#define FILLER_SHARE 64u
+#define USES_MAX 3u
+#define ITEM_ALIGN 32u	  /* so that any gap has room for a filler's header */
+#define BUCKET_BYTES 512u /* of memory, for each bucket */
+#define GHOST_BYTES 1024u /* of memory, for each ghost */
+#define STEPS_MAX 64u	  /* of the tail, before blocks go that were used: the lock is held */
 
-struct frame {
-	uint64_t id; /* 0: empty */
-	uint32_t block_idx;
-	uint32_t pins;
-	uint32_t next; /* in its bucket */
-	bool referenced;
-	uint8_t *bytes;
+struct item {
+	uint64_t id; /* 0: a filler */
+	uint32_t part;
+	uint32_t next;	/* in its bucket; see item_at() */
+	uint32_t bytes; /* of a filler: with its header */
+	_Atomic uint16_t pins;
+	uint8_t uses;
+};
+static_assert(sizeof(struct item) <= ITEM_ALIGN, "a filler fits any gap");
+
+#define ITEM_BYTES_MAX \
+	((uint32_t)talos_round_up(sizeof(struct item) + TALOS_BLOCK_BYTES, ITEM_ALIGN))
+/* With less than this there is the main ring alone. */
+#define SPLIT_BYTES_MIN (20u * ITEM_BYTES_MAX)
+
+/* Offsets only grow; the place of one is its remainder. head - tail <= bytes. */
+struct ring {
+	uint64_t first; /* place in the shard's memory; const after open */
+	uint64_t bytes; /* const after open */
+	uint64_t head, tail;
+	uint64_t filler_bytes;
 };
 
 struct shard {
-	struct talos_mutex lock; /* TALOS_LOCK_CACHE; guards all of it */
-	struct frame *frames;
-	uint32_t *buckets;
-	uint32_t hand, used;
+	struct talos_mutex lock; /* TALOS_LOCK_CACHE; guards all of it but pins */
+	uint8_t *memory;	 /* const after open */
+	uint32_t *buckets;	 /* 0: empty; see item_at() */
+	uint32_t *ghosts;
+	struct ring small, main;
+	uint64_t used_bytes; /* of items that are no fillers */
 	uint64_t hits, misses;
 };
 
 struct block_cache {
-	uint32_t shard_count, frames_per_shard, bucket_mask;
+	uint32_t shard_count;
+	uint32_t bucket_mask, ghost_mask;
+	uint64_t memory_bytes;
 	uint8_t *memory;
 	_Atomic uint64_t corruptions;
 	struct shard shards[];
 };
 
-uint64_t block_sum(const void *block, uint64_t volume_seed, struct talos_segment_id id,
-		   uint32_t block_idx)
-{
-	return talos_sum64(block, TALOS_BLOCK_PAYLOAD,
-			   (volume_seed ^ id.v) + block_idx * 0x9e3779b97f4a7c15ull);
-}
-
 /* --- making ------------------------------------------------------------------------------ */
 
-static bool shard_init(struct block_cache *c, uint32_t idx)
+/* The largest power of two that is <= @n, and 1 at least. */
+static uint32_t power_below(uint64_t n)
 {
-	struct shard *s = &c->shards[idx];
-	uint32_t buckets = c->bucket_mask + 1;
+	return n ? 1u << (63 - __builtin_clzll(talos_min(n, (uint64_t)1 << 30))) : 1;
+}
 
+static bool shard_init(struct block_cache *c, struct shard *s, uint8_t *memory, uint64_t bytes)
+{
+	uint64_t small = talos_round_down(bytes / SMALL_SHARE, ITEM_ALIGN);
+
+	if (bytes < SPLIT_BYTES_MIN)
+		small = 0;
 	talos_mutex_init(&s->lock, TALOS_LOCK_CACHE);
-	s->frames = talos_calloc(c->frames_per_shard, sizeof(*s->frames));
-	s->buckets = talos_malloc(buckets * sizeof(*s->buckets));
-	if (!s->frames || !s->buckets)
-		return false;
-	memset(s->buckets, 0xff, buckets * sizeof(*s->buckets));
-	for (uint32_t i = 0; i < c->frames_per_shard; i++)
-		s->frames[i].bytes =
-			c->memory + ((size_t)idx * c->frames_per_shard + i) * TALOS_BLOCK_BYTES;
-	return true;
+	s->memory = memory;
+	s->small.bytes = small;
+	s->main.first = small;
+	s->main.bytes = bytes - small;
+	s->buckets = talos_calloc((size_t)c->bucket_mask + 1, sizeof(*s->buckets));
+	s->ghosts = talos_calloc((size_t)c->ghost_mask + 1, sizeof(*s->ghosts));
+	return s->buckets && s->ghosts;
+}
+
+/* What the tables of a shard take whose rings have @bytes, at most. */
+static uint64_t tables_bytes(uint64_t bytes)
+{
+	return 4 * (talos_max(bytes / BUCKET_BYTES, (uint64_t)1) +
+		    talos_max(bytes / GHOST_BYTES, (uint64_t)1));
+}
+
+/* What the rings of one of @shards may take of @budget_bytes. */
+static uint64_t ring_bytes(uint64_t budget_bytes, uint32_t shards)
+{
+	uint64_t fixed = sizeof(struct block_cache) + ITEM_ALIGN +
+			 shards * (sizeof(struct shard) + tables_bytes(0));
+	uint64_t each = budget_bytes > fixed ? (budget_bytes - fixed) / shards : 0;
+
+	each = talos_min(each - tables_bytes(each) + tables_bytes(0), each);
+	return talos_round_down(talos_min(each, (uint64_t)UINT32_MAX * ITEM_ALIGN), ITEM_ALIGN);
 }
 
 struct block_cache *block_cache_new(uint64_t budget_bytes)
 {
-	/* A frame costs its bytes, itself, and at most two buckets. */
-	uint64_t cost = TALOS_BLOCK_BYTES + sizeof(struct frame) + 2 * sizeof(uint32_t);
-	uint64_t wanted = budget_bytes / (cost * FRAMES_PER_SHARD_MIN);
-	uint32_t shards = (uint32_t)talos_min(talos_max(wanted, (uint64_t)1), (uint64_t)SHARDS_MAX);
-	struct block_cache *c;
-	uint64_t fixed = sizeof(*c) + shards * sizeof(c->shards[0]), frames = 0;
+	uint32_t shards = (uint32_t)talos_min(
+		talos_max(budget_bytes / SHARD_BYTES_MIN, (uint64_t)1), (uint64_t)SHARDS_MAX);
+	uint64_t bytes = ring_bytes(budget_bytes, shards);
+	size_t own = sizeof(struct block_cache) + shards * sizeof(struct shard);
+	struct block_cache *c = talos_calloc(1, own);
 	bool good;
 
-	/* A budget below one frame's cost caches nothing: every block goes out uncached. */
-	if (budget_bytes > fixed)
-		frames = talos_min((budget_bytes - fixed) / cost / shards, (uint64_t)FRAMES_MAX);
-	c = talos_calloc(1, fixed);
 	if (!c)
 		return NULL;
 	c->shard_count = shards;
-	c->frames_per_shard = (uint32_t)frames;
-	c->bucket_mask = 1;
-	while (c->bucket_mask + 1 < c->frames_per_shard)
-		c->bucket_mask = c->bucket_mask * 2 + 1;
-	c->memory = talos_alloc_aligned(TALOS_BLOCK_BYTES,
-					(size_t)shards * c->frames_per_shard * TALOS_BLOCK_BYTES);
+	c->bucket_mask = power_below(bytes / BUCKET_BYTES) - 1;
+	c->ghost_mask = power_below(bytes / GHOST_BYTES) - 1;
+	c->memory = talos_alloc_aligned(ITEM_ALIGN, shards * bytes);
+	c->memory_bytes = own + ITEM_ALIGN +
+			  shards * (bytes + 4 * ((uint64_t)c->bucket_mask + 1) +
+				    4 * ((uint64_t)c->ghost_mask + 1));
 	good = c->memory != NULL;
 	for (uint32_t i = 0; i < shards; i++)
-		good = shard_init(c, i) && good;
-	if (!good) {
-		block_cache_free(c);
-		return NULL;
-	}
-	return c;
+		good = shard_init(c, &c->shards[i], c->memory + i * bytes, bytes) && good;
+	if (good)
+		return c;
+	block_cache_free(c);
+	return NULL;
 }
 
 void block_cache_free(struct block_cache *c)
@@ -112,207 +157,310 @@ void block_cache_free(struct block_cache *c)
 		return;
 	for (uint32_t i = 0; i < c->shard_count; i++) {
 		talos_mutex_fini(&c->shards[i].lock);
-		talos_free(c->shards[i].frames);
 		talos_free(c->shards[i].buckets);
+		talos_free(c->shards[i].ghosts);
 	}
 	talos_free(c->memory);
 	talos_free(c);
 }
 
-/* --- one shard ------------------------------------------------------------------------------ */
-
-static uint64_t name_hash(struct talos_segment_id id, uint32_t block_idx)
+uint64_t block_cache_memory(const struct block_cache *c)
 {
-	uint64_t h = (id.v + 1) * 0x9e3779b97f4a7c15ull ^ (block_idx + 1) * 0xd6e8feb86659fd93ull;
-
-	return h ^ h >> 29;
+	return c->memory_bytes;
 }
 
-static uint32_t frame_find_locked(const struct shard *s, uint32_t bucket,
-				  struct talos_segment_id id, uint32_t block_idx)
-{
-	uint32_t i = s->buckets[bucket];
+/* --- names ------------------------------------------------------------------------------- */
 
-	while (i != NO_FRAME && (s->frames[i].id != id.v || s->frames[i].block_idx != block_idx))
-		i = s->frames[i].next;
+static uint64_t name_hash(struct block_name n)
+{
+	uint64_t h = (n.id ^ n.id >> 32) * 0x9e3779b97f4a7c15ull;
+
+	h = (h ^ h >> 29 ^ (uint64_t)n.part << 17) * 0xbf58476d1ce4e5b9ull;
+	return h ^ h >> 32;
+}
+
+static struct shard *shard_of(struct block_cache *c, uint64_t hash)
+{
+	return &c->shards[(hash >> 48) % c->shard_count];
+}
+
+static bool is_ghost_locked(const struct block_cache *c, const struct shard *s, uint64_t hash)
+{
+	return s->ghosts[hash & c->ghost_mask] == (uint32_t)(hash >> 20 | 1);
+}
+
+static void ghost_add_locked(const struct block_cache *c, struct shard *s, uint64_t hash)
+{
+	s->ghosts[hash & c->ghost_mask] = (uint32_t)(hash >> 20 | 1);
+}
+
+/* --- items and their buckets ------------------------------------------------------------- */
+
+/* Buckets and chains hold places in units of ITEM_ALIGN, plus 1: 0 is none. */
+static struct item *item_at(const struct shard *s, uint32_t link)
+{
+	return (struct item *)(s->memory + (uint64_t)(link - 1) * ITEM_ALIGN);
+}
+
+static uint32_t link_of(const struct shard *s, const struct item *i)
+{
+	return (uint32_t)((uint64_t)((const uint8_t *)i - s->memory) / ITEM_ALIGN) + 1;
+}
+
+static struct block_name name_of(const struct item *i)
+{
+	return (struct block_name){ i->id, i->part };
+}
+
+static uint32_t item_bytes(const struct item *i)
+{
+	return i->id ? (uint32_t)talos_round_up(sizeof(*i) + i->bytes, ITEM_ALIGN) : i->bytes;
+}
+
+static struct item *find_locked(const struct block_cache *c, const struct shard *s,
+				struct block_name n, uint64_t hash)
+{
+	uint32_t link = s->buckets[hash & c->bucket_mask];
+
+	while (link) {
+		struct item *i = item_at(s, link);
+
+		if (i->id == n.id && i->part == n.part)
+			return i;
+		link = i->next;
+	}
+	return NULL;
+}
+
+/* What points to @i: its bucket, or the item before it there. */
+static uint32_t *pointer_to_locked(const struct block_cache *c, const struct shard *s,
+				   const struct item *i)
+{
+	uint32_t *p = &s->buckets[name_hash(name_of(i)) & c->bucket_mask];
+
+	while (*p != link_of(s, i))
+		p = &item_at(s, *p)->next;
+	return p;
+}
+
+static void unlink_locked(const struct block_cache *c, struct shard *s, const struct item *i)
+{
+	*pointer_to_locked(c, s, i) = i->next;
+	s->used_bytes -= item_bytes(i);
+}
+
+/* --- rings --------------------------------------------------------------------------------- */
+
+static struct item *place_in(const struct shard *s, const struct ring *r, uint64_t offset)
+{
+	return (struct item *)(s->memory + r->first + offset % r->bytes);
+}
+
+static uint64_t ring_free(const struct ring *r)
+{
+	return r->bytes - (r->head - r->tail);
+}
+
+/* Up to where the ring's memory goes round. */
+static uint64_t until_end(const struct ring *r, uint64_t offset)
+{
+	return r->bytes - offset % r->bytes;
+}
+
+/* Bytes to be free for an item of @bytes at the head: it does not go round. */
+static uint64_t room_wanted(const struct ring *r, uint32_t bytes)
+{
+	uint64_t left = until_end(r, r->head);
+
+	return left < bytes ? left + bytes : bytes;
+}
+
+static void fill_locked(struct shard *s, struct ring *r, uint64_t bytes)
+{
+	if (!bytes)
+		return;
+	*place_in(s, r, r->head) = (struct item){ .bytes = (uint32_t)bytes };
+	r->head += bytes;
+	r->filler_bytes += bytes;
+}
+
+/* The place for an item of @bytes, for which there is room. */
+static struct item *take_head_locked(struct shard *s, struct ring *r, uint32_t bytes)
+{
+	struct item *i;
+
+	if (until_end(r, r->head) < bytes)
+		fill_locked(s, r, until_end(r, r->head));
+	i = place_in(s, r, r->head);
+	r->head += bytes;
 	return i;
 }
 
-static uint32_t bucket_of(const struct block_cache *c, struct talos_segment_id id,
-			  uint32_t block_idx)
+/*
+ * The item at the tail stays: it comes to the head, across the gap between
+ * them, or behind fillers as large as the gap.
+ */
+static void keep_locked(struct block_cache *c, struct shard *s, struct ring *r)
 {
-	return (uint32_t)(name_hash(id, block_idx) >> 8) & c->bucket_mask;
-}
+	struct item *i = place_in(s, r, r->tail), *to;
+	uint64_t gap = ring_free(r), first;
+	uint32_t bytes = item_bytes(i), *p;
 
-static void frame_evict_locked(struct block_cache *c, struct shard *s, uint32_t idx)
-{
-	struct frame *f = &s->frames[idx];
-	uint32_t *p = &s->buckets[bucket_of(c, (struct talos_segment_id){ f->id }, f->block_idx)];
-
-	while (*p != idx)
-		p = &s->frames[*p].next;
-	*p = f->next;
-	f->id = 0;
-	s->used--;
-}
-
-/* An empty frame, or NO_FRAME when all are pinned. */
-static uint32_t frame_free_locked(struct block_cache *c, struct shard *s)
-{
-	for (uint32_t tries = 0; tries < 2 * c->frames_per_shard; tries++) {
-		uint32_t idx = s->hand;
-		struct frame *f = &s->frames[idx];
-
-		s->hand = (s->hand + 1) % c->frames_per_shard;
-		if (!f->id)
-			return idx;
-		if (f->pins)
-			continue;
-		if (f->referenced) {
-			f->referenced = false;
-			continue;
-		}
-		frame_evict_locked(c, s, idx);
-		return idx;
+	/* At the end of the memory there may be no room to move to. */
+	if (atomic_load_explicit(&i->pins, memory_order_acquire) ||
+	    r->filler_bytes + gap <= r->bytes / FILLER_SHARE ||
+	    room_wanted(r, bytes) > gap + bytes) {
+		first = talos_min(gap, until_end(r, r->head));
+		fill_locked(s, r, first);
+		fill_locked(s, r, gap - first);
+		r->head += bytes;
+	} else {
+		p = pointer_to_locked(c, s, i);
+		to = take_head_locked(s, r, bytes);
+		memmove(to, i, bytes);
+		*p = link_of(s, to);
 	}
-	return NO_FRAME;
+	r->tail += bytes;
 }
 
-static void hand_out_locked(struct frame *f, struct block *out)
+static bool make_room_locked(struct block_cache *c, struct shard *s, struct ring *r,
+			     uint32_t bytes);
+
+/* The item at the small ring's end into the main ring, if it was used, or that was never full. */
+static bool promote_locked(struct block_cache *c, struct shard *s, const struct item *i)
 {
-	f->pins++;
-	out->bytes = f->bytes;
-	out->owner = f;
+	uint32_t bytes = item_bytes(i), *p;
+	struct item *to;
+
+	if ((s->main.tail && !i->uses) || !make_room_locked(c, s, &s->main, bytes))
+		return false;
+	p = pointer_to_locked(c, s, i);
+	to = take_head_locked(s, &s->main, bytes);
+	memcpy(to, i, bytes);
+	to->uses = 0;
+	*p = link_of(s, to);
+	return true;
 }
 
-/* Put @bytes into a frame and hand it out; false when there is none free. */
-static bool insert(struct block_cache *c, struct shard *s, struct talos_segment_id id,
-		   uint32_t block_idx, const uint8_t *bytes, struct block *out)
+/* Move the tail over one item; @spare: one that was used stays. */
+static void step_locked(struct block_cache *c, struct shard *s, struct ring *r, bool spare)
 {
-	uint32_t bucket = bucket_of(c, id, block_idx), idx;
-	bool done = true;
+	struct item *i = place_in(s, r, r->tail);
+	uint32_t bytes = item_bytes(i);
 
-	talos_mutex_lock(&s->lock);
-	idx = frame_find_locked(s, bucket, id, block_idx);
-	if (idx == NO_FRAME) {
-		idx = frame_free_locked(c, s);
-		done = idx != NO_FRAME;
-		if (done) {
-			struct frame *f = &s->frames[idx];
-
-			memcpy(f->bytes, bytes, TALOS_BLOCK_BYTES);
-			f->id = id.v;
-			f->block_idx = block_idx;
-			f->referenced = false;
-			f->next = s->buckets[bucket];
-			s->buckets[bucket] = idx;
-			s->used++;
-		}
+	if (!i->id) {
+		r->filler_bytes -= bytes;
+	} else if (atomic_load_explicit(&i->pins, memory_order_acquire)) {
+		keep_locked(c, s, r);
+		return;
+	} else if (r == &s->main && i->uses && spare) {
+		i->uses--;
+		keep_locked(c, s, r);
+		return;
+	} else if (r == &s->main) {
+		unlink_locked(c, s, i);
+	} else if (!promote_locked(c, s, i)) {
+		ghost_add_locked(c, s, name_hash(name_of(i)));
+		unlink_locked(c, s, i);
 	}
-	if (done)
-		hand_out_locked(&s->frames[idx], out);
-	talos_mutex_unlock(&s->lock);
-	return done;
+	r->tail += bytes;
+}
+
+/* False: too much is pinned, or the ring too small. */
+static bool make_room_locked(struct block_cache *c, struct shard *s, struct ring *r, uint32_t bytes)
+{
+	if (r->bytes < 2 * (uint64_t)bytes)
+		return false;
+	for (uint32_t steps = 0; ring_free(r) < room_wanted(r, bytes); steps++) {
+		if (steps == 2 * STEPS_MAX)
+			return false;
+		step_locked(c, s, r, steps < STEPS_MAX);
+	}
+	return true;
 }
 
 /* --- use -------------------------------------------------------------------------------------- */
 
-static struct shard *shard_of(struct block_cache *c, struct talos_segment_id id, uint32_t block_idx)
+bool block_cache_get(struct block_cache *c, struct block_name name, struct block *out)
 {
-	return &c->shards[(name_hash(id, block_idx) >> 40) % c->shard_count];
-}
+	uint64_t hash = name_hash(name);
+	struct shard *s = shard_of(c, hash);
+	struct item *i;
 
-static bool lookup(struct block_cache *c, struct shard *s, struct talos_segment_id id,
-		   uint32_t block_idx, struct block *out)
-{
-	uint32_t idx;
-
+	assert(name.id);
 	talos_mutex_lock(&s->lock);
-	idx = frame_find_locked(s, bucket_of(c, id, block_idx), id, block_idx);
-	if (idx != NO_FRAME) {
-		s->frames[idx].referenced = true;
-		hand_out_locked(&s->frames[idx], out);
+	i = find_locked(c, s, name, hash);
+	if (i && atomic_load_explicit(&i->pins, memory_order_relaxed) == UINT16_MAX)
+		i = NULL;
+	if (i) {
+		atomic_fetch_add_explicit(&i->pins, 1, memory_order_relaxed);
+		if (i->uses < USES_MAX)
+			i->uses++;
+		*out = (struct block){ (const uint8_t *)(i + 1), i->bytes, i };
 		s->hits++;
 	} else {
 		s->misses++;
 	}
 	talos_mutex_unlock(&s->lock);
-	return idx != NO_FRAME;
+	return i != NULL;
 }
 
-static int read_block(struct block_cache *c, struct talos_io *io, uint64_t volume_seed,
-		      struct talos_segment_id id, uint64_t device_offset, uint32_t block_idx,
-		      uint8_t *buf)
+void block_cache_put(struct block *b)
 {
-	uint64_t at = device_offset + (uint64_t)block_idx * TALOS_BLOCK_BYTES;
-	int err = talos_io_read(io, at, buf, TALOS_BLOCK_BYTES);
-	le64 sum;
+	struct item *i = b->owner;
 
-	if (err)
-		return err;
-	memcpy(&sum, buf + TALOS_BLOCK_PAYLOAD, sizeof(sum));
-	if (le64_get(sum) == block_sum(buf, volume_seed, id, block_idx))
-		return TALOS_OK;
-	c->corruptions++;
-	talos_error("block %u of index segment %llu, at device offset %llu, does not match its "
-		    "checksum",
-		    block_idx, (unsigned long long)id.v, (unsigned long long)at);
-	return TALOS_ERR_CORRUPT;
-}
-
-int block_cache_get(struct block_cache *c, struct talos_io *io, uint64_t volume_seed,
-		    struct talos_segment_id id, uint64_t device_offset, uint32_t block_idx,
-		    struct block *out)
-{
-	struct shard *s = shard_of(c, id, block_idx);
-	uint8_t *buf;
-	int err;
-
-	assert(id.v); /* 0 marks an empty frame */
-	if (lookup(c, s, id, block_idx, out))
-		return TALOS_OK;
-	buf = talos_alloc_aligned(TALOS_BLOCK_BYTES, TALOS_BLOCK_BYTES);
-	if (!buf)
-		return TALOS_ERR_NO_MEMORY;
-	err = read_block(c, io, volume_seed, id, device_offset, block_idx, buf);
-	if (err || insert(c, s, id, block_idx, buf, out)) {
-		talos_free(buf);
-		return err;
-	}
-	/* All frames are pinned: the caller gets the memory itself. */
-	out->bytes = buf;
-	out->owner = NULL;
-	return TALOS_OK;
-}
-
-void block_cache_put(struct block_cache *c, struct block *b)
-{
-	struct frame *f = b->owner;
-	struct shard *s;
-
-	if (!f) {
-		talos_free((void *)b->bytes);
-	} else {
-		/* A pinned frame keeps its name. */
-		s = shard_of(c, (struct talos_segment_id){ f->id }, f->block_idx);
-		talos_mutex_lock(&s->lock);
-		f->pins--;
-		talos_mutex_unlock(&s->lock);
-	}
+	if (i)
+		atomic_fetch_sub_explicit(&i->pins, 1, memory_order_release);
 	*b = (struct block){ 0 };
 }
 
-void block_cache_drop_segment(struct block_cache *c, struct talos_segment_id id)
+void block_cache_add(struct block_cache *c, struct block_name name, const void *bytes,
+		     uint32_t count)
 {
-	for (uint32_t i = 0; i < c->shard_count; i++) {
-		struct shard *s = &c->shards[i];
+	uint32_t item = (uint32_t)talos_round_up(sizeof(struct item) + count, ITEM_ALIGN);
+	uint64_t hash = name_hash(name);
+	struct shard *s = shard_of(c, hash);
+	struct ring *r;
+
+	assert(name.id && count && count <= TALOS_BLOCK_BYTES);
+	talos_mutex_lock(&s->lock);
+	r = !s->small.bytes || is_ghost_locked(c, s, hash) ? &s->main : &s->small;
+	if (!find_locked(c, s, name, hash) && make_room_locked(c, s, r, item)) {
+		struct item *i = take_head_locked(s, r, item);
+		uint32_t *bucket = &s->buckets[hash & c->bucket_mask];
+
+		*i = (struct item){
+			.id = name.id,
+			.part = name.part,
+			.next = *bucket,
+			.bytes = count,
+		};
+		memcpy(i + 1, bytes, count);
+		*bucket = link_of(s, i);
+		s->used_bytes += item;
+	}
+	talos_mutex_unlock(&s->lock);
+}
+
+void block_cache_drop_segment(struct block_cache *c, struct talos_segment_id id, uint32_t count)
+{
+	for (uint32_t idx = 0; idx < count; idx++) {
+		struct block_name name = block_of_segment(id, idx);
+		uint64_t hash = name_hash(name);
+		struct shard *s = shard_of(c, hash);
+		struct item *i;
 
 		talos_mutex_lock(&s->lock);
-		for (uint32_t k = 0; k < c->frames_per_shard; k++)
-			if (s->frames[k].id == id.v && !s->frames[k].pins)
-				frame_evict_locked(c, s, k);
+		i = find_locked(c, s, name, hash);
+		if (i)
+			i->uses = 0;
 		talos_mutex_unlock(&s->lock);
 	}
+}
+
+void block_cache_count_corruption(struct block_cache *c)
+{
+	c->corruptions++;
 }
 
 void block_cache_stats(struct block_cache *c, struct block_cache_stats *out)
@@ -322,7 +470,7 @@ void block_cache_stats(struct block_cache *c, struct block_cache_stats *out)
 		struct shard *s = &c->shards[i];
 
 		talos_mutex_lock(&s->lock);
-		out->bytes += (uint64_t)s->used * TALOS_BLOCK_BYTES;
+		out->bytes += s->used_bytes;
 		out->hits += s->hits;
 		out->misses += s->misses;
 		talos_mutex_unlock(&s->lock);

@@ -1,55 +1,76 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Keeps checked blocks of index segments within a fixed memory budget.
+ * Keeps checked blocks within one fixed memory budget: leaves of index
+ * segments, and blocks of values from the log.
  *
- * Blocks are TALOS_BLOCK_BYTES, named by (segment id, block index), and were
- * checked against their sum before they came in. Sharded; CLOCK replacement
- * with scan resistance: a block enters unreferenced and is the first to go
- * unless it is hit again. A pinned block is never replaced; when all of a shard
- * is pinned the block is handed out uncached. The budget counts the cache's own
- * tables; only blocks handed out uncached come on top. Thread-safe; no device
- * read happens under a lock.
+ * A block has 1 to TALOS_BLOCK_BYTES bytes under a name, and what a name means
+ * never changes: so nothing is ever invalidated. Who adds a block has checked
+ * it. The budget is taken as a whole at the start and holds everything, tables
+ * included; the memory is address space until it is used.
+ *
+ * Replacement is S3-FIFO (Yang et al., SOSP 2023): what is read once leaves
+ * soon and leaves the rest alone, so scans do no harm. A pinned block is not
+ * replaced; pins are for the length of a look, not for keeping. Thread-safe;
+ * locks are held for no more than a look-up or a copy into the cache, never
+ * over a device read. Source of the corruption counter is who reads.
  */
 #ifndef TALOS_BLOCK_CACHE_H
 #define TALOS_BLOCK_CACHE_H
 
 #include "talos/format.h"
-#include "talos/io.h"
 #include "talos/types.h"
 
 struct block_cache;
 
-struct block_cache_stats {
-	uint64_t bytes, hits, misses, corruptions;
+struct block_name {
+	uint64_t id;   /* not 0 */
+	uint32_t part; /* of what @id names */
 };
 
-/* NULL: no memory. A budget too small for one block caches nothing. */
+/* Block @idx of index segment @id. */
+static inline struct block_name block_of_segment(struct talos_segment_id id, uint32_t idx)
+{
+	return (struct block_name){ id.v, idx };
+}
+
+/*
+ * The block of data at @pos of the log, of an operation whose data have
+ * @root_sum: an entry that disagrees with what was read does not find it.
+ * Segment ids stay below the bit that marks positions here.
+ */
+static inline struct block_name block_of_log(uint64_t pos, uint32_t root_sum)
+{
+	return (struct block_name){ pos | (uint64_t)1 << 63, root_sum };
+}
+
+struct block_cache_stats {
+	uint64_t bytes; /* of blocks, with what each costs besides */
+	uint64_t hits, misses, corruptions;
+};
+
+/* NULL: no memory. A budget too small for a block caches nothing. */
 struct block_cache *block_cache_new(uint64_t budget_bytes);
-void block_cache_free(struct block_cache *c);
+void block_cache_free(struct block_cache *c); /* accepts NULL */
+/* What it has taken of memory: no more than its budget, if that is enough for an empty one. */
+uint64_t block_cache_memory(const struct block_cache *c);
 
 struct block {
-	const uint8_t *bytes; /* TALOS_BLOCK_BYTES, immutable while pinned */
+	const uint8_t *bytes; /* immutable while pinned */
+	uint32_t count;	      /* of the bytes */
 	void *owner;	      /* the cache's */
 };
 
-/* The sum a block of segment @id at block @block_idx must end in. */
-uint64_t block_sum(const void *block, uint64_t volume_seed,
-		   struct talos_segment_id id, uint32_t block_idx);
+/* Pin a block. False: it is not here. */
+bool block_cache_get(struct block_cache *c, struct block_name name, struct block *out);
+void block_cache_put(struct block *b); /* a zeroed one is fine */
+/* Copy in a block that was checked; whether it stays is the cache's to say. */
+void block_cache_add(struct block_cache *c, struct block_name name, const void *bytes,
+		     uint32_t count);
+/* The first @count blocks of a segment that is gone: they may go first. */
+void block_cache_drop_segment(struct block_cache *c, struct talos_segment_id id, uint32_t count);
 
-/*
- * Pin block @block_idx of segment @id, which lies at @device_offset (of the
- * segment). Reads and checks it when it is not cached. TALOS_ERR_IO,
- * _CORRUPT (logged with its place), _NO_MEMORY.
- */
-int block_cache_get(struct block_cache *c, struct talos_io *io,
-		    uint64_t volume_seed, struct talos_segment_id id,
-		    uint64_t device_offset, uint32_t block_idx,
-		    struct block *out);
-void block_cache_put(struct block_cache *c, struct block *b);
-
-/* The segment is gone; its blocks may go first. */
-void block_cache_drop_segment(struct block_cache *c, struct talos_segment_id id);
-
+/* A block that was read did not check. */
+void block_cache_count_corruption(struct block_cache *c);
 void block_cache_stats(struct block_cache *c, struct block_cache_stats *out);
 
 #endif

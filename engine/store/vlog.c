@@ -600,7 +600,15 @@ static int read_device(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes)
 /* Above this, copy without the lock, under a pin. */
 #define COPY_LOCKED_BYTES_MAX 8192u
 
-int vlog_read(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes)
+int vlog_in_memory(struct vlog *v, uint64_t pos)
+{
+	/* Without a lock: the buffer of a segment so far back has gone to a later one. */
+	return segment_of(v, pos) + v->c.buffer_count <= segment_of(v, v->written)
+		       ? TALOS_ERR_NOT_FOUND
+		       : TALOS_OK;
+}
+
+int vlog_read_memory(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes)
 {
 	uint64_t segment = segment_of(v, pos);
 	struct vlog_buffer *b = buffer_of(v, segment);
@@ -609,6 +617,8 @@ int vlog_read(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes)
 
 	if (bytes > v->c.segment_bytes - offset_in_segment(v, pos))
 		return TALOS_ERR_CORRUPT;
+	if (vlog_in_memory(v, pos))
+		return TALOS_ERR_NOT_FOUND;
 	talos_mutex_lock(&v->tail_lock);
 	if (pos > v->end || bytes > v->end - pos) {
 		talos_mutex_unlock(&v->tail_lock);
@@ -616,7 +626,7 @@ int vlog_read(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes)
 	}
 	if (b->segment != segment) {
 		talos_mutex_unlock(&v->tail_lock);
-		return read_device(v, pos, buf, bytes);
+		return TALOS_ERR_NOT_FOUND;
 	}
 	pinned = bytes > COPY_LOCKED_BYTES_MAX;
 	if (pinned)
@@ -629,6 +639,23 @@ int vlog_read(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes)
 		vlog_unpin(v, b);
 	}
 	return TALOS_OK;
+}
+
+int vlog_place(struct vlog *v, uint64_t pos, uint64_t *out_offset)
+{
+	uint64_t place;
+	int err = slot_find(v->c.slots, TALOS_SLOT_LOG, segment_of(v, pos), &place);
+
+	if (!err)
+		*out_offset = place + offset_in_segment(v, pos);
+	return err;
+}
+
+int vlog_read(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes)
+{
+	int err = vlog_read_memory(v, pos, buf, bytes);
+
+	return err == TALOS_ERR_NOT_FOUND ? read_device(v, pos, buf, bytes) : err;
 }
 
 int vlog_pin(struct vlog *v, uint64_t pos, const uint8_t **out_bytes, uint32_t *out_n,

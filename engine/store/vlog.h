@@ -170,6 +170,12 @@ void vlog_fail(struct vlog *v, int err);
 
 /* Copy [pos, pos + bytes), inside one segment and before end, from memory or the device. */
 int vlog_read(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes);
+/* The same, but TALOS_ERR_NOT_FOUND where they are no more, or not yet, in memory: see vlog_place(). */
+int vlog_read_memory(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes);
+/* TALOS_ERR_NOT_FOUND: surely not in memory. Takes no lock, and so may say 0 to what is not. */
+int vlog_in_memory(struct vlog *v, uint64_t pos);
+/* Where on the device @pos lies. TALOS_ERR_NOT_FOUND: the segment is gone. */
+int vlog_place(struct vlog *v, uint64_t pos, uint64_t *out_offset);
 /* See talos_log_pin(). */
 int vlog_pin(struct vlog *v, uint64_t pos, const uint8_t **out_bytes, uint32_t *out_n,
 	     struct vlog_buffer **out_buffer);
