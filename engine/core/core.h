@@ -174,6 +174,7 @@ struct talos_engine {
 	bool space_exhausted;  /* nothing is left to reclaim */
 	_Atomic uint32_t space_waiters;
 	_Atomic bool merge_wanted; /* to learn what is garbage */
+	_Atomic bool merge_stuck;  /* there was no slot for it; none came free since */
 
 	_Atomic uint64_t user_bytes, index_bytes_written, flushes, compactions, corruptions;
 	_Atomic uint64_t log_wanted; /* see talos_engine_set_log_wanted() */

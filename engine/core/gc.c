@@ -524,7 +524,8 @@ static int reveal(struct talos_engine *e)
 
 	while (upper_runs < m->run_count && m->runs[upper_runs].level == 1)
 		upper_runs++;
-	if (!busy && !rotate && (upper_runs > 1 || (e->space_waiters && m->run_count > 1)))
+	if (!busy && !rotate && !e->merge_stuck &&
+	    (upper_runs > 1 || (e->space_waiters && m->run_count > 1)))
 		e->merge_wanted = busy = true;
 	view_put(v);
 	if (rotate) {
@@ -662,6 +663,7 @@ int gc_step(struct talos_engine *e)
 
 void gc_slots_freed(struct talos_engine *e)
 {
+	e->merge_stuck = false;
 	if (e->space_waiters)
 		tell_waiters(e, false);
 }
