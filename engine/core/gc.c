@@ -37,6 +37,13 @@
 
 #define GARBAGE_PERCENT 20u
 #define GARBAGE_SEGMENTS_MIN 16u
+/*
+ * Segments with more live than so many eighths are not worth moving. Gently:
+ * fewer, since of a mix of small and large values a third of the log is keys
+ * and small values, garbage from the first flush on, and would all be moved once.
+ */
+#define LIVE_EIGHTHS_GENTLE 5
+#define LIVE_EIGHTHS_URGENT 7
 #define TRIM_SEGMENTS 8u
 #define EMPTY_SEGMENTS_MAX 4096u /* of one trim */
 #define BATCH_OPS_MAX 64u
@@ -622,7 +629,7 @@ static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
 		if (!e->gc_job)
 			return TALOS_ERR_NO_MEMORY;
 	}
-	most = e->segment_bytes / 8 * (u == GC_URGENT ? 7 : 6);
+	most = e->segment_bytes / 8 * (u == GC_URGENT ? LIVE_EIGHTHS_URGENT : LIVE_EIGHTHS_GENTLE);
 	scarce = !has_space(e, e->reserve_slots);
 	if (e->gc_job->emptied_count &&
 	    (e->gc_job->emptied_count == TRIM_SEGMENTS || u == GC_NOTHING || scarce))
