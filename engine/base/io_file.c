@@ -225,6 +225,18 @@ static int file_resize(struct talos_io *io, uint64_t bytes)
 	return TALOS_OK;
 }
 
+/* Files only: a device's discard may be slow, and is for its owner to ask for (fstrim). */
+static int file_discard(struct talos_io *io, uint64_t offset, uint64_t bytes)
+{
+	struct io_file *f = io_file(io);
+
+	if (f->is_device || f->read_only ||
+	    fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+		      (off_t)bytes))
+		return TALOS_ERR_UNSUPPORTED;
+	return TALOS_OK;
+}
+
 static void file_use_buffer(struct talos_io *io, void *base, uint64_t bytes)
 {
 	io_ring_pool_add_region(&io_file(io)->rings, base, bytes);
@@ -264,6 +276,7 @@ static const struct talos_io_ops file_ops = {
 	.run = file_run,
 	.flush = file_flush,
 	.resize = file_resize,
+	.discard = file_discard,
 	.use_buffer = file_use_buffer,
 	.drop_buffer = file_drop_buffer,
 	.close = file_close,

@@ -32,6 +32,7 @@ static int set_root(struct talos_engine *e, struct root *root)
 	if (!err) {
 		slot_settle(e->slots, root->first);
 		gc_slots_freed(e);
+		worker_wake(e, WORKER_GC);
 	}
 	return err;
 }

@@ -85,6 +85,18 @@ static int flush_step(struct talos_engine *e)
 	return r;
 }
 
+#define STALE_SLOTS_KEPT 16u
+
+/* When nothing is to be collected, what was is given back to the file system. */
+static int collect_step(struct talos_engine *e)
+{
+	int r = gc_step(e);
+
+	if (r || e->role == TALOS_ROLE_EMPTY || e->vlog->failed)
+		return r;
+	return slot_discard_one(e->slots, STALE_SLOTS_KEPT);
+}
+
 static int compact_step(struct talos_engine *e)
 {
 	int r = e->merge_wanted ? build_merge_step(e) : build_compact_step(e);
@@ -108,7 +120,7 @@ int talos_engine_step(struct talos_engine *e)
 		return log;
 	r = flush_step(e);
 	if (!r)
-		r = gc_step(e);
+		r = collect_step(e);
 	if (!r)
 		r = compact_step(e);
 	return r < 0 ? r : log || r;
@@ -120,7 +132,7 @@ static int (*const steps[WORKERS])(struct talos_engine *e) = {
 	[WORKER_LOG] = log_step,
 	[WORKER_FLUSH] = flush_step,
 	[WORKER_COMPACT] = compact_step,
-	[WORKER_GC] = gc_step,
+	[WORKER_GC] = collect_step,
 };
 
 static const char *const what[WORKERS] = {

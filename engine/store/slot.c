@@ -15,6 +15,8 @@ struct slot {
 	uint64_t name;
 	uint64_t sum; /* see slot_set_sum() */
 	enum talos_slot_kind kind;
+	bool stale;	 /* free, and the device still has what lay there */
+	bool discarding; /* and not to be given away meanwhile */
 };
 
 struct dropped {
@@ -35,6 +37,8 @@ struct slot_table {
 	uint32_t block_count, dirty_count;
 	struct dropped *dropped; /* [slot_count], in order of dropping */
 	uint32_t dropped_count;
+	uint32_t stale_count;
+	bool no_discard; /* the device cannot */
 	struct slot_counts counts;
 };
 
@@ -246,10 +250,16 @@ void slot_table_close(struct slot_table *t)
 
 static uint32_t next_free_locked(struct slot_table *t)
 {
-	for (; t->first_free < t->g.slot_count; t->first_free++)
-		if (t->slots[t->first_free].kind == TALOS_SLOT_FREE)
-			return t->first_free++;
-	return NO_SLOT;
+	uint32_t idx;
+
+	for (idx = t->first_free; idx < t->g.slot_count; idx++)
+		if (t->slots[idx].kind == TALOS_SLOT_FREE && !t->slots[idx].discarding)
+			break;
+	if (idx == t->g.slot_count)
+		return NO_SLOT;
+	t->first_free = idx + 1;
+	t->stale_count -= t->slots[idx].stale;
+	return idx;
 }
 
 int slot_alloc(struct slot_table *t, enum talos_slot_kind kind, uint64_t name, uint32_t keep_free,
@@ -322,7 +332,8 @@ void slot_settle(struct slot_table *t, uint64_t pos)
 			t->dropped[kept++] = d;
 			continue;
 		}
-		t->slots[d.slot] = (struct slot){ .kind = TALOS_SLOT_FREE };
+		t->slots[d.slot] = (struct slot){ .kind = TALOS_SLOT_FREE, .stale = true };
+		t->stale_count++;
 		t->counts.dropping--;
 		t->counts.free++;
 		t->first_free = talos_min(t->first_free, d.slot);
@@ -330,6 +341,42 @@ void slot_settle(struct slot_table *t, uint64_t pos)
 	}
 	t->dropped_count = kept;
 	talos_mutex_unlock(&t->lock);
+}
+
+/* The last one, since the first are given away first; out of reach until it is done. */
+static uint32_t take_stale_locked(struct slot_table *t, uint32_t keep)
+{
+	uint32_t idx = t->g.slot_count;
+
+	if (t->no_discard || t->stale_count <= keep)
+		return NO_SLOT;
+	while (!t->slots[--idx].stale || t->slots[idx].kind != TALOS_SLOT_FREE)
+		;
+	t->slots[idx].stale = false;
+	t->slots[idx].discarding = true;
+	t->stale_count--;
+	t->counts.free--;
+	return idx;
+}
+
+int slot_discard_one(struct slot_table *t, uint32_t keep)
+{
+	uint32_t idx;
+	int err;
+
+	talos_mutex_lock(&t->lock);
+	idx = take_stale_locked(t, keep);
+	talos_mutex_unlock(&t->lock);
+	if (idx == NO_SLOT)
+		return 0;
+	err = talos_io_discard(t->io, (uint64_t)idx * t->g.segment_bytes, t->g.segment_bytes);
+	talos_mutex_lock(&t->lock);
+	t->slots[idx].discarding = false;
+	t->counts.free++;
+	t->first_free = talos_min(t->first_free, idx);
+	t->no_discard = t->no_discard || err;
+	talos_mutex_unlock(&t->lock);
+	return !err;
 }
 
 void slot_each(struct slot_table *t,

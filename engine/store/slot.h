@@ -51,6 +51,13 @@ void slot_drop(struct slot_table *t, enum talos_slot_kind kind, uint64_t name, u
 /* Recovery will not begin before @pos: free what was dropped up to there. */
 void slot_settle(struct slot_table *t, uint64_t pos);
 
+/*
+ * Discard one free slot that was in use since the table was opened, unless no
+ * more than @keep such are left: those will be written again soon. 1: one was;
+ * 0: none, or the device does not discard.
+ */
+int slot_discard_one(struct slot_table *t, uint32_t keep);
+
 /* Call @fn for each used slot; it may not call back into the table. */
 void slot_each(struct slot_table *t,
 	       void (*fn)(void *ctx, enum talos_slot_kind kind, uint64_t name), void *ctx);

@@ -438,6 +438,18 @@ static int disk_resize(struct talos_io *io, uint64_t bytes)
 	return err;
 }
 
+/* Bytes that nobody may need: other ones, so that it shows if somebody does. */
+static int disk_discard(struct talos_io *io, uint64_t offset, uint64_t bytes)
+{
+	uint8_t *garbage = must_alloc(aligned_alloc(TALOS_BLOCK_BYTES, bytes));
+	struct talos_io_req r = { TALOS_IO_WRITE, offset, garbage, (uint32_t)bytes, 0 };
+
+	memset(garbage, 0xdd, bytes);
+	disk_run(io, &r, 1);
+	free(garbage);
+	return r.status;
+}
+
 static void disk_use_buffer(struct talos_io *io, void *base, uint64_t bytes)
 {
 	struct handle *h = (struct handle *)io;
@@ -476,6 +488,7 @@ static const struct talos_io_ops disk_ops = {
 	.run = disk_run,
 	.flush = disk_flush,
 	.resize = disk_resize,
+	.discard = disk_discard,
 	.use_buffer = disk_use_buffer,
 	.drop_buffer = disk_drop_buffer,
 	.close = disk_close,

@@ -8,6 +8,9 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include <sys/stat.h>
+#include <time.h>
+
 #include "rng.h"
 #include "temp_store.h"
 
@@ -175,6 +178,41 @@ static void a_full_volume_says_so_and_recovers_by_deletes(void **state)
 		check(t, k);
 }
 
+static uint64_t file_bytes(struct test *t)
+{
+	struct stat st;
+
+	assert_int_equal(stat(t->store.path, &st), 0);
+	return (uint64_t)st.st_blocks * 512;
+}
+
+static void what_was_collected_goes_back_to_the_file_system(void **state)
+{
+	struct test *t = *state;
+	struct timespec pause = { 0, 10000000 };
+	uint64_t full;
+
+	fill_up(t, t->keys);
+	assert_int_equal(talos_engine_flush(t->store.e), 0);
+	full = file_bytes(t);
+	for (uint32_t k = 100; k < t->keys; k++) {
+		char key[32];
+		uint32_t n = key_of(key, k);
+
+		talos_batch_clear(t->b);
+		talos_batch_delete(t->b, key, n);
+		assert_int_equal(talos_engine_write(t->store.e, t->b, NULL), 0);
+		t->version[k] = 0;
+	}
+	assert_int_equal(talos_engine_compact(t->store.e), 0);
+	for (int tries = 0; file_bytes(t) > full / 4; tries++) {
+		assert_true(tries < 3000);
+		nanosleep(&pause, NULL);
+	}
+	for (uint32_t k = 0; k < t->keys; k++)
+		check(t, k);
+}
+
 /* Objects that are overwritten in pieces, so that old records live in parts. */
 static void spans_survive_in_parts(void **state)
 {
@@ -232,6 +270,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(with_80_percent_live_it_is_overwritten_ten_times,
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(a_full_volume_says_so_and_recovers_by_deletes,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(what_was_collected_goes_back_to_the_file_system,
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(spans_survive_in_parts, setup, teardown),
 	};

@@ -48,6 +48,12 @@ struct talos_io_ops {
 	 */
 	int (*resize)(struct talos_io *io, uint64_t bytes);
 	/*
+	 * What lies there is not needed any more: until it is written again, reads
+	 * may give anything. A file gives the space back to its file system.
+	 * TALOS_ERR_UNSUPPORTED: nothing was done, nor will be.
+	 */
+	int (*discard)(struct talos_io *io, uint64_t offset, uint64_t bytes);
+	/*
 	 * Memory that will be used for much I/O (page-aligned): a backend may
 	 * register it with the kernel. A hint; errors are the backend's to
 	 * swallow. It must be dropped before it is freed, and no request may
@@ -72,6 +78,11 @@ static inline int talos_io_run(struct talos_io *io, struct talos_io_req *reqs,
 static inline int talos_io_flush(struct talos_io *io)
 {
 	return io->ops->flush(io);
+}
+
+static inline int talos_io_discard(struct talos_io *io, uint64_t offset, uint64_t bytes)
+{
+	return io->ops->discard(io, offset, bytes);
 }
 
 static inline int talos_io_read(struct talos_io *io, uint64_t offset, void *buf,
