@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A want that neither cache nor log buffers serve is one or two extents of the
+ * A want that neither the log's buffers nor the cache serve is one or two extents of the
  * log: its data, from block to block, and before them their sums, unless the
  * entry itself holds the only one. Extents of all wants are sorted by where
  * they lie on the device; what is near goes into one request, and all requests
@@ -315,22 +315,37 @@ static bool is_sound(const struct talos_engine *e, const struct data_ref *r)
 	       data_sum_count(r->data_bytes) * sizeof(le32) <= r->sums_back;
 }
 
-int data_read(struct talos_engine *e, const struct data_want *wants, uint32_t count)
+int data_ready(struct talos_engine *e, const struct data_want *w)
+{
+	int err = is_sound(e, &w->ref) ? read_memory(e, w) : TALOS_ERR_CORRUPT;
+
+	assert((uint64_t)w->skip + w->bytes <= w->ref.data_bytes && w->bytes);
+	if (err == TALOS_ERR_CORRUPT)
+		return corrupt(e, w);
+	if (err == TALOS_ERR_NOT_FOUND && read_cached(e, w))
+		return TALOS_OK;
+	return err;
+}
+
+int data_fetch(struct talos_engine *e, const struct data_want *wants, uint32_t count)
 {
 	struct batch b;
 
-	assert(count <= DATA_WANTS_MAX);
+	assert(count && count <= DATA_WANTS_MAX);
 	b.e = e;
 	b.miss_count = b.extent_count = b.req_count = 0;
 	for (uint32_t i = 0; i < count; i++) {
-		const struct data_want *w = &wants[i];
-		int err = is_sound(e, &w->ref) ? read_memory(e, w) : TALOS_ERR_CORRUPT;
+		int err = add_miss(&b, &wants[i]);
 
-		assert((uint64_t)w->skip + w->bytes <= w->ref.data_bytes && w->bytes);
-		if (err == TALOS_ERR_NOT_FOUND)
-			err = read_cached(e, w) ? TALOS_OK : add_miss(&b, w);
 		if (err)
-			return err == TALOS_ERR_CORRUPT ? corrupt(e, w) : err;
+			return err == TALOS_ERR_CORRUPT ? corrupt(e, &wants[i]) : err;
 	}
-	return b.miss_count ? run_batch(&b) : TALOS_OK;
+	return run_batch(&b);
+}
+
+int data_read(struct talos_engine *e, const struct data_want *w)
+{
+	int err = data_ready(e, w);
+
+	return err == TALOS_ERR_NOT_FOUND ? data_fetch(e, w, 1) : err;
 }
