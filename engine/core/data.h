@@ -14,6 +14,7 @@ struct data_want {
 	struct data_ref ref;
 	uint32_t skip, bytes; /* part of the data; bytes > 0 */
 	uint8_t *buf;
+	int status; /* out, of data_fetch() */
 };
 
 /*
@@ -23,10 +24,13 @@ struct data_want {
 
 /* From memory, without a read. TALOS_ERR_NOT_FOUND: it takes one. */
 int data_ready(struct talos_engine *e, const struct data_want *w);
-/* From the device, all of them (1 to DATA_WANTS_MAX) that were not ready, at once. */
+/*
+ * From the device, all of them (1 to DATA_WANTS_MAX) that were not ready, at
+ * once. Returns the first failure; each want has a status of its own.
+ */
 #define DATA_WANTS_MAX 64u
-int data_fetch(struct talos_engine *e, const struct data_want *wants, uint32_t count);
+int data_fetch(struct talos_engine *e, struct data_want *wants, uint32_t count);
 /* One or the other. */
-int data_read(struct talos_engine *e, const struct data_want *w);
+int data_read(struct talos_engine *e, struct data_want *w);
 
 #endif

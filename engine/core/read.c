@@ -44,8 +44,9 @@ int read_value(struct talos_engine *e, const struct entry *entry, void *buf, uin
 		*out_bytes = entry->ref.data_bytes;
 		if (entry->ref.data_bytes > capacity)
 			return TALOS_ERR_TOO_BIG;
-		return data_read(e,
-				 &(struct data_want){ entry->ref, 0, entry->ref.data_bytes, buf });
+		return data_read(e, &(struct data_want){ .ref = entry->ref,
+							 .bytes = entry->ref.data_bytes,
+							 .buf = buf });
 	case ENTRY_TOMBSTONE:
 	case ENTRY_SPAN:
 	case ENTRY_HOLE:
@@ -354,6 +355,7 @@ int talos_engine_span_read(struct talos_engine *e, const void *key, uint32_t key
 struct queue_item {
 	uint32_t key_at, key_bytes; /* in the queue's bytes */
 	uint32_t value_at, value_bytes;
+	int status; /* of reading the value */
 };
 
 struct queue {
@@ -363,7 +365,7 @@ struct queue {
 	uint32_t wants_max; /* when to read, for now */
 	struct queue_item items[QUEUE_ITEMS_MAX];
 	struct data_want wants[QUEUE_WANTS_MAX];
-	uint32_t wanted_at[QUEUE_WANTS_MAX]; /* where wants go in the bytes */
+	uint32_t want_items[QUEUE_WANTS_MAX]; /* whose value it is */
 };
 
 struct scan {
@@ -410,27 +412,40 @@ static int queue_reserve(struct queue *q, uint32_t bytes)
 	return TALOS_OK;
 }
 
-/* Read what is wanted, and pass on everything. */
+/* Read what is wanted; each item has its status then. */
+static void queue_read(struct scan *s)
+{
+	struct queue *q = s->queue;
+
+	if (!q->want_count)
+		return;
+	for (uint32_t i = 0; i < q->want_count; i++)
+		q->wants[i].buf = q->bytes + q->items[q->want_items[i]].value_at;
+	(void)data_fetch(s->e, q->wants, q->want_count);
+	for (uint32_t i = 0; i < q->want_count; i++)
+		q->items[q->want_items[i]].status = q->wants[i].status;
+	q->want_count = 0;
+	q->wants_max = QUEUE_WANTS_MAX;
+}
+
+/* Pass on everything, up to what cannot be read. */
 static int queue_deliver(struct scan *s)
 {
 	struct queue *q = s->queue;
 	int err = TALOS_OK;
 
-	if (!q || !q->item_count)
+	if (!q)
 		return TALOS_OK;
-	for (uint32_t i = 0; i < q->want_count; i++)
-		q->wants[i].buf = q->bytes + q->wanted_at[i];
-	if (q->want_count)
-		err = data_fetch(s->e, q->wants, q->want_count);
+	queue_read(s);
 	for (uint32_t i = 0; i < q->item_count && !err; i++) {
 		const struct queue_item *item = &q->items[i];
 
-		err = s->fn(s->ctx, q->bytes + item->key_at, item->key_bytes,
-			    q->bytes + item->value_at, item->value_bytes);
+		err = item->status;
+		if (!err)
+			err = s->fn(s->ctx, q->bytes + item->key_at, item->key_bytes,
+				    q->bytes + item->value_at, item->value_bytes);
 	}
-	if (q->want_count)
-		q->wants_max = QUEUE_WANTS_MAX;
-	q->used = q->item_count = q->want_count = 0;
+	q->used = q->item_count = 0;
 	return err;
 }
 
@@ -457,10 +472,14 @@ static int queue_value(struct scan *s, const struct entry *entry, uint32_t at)
 			memcpy(q->bytes + at, entry->value, entry->value_bytes);
 		return TALOS_OK;
 	}
-	*w = (struct data_want){ entry->ref, 0, entry->ref.data_bytes, q->bytes + at };
+	*w = (struct data_want){
+		.ref = entry->ref,
+		.bytes = entry->ref.data_bytes,
+		.buf = q->bytes + at,
+	};
 	err = data_ready(s->e, w);
 	if (err == TALOS_ERR_NOT_FOUND) {
-		q->wanted_at[q->want_count++] = at;
+		q->want_items[q->want_count++] = q->item_count;
 		err = TALOS_OK;
 	}
 	return err;
@@ -477,8 +496,12 @@ static int queue_add(struct scan *s, const struct entry *entry)
 	if (err)
 		return err;
 	memcpy(q->bytes + key_at, entry->key, entry->key_bytes);
-	q->items[q->item_count++] = (struct queue_item){ key_at, entry->key_bytes,
-							 key_at + entry->key_bytes, value_bytes };
+	q->items[q->item_count++] = (struct queue_item){
+		.key_at = key_at,
+		.key_bytes = entry->key_bytes,
+		.value_at = key_at + entry->key_bytes,
+		.value_bytes = value_bytes,
+	};
 	q->used += entry->key_bytes + value_bytes;
 	return TALOS_OK;
 }
