@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A want that neither cache nor log buffers serve is one or two extents of the
+ * A want that neither the log's buffers nor the cache serve is one or two extents of the
  * log: its data, from block to block, and before them their sums, unless the
  * entry itself holds the only one. Extents of all wants are sorted by where
  * they lie on the device; what is near goes into one request, and all requests
@@ -176,7 +176,7 @@ struct extent {
 
 /* A want that has to be read. */
 struct miss {
-	const struct data_want *w;
+	struct data_want *w;
 	const uint8_t *table, *data; /* in the batch's memory; table NULL: none */
 };
 
@@ -200,9 +200,9 @@ static int add_extent(struct batch *b, uint64_t pos, uint32_t bytes, bool is_tab
 	return TALOS_OK;
 }
 
-static int add_miss(struct batch *b, const struct data_want *w)
+static int add_miss(struct batch *b, struct data_want *w)
 {
-	uint32_t table = table_bytes(&w->ref);
+	uint32_t table = table_bytes(&w->ref), before = b->extent_count;
 	int err = TALOS_OK;
 
 	if (table)
@@ -210,8 +210,12 @@ static int add_miss(struct batch *b, const struct data_want *w)
 	if (!err)
 		err = add_extent(b, w->ref.data_pos + block_from(first_block(w)), checked_bytes(w),
 				 false);
+	if (err) {
+		b->extent_count = before;
+		return corrupt(b->e, w);
+	}
 	b->misses[b->miss_count++] = (struct miss){ .w = w };
-	return err;
+	return TALOS_OK;
 }
 
 static int by_place(const void *a, const void *b)
@@ -270,10 +274,9 @@ static int take_miss(struct talos_engine *e, const struct miss *m)
 {
 	const struct data_want *w = m->w;
 	uint32_t first = first_block(w);
-	int err = check_blocks(w, m->table, m->data);
 
-	if (err)
-		return err;
+	if (check_blocks(w, m->table, m->data))
+		return corrupt(e, w);
 	copy_want(w, m->data);
 	for (uint32_t i = first; is_cached_kind(w) && i <= last_block(w); i++)
 		block_cache_add(e->cache, block_name(&w->ref, i),
@@ -282,26 +285,41 @@ static int take_miss(struct talos_engine *e, const struct miss *m)
 	return TALOS_OK;
 }
 
-static int run_batch(struct batch *b)
+/* All requests that failed, or with @err all at once: what that is to the wants. */
+static void note_failures(struct batch *b, int err)
+{
+	for (uint32_t i = 0; i < b->extent_count; i++) {
+		const struct extent *x = &b->extents[i];
+		int status = err ? err : b->reqs[x->req_idx].status;
+
+		if (status)
+			b->misses[x->miss_idx].w->status = status;
+	}
+}
+
+/* Leaves a status in each miss's want. */
+static void run_batch(struct batch *b)
 {
 	uint8_t small[STACK_BYTES] __attribute__((aligned(TALOS_BLOCK_BYTES)));
 	auto_free uint8_t *large = NULL;
 	uint8_t *memory = small;
 	uint64_t total = plan_requests(b);
-	int err;
 
 	if (total > sizeof(small))
 		memory = large = talos_alloc_aligned(TALOS_BLOCK_BYTES, total);
-	if (!memory)
-		return TALOS_ERR_NO_MEMORY;
-	lay_out(b, memory);
-	err = talos_io_run(b->e->io, b->reqs, b->req_count);
-	for (uint32_t i = 0; i < b->miss_count && !err; i++) {
-		err = take_miss(b->e, &b->misses[i]);
-		if (err)
-			err = corrupt(b->e, b->misses[i].w);
+	if (!memory) {
+		note_failures(b, TALOS_ERR_NO_MEMORY);
+		return;
 	}
-	return err;
+	lay_out(b, memory);
+	if (talos_io_run(b->e->io, b->reqs, b->req_count))
+		note_failures(b, TALOS_OK);
+	for (uint32_t i = 0; i < b->miss_count; i++) {
+		struct data_want *w = b->misses[i].w;
+
+		if (!w->status)
+			w->status = take_miss(b->e, &b->misses[i]);
+	}
 }
 
 /* --- all of it ----------------------------------------------------------------------------- */
@@ -315,22 +333,38 @@ static bool is_sound(const struct talos_engine *e, const struct data_ref *r)
 	       data_sum_count(r->data_bytes) * sizeof(le32) <= r->sums_back;
 }
 
-int data_read(struct talos_engine *e, const struct data_want *wants, uint32_t count)
+int data_ready(struct talos_engine *e, const struct data_want *w)
+{
+	int err = is_sound(e, &w->ref) ? read_memory(e, w) : TALOS_ERR_CORRUPT;
+
+	assert((uint64_t)w->skip + w->bytes <= w->ref.data_bytes && w->bytes);
+	if (err == TALOS_ERR_CORRUPT)
+		return corrupt(e, w);
+	if (err == TALOS_ERR_NOT_FOUND && read_cached(e, w))
+		return TALOS_OK;
+	return err;
+}
+
+int data_fetch(struct talos_engine *e, struct data_want *wants, uint32_t count)
 {
 	struct batch b;
+	int err = TALOS_OK;
 
-	assert(count <= DATA_WANTS_MAX);
+	assert(count && count <= DATA_WANTS_MAX);
 	b.e = e;
 	b.miss_count = b.extent_count = b.req_count = 0;
-	for (uint32_t i = 0; i < count; i++) {
-		const struct data_want *w = &wants[i];
-		int err = is_sound(e, &w->ref) ? read_memory(e, w) : TALOS_ERR_CORRUPT;
+	for (uint32_t i = 0; i < count; i++)
+		wants[i].status = add_miss(&b, &wants[i]);
+	if (b.miss_count)
+		run_batch(&b);
+	for (uint32_t i = 0; i < count && !err; i++)
+		err = wants[i].status;
+	return err;
+}
 
-		assert((uint64_t)w->skip + w->bytes <= w->ref.data_bytes && w->bytes);
-		if (err == TALOS_ERR_NOT_FOUND)
-			err = read_cached(e, w) ? TALOS_OK : add_miss(&b, w);
-		if (err)
-			return err == TALOS_ERR_CORRUPT ? corrupt(e, w) : err;
-	}
-	return b.miss_count ? run_batch(&b) : TALOS_OK;
+int data_read(struct talos_engine *e, struct data_want *w)
+{
+	int err = data_ready(e, w);
+
+	return err == TALOS_ERR_NOT_FOUND ? data_fetch(e, w, 1) : err;
 }

@@ -14,16 +14,23 @@ struct data_want {
 	struct data_ref ref;
 	uint32_t skip, bytes; /* part of the data; bytes > 0 */
 	uint8_t *buf;
+	int status; /* out, of data_fetch() */
 };
 
-/* Pieces that one call takes, and that are read from the device at once. */
-#define DATA_WANTS_MAX 64u
-
 /*
- * Fill the buffers of all wants, DATA_WANTS_MAX at most, those that miss by one
- * batch of reads. 0, or the first failure: TALOS_ERR_CORRUPT (counted and
- * logged with its position), _IO, _NO_MEMORY; then the buffers hold anything.
+ * All return 0 with the buffer filled, or TALOS_ERR_CORRUPT (counted and logged
+ * with its position), _IO, _NO_MEMORY; then the buffer holds anything.
  */
-int data_read(struct talos_engine *e, const struct data_want *wants, uint32_t count);
+
+/* From memory, without a read. TALOS_ERR_NOT_FOUND: it takes one. */
+int data_ready(struct talos_engine *e, const struct data_want *w);
+/*
+ * From the device, all of them (1 to DATA_WANTS_MAX) that were not ready, at
+ * once. Returns the first failure; each want has a status of its own.
+ */
+#define DATA_WANTS_MAX 64u
+int data_fetch(struct talos_engine *e, struct data_want *wants, uint32_t count);
+/* One or the other. */
+int data_read(struct talos_engine *e, struct data_want *w);
 
 #endif

@@ -44,8 +44,9 @@ int read_value(struct talos_engine *e, const struct entry *entry, void *buf, uin
 		*out_bytes = entry->ref.data_bytes;
 		if (entry->ref.data_bytes > capacity)
 			return TALOS_ERR_TOO_BIG;
-		return data_read(
-			e, &(struct data_want){ entry->ref, 0, entry->ref.data_bytes, buf }, 1);
+		return data_read(e, &(struct data_want){ .ref = entry->ref,
+							 .bytes = entry->ref.data_bytes,
+							 .buf = buf });
 	case ENTRY_TOMBSTONE:
 	case ENTRY_SPAN:
 	case ENTRY_HOLE:
@@ -275,17 +276,19 @@ static int read_wanted(struct span_read *s)
 	uint32_t count = s->want_count;
 
 	s->want_count = 0;
-	return count ? data_read(s->e, s->wants, count) : TALOS_OK;
+	return count ? data_fetch(s->e, s->wants, count) : TALOS_OK;
 }
 
 static int fill_span(void *ctx, const struct entry *entry, uint64_t from, uint64_t to)
 {
 	struct span_read *s = ctx;
+	struct data_want *w = &s->wants[s->want_count];
+	int err;
 
 	if (entry->kind == ENTRY_HOLE)
 		return TALOS_OK;
 	fill_zeros(s, from);
-	s->wants[s->want_count++] = (struct data_want){
+	*w = (struct data_want){
 		.ref = entry->ref,
 		.skip = entry->skip + (uint32_t)(from - entry_offset(entry)),
 		.bytes = (uint32_t)(to - from),
@@ -293,7 +296,10 @@ static int fill_span(void *ctx, const struct entry *entry, uint64_t from, uint64
 	};
 	s->buf += to - from;
 	s->offset = to;
-	return s->want_count == DATA_WANTS_MAX ? read_wanted(s) : TALOS_OK;
+	err = data_ready(s->e, w);
+	if (err != TALOS_ERR_NOT_FOUND)
+		return err;
+	return ++s->want_count == DATA_WANTS_MAX ? read_wanted(s) : TALOS_OK;
 }
 
 int read_span(struct talos_engine *e, struct view *v, const void *key, uint32_t key_bytes,
@@ -335,16 +341,21 @@ int talos_engine_span_read(struct talos_engine *e, const void *key, uint32_t key
 /* --- scans ----------------------------------------------------------------------------------------- */
 
 /*
- * Values in the log are looked ahead for: entries queue until there are enough
- * of them for one batch of reads, more each time, and then go out in order.
+ * Values in the log that are not in memory are looked ahead for: entries queue
+ * behind the first of them until there are enough for one batch of reads, and
+ * then go out in order. A batch of 16 takes a fifth of the time of as many
+ * reads (virtio disk); larger ones take no less for each, and read more for
+ * nothing where the scan ends.
  */
-#define QUEUE_VALUES_FIRST 8u /* in the log; a scan may end soon */
-#define QUEUE_ITEMS_MAX 256u
+#define QUEUE_WANTS_FIRST 8u /* a scan may end soon */
+#define QUEUE_WANTS_MAX 16u
+#define QUEUE_ITEMS_MAX 32u
 #define QUEUE_BYTES_MAX (256u << 10) /* of keys and values, unless one alone has more */
 
 struct queue_item {
 	uint32_t key_at, key_bytes; /* in the queue's bytes */
 	uint32_t value_at, value_bytes;
+	int status; /* of reading the value */
 };
 
 struct queue {
@@ -353,8 +364,8 @@ struct queue {
 	uint32_t item_count, want_count;
 	uint32_t wants_max; /* when to read, for now */
 	struct queue_item items[QUEUE_ITEMS_MAX];
-	struct data_want wants[DATA_WANTS_MAX];
-	uint32_t wanted_at[DATA_WANTS_MAX]; /* where wants go in the bytes */
+	struct data_want wants[QUEUE_WANTS_MAX];
+	uint32_t want_items[QUEUE_WANTS_MAX]; /* whose value it is */
 };
 
 struct scan {
@@ -375,7 +386,7 @@ static struct queue *queue_new(void)
 		return NULL;
 	q->bytes = NULL;
 	q->capacity = q->used = q->item_count = q->want_count = 0;
-	q->wants_max = QUEUE_VALUES_FIRST;
+	q->wants_max = QUEUE_WANTS_FIRST;
 	return q;
 }
 
@@ -401,26 +412,40 @@ static int queue_reserve(struct queue *q, uint32_t bytes)
 	return TALOS_OK;
 }
 
-/* Read what is wanted, and pass on everything. */
+/* Read what is wanted; each item has its status then. */
+static void queue_read(struct scan *s)
+{
+	struct queue *q = s->queue;
+
+	if (!q->want_count)
+		return;
+	for (uint32_t i = 0; i < q->want_count; i++)
+		q->wants[i].buf = q->bytes + q->items[q->want_items[i]].value_at;
+	(void)data_fetch(s->e, q->wants, q->want_count);
+	for (uint32_t i = 0; i < q->want_count; i++)
+		q->items[q->want_items[i]].status = q->wants[i].status;
+	q->want_count = 0;
+	q->wants_max = QUEUE_WANTS_MAX;
+}
+
+/* Pass on everything, up to what cannot be read. */
 static int queue_deliver(struct scan *s)
 {
 	struct queue *q = s->queue;
 	int err = TALOS_OK;
 
-	if (!q || !q->item_count)
+	if (!q)
 		return TALOS_OK;
-	for (uint32_t i = 0; i < q->want_count; i++)
-		q->wants[i].buf = q->bytes + q->wanted_at[i];
-	if (q->want_count)
-		err = data_read(s->e, q->wants, q->want_count);
+	queue_read(s);
 	for (uint32_t i = 0; i < q->item_count && !err; i++) {
 		const struct queue_item *item = &q->items[i];
 
-		err = s->fn(s->ctx, q->bytes + item->key_at, item->key_bytes,
-			    q->bytes + item->value_at, item->value_bytes);
+		err = item->status;
+		if (!err)
+			err = s->fn(s->ctx, q->bytes + item->key_at, item->key_bytes,
+				    q->bytes + item->value_at, item->value_bytes);
 	}
-	q->used = q->item_count = q->want_count = 0;
-	q->wants_max = talos_min(2 * q->wants_max, DATA_WANTS_MAX);
+	q->used = q->item_count = 0;
 	return err;
 }
 
@@ -435,30 +460,49 @@ static bool queue_is_full(const struct queue *q, uint32_t more_bytes)
 	       q->used + more_bytes > QUEUE_BYTES_MAX;
 }
 
-static int queue_add(struct queue *q, const struct entry *entry)
+/* The value of @entry to @at in the queue's bytes, or to the wants. */
+static int queue_value(struct scan *s, const struct entry *entry, uint32_t at)
 {
-	struct queue_item *item = &q->items[q->item_count];
-	uint32_t value_bytes = value_bytes_of(entry);
+	struct queue *q = s->queue;
+	struct data_want *w = &q->wants[q->want_count];
+	int err;
+
+	if (entry->kind == ENTRY_VALUE) {
+		if (entry->value_bytes)
+			memcpy(q->bytes + at, entry->value, entry->value_bytes);
+		return TALOS_OK;
+	}
+	*w = (struct data_want){
+		.ref = entry->ref,
+		.bytes = entry->ref.data_bytes,
+		.buf = q->bytes + at,
+	};
+	err = data_ready(s->e, w);
+	if (err == TALOS_ERR_NOT_FOUND) {
+		q->want_items[q->want_count++] = q->item_count;
+		err = TALOS_OK;
+	}
+	return err;
+}
+
+static int queue_add(struct scan *s, const struct entry *entry)
+{
+	struct queue *q = s->queue;
+	uint32_t value_bytes = value_bytes_of(entry), key_at = q->used;
 	int err = queue_reserve(q, entry->key_bytes + value_bytes);
 
+	if (!err)
+		err = queue_value(s, entry, key_at + entry->key_bytes);
 	if (err)
 		return err;
-	*item = (struct queue_item){
-		.key_at = q->used,
+	memcpy(q->bytes + key_at, entry->key, entry->key_bytes);
+	q->items[q->item_count++] = (struct queue_item){
+		.key_at = key_at,
 		.key_bytes = entry->key_bytes,
-		.value_at = q->used + entry->key_bytes,
+		.value_at = key_at + entry->key_bytes,
 		.value_bytes = value_bytes,
 	};
-	memcpy(q->bytes + item->key_at, entry->key, entry->key_bytes);
-	if (entry->kind == ENTRY_LARGE) {
-		q->wanted_at[q->want_count] = item->value_at;
-		q->wants[q->want_count++] =
-			(struct data_want){ .ref = entry->ref, .bytes = value_bytes };
-	} else if (value_bytes) {
-		memcpy(q->bytes + item->value_at, entry->value, value_bytes);
-	}
 	q->used += entry->key_bytes + value_bytes;
-	q->item_count++;
 	return TALOS_OK;
 }
 
@@ -477,7 +521,10 @@ static int scan_emit(struct scan *s, const struct entry *entry)
 		return TALOS_ERR_NO_MEMORY;
 	if (queue_is_full(s->queue, entry->key_bytes + value_bytes_of(entry)))
 		err = queue_deliver(s);
-	return err ? err : queue_add(s->queue, entry);
+	if (!err)
+		err = queue_add(s, entry);
+	/* Only what has to be read keeps those behind it waiting. */
+	return err || s->queue->want_count ? err : queue_deliver(s);
 }
 
 /* The last key that the copy of the active memtable holds. */

@@ -332,7 +332,9 @@ static bool promote_locked(struct block_cache *c, struct shard *s, const struct 
 	uint32_t bytes = item_bytes(i), *p;
 	struct item *to;
 
-	if ((s->main.tail && !i->uses) || !make_room_locked(c, s, &s->main, bytes))
+	if (!i->uses && (s->main.tail || ring_free(&s->main) < room_wanted(&s->main, bytes)))
+		return false;
+	if (!make_room_locked(c, s, &s->main, bytes))
 		return false;
 	p = pointer_to_locked(c, s, i);
 	to = take_head_locked(s, &s->main, bytes);
