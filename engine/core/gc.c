@@ -23,9 +23,9 @@
  *    before the trim is in use (log_map.c).
  *
  * When: in earnest, when slots run short; gently, with pauses, while more than
- * GARBAGE_PERCENT of the log is garbage. What is garbage is only known once
- * runs are merged; so where known garbage does not do, the memtable is rotated and
- * levels are merged, upper ones first.
+ * GARBAGE_PERCENT of the log is garbage and some segments are half empty. What
+ * is garbage is only known once runs are merged; so where known garbage does
+ * not do, the memtable is rotated and levels are merged, upper ones first.
  */
 #include "core.h"
 
@@ -37,6 +37,9 @@
 
 #define GARBAGE_PERCENT 20u
 #define GARBAGE_SEGMENTS_MIN 16u
+/* Fuller segments are left alone: to move them costs more writing than it gives room. */
+#define LIVE_PERCENT_GENTLE 50
+#define LIVE_PERCENT_URGENT 87
 #define TRIM_SEGMENTS 8u
 #define EMPTY_SEGMENTS_MAX 4096u /* of one trim */
 #define BATCH_OPS_MAX 64u
@@ -524,7 +527,8 @@ static int reveal(struct talos_engine *e)
 
 	while (upper_runs < m->run_count && m->runs[upper_runs].level == 1)
 		upper_runs++;
-	if (!busy && !rotate && (upper_runs > 1 || (e->space_waiters && m->run_count > 1)))
+	if (!busy && !rotate && !e->merge_starved &&
+	    (upper_runs > 1 || (e->space_waiters && m->run_count > 1)))
 		busy = e->merge_wanted = true;
 	view_put(v);
 	if (rotate) {
@@ -621,7 +625,8 @@ static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
 		if (!e->gc_job)
 			return TALOS_ERR_NO_MEMORY;
 	}
-	most = e->segment_bytes / 8 * (u == GC_URGENT ? 7 : 6);
+	most = (int64_t)e->segment_bytes / 100 *
+	       (u == GC_URGENT ? LIVE_PERCENT_URGENT : LIVE_PERCENT_GENTLE);
 	scarce = !has_space(e, e->reserve_slots);
 	if (e->gc_job->emptied_count &&
 	    (e->gc_job->emptied_count == TRIM_SEGMENTS || u == GC_NOTHING || scarce))
@@ -662,6 +667,7 @@ int gc_step(struct talos_engine *e)
 
 void gc_slots_freed(struct talos_engine *e)
 {
+	e->merge_starved = false;
 	if (e->space_waiters)
 		tell_waiters(e, false);
 }
