@@ -12,46 +12,55 @@
  *   EDIT appended; the new manifest is installed; replaced segments are freed
  *   by the next checkpoint
  * A crash before the EDIT is durable leaves segments that no manifest names;
- * recovery frees them.
+ * recovery frees them. A merge into a large level does this several times: see
+ * commit_part().
  */
 #include "core.h"
 
 #include <assert.h>
 
+#include "compact.h"
+#include "level_scan.h"
 #include "merge_iter.h"
 #include "talos/alloc.h"
 #include "talos/log.h"
 
+/* A merge into a level goes into it by parts of about so many new segments. */
+#define PART_SEGMENTS 8u
+
 struct build_job {
 	bool flush;
-	uint32_t level, run;	  /* of the segments made */
-	bool drop_deleted;	  /* nothing older lies below: tombstones and holes may go */
-	uint64_t replay_pos;	  /* flush: the log before this is in the levels then */
-	struct l0 *source;	  /* flush: referenced */
-	struct manifest *base;	  /* compaction: referenced */
-	struct level_run *inputs; /* compaction: parts of base's runs */
-	uint32_t input_count;
+	uint32_t level, run;	/* of the segments made */
+	bool drop_deleted;	/* nothing older lies below: tombstones and holes may go */
+	uint64_t replay_pos;	/* flush: the log before this is in the levels then */
+	struct l0 *source;	/* flush: referenced */
+	struct compaction what; /* compaction: owned, with references to its segments */
 	struct run_iter *it;
+	struct run_iter *below; /* compaction: the scan of what is in the level now; it owns it */
+	uint32_t border;	/* segment of that which the merge has reached */
+	uint32_t below_dropped; /* those before this one were dropped by edits */
 	struct index_builder *builder;
 	struct manifest_edit edit;
-	struct account live;		   /* how it changes what the levels refer to */
+	struct account live;		   /* how the edit changes what the levels refer to */
+	struct account upper;		   /* compaction: what goes with the last edit */
 	uint64_t id;			   /* of the segment being built; 0: none */
 	struct talos_build_buffer *buffer; /* where it is built; NULL: none */
 };
 
-static void job_free(struct talos_engine *e, struct build_job *j, bool keep_segments)
+/* Segments that it made and no edit named are given up. */
+static void job_free(struct talos_engine *e, struct build_job *j)
 {
 	if (!j)
 		return;
-	for (uint32_t i = 0; !keep_segments && i < j->edit.added_count; i++)
+	for (uint32_t i = 0; i < j->edit.added_count; i++)
 		slot_drop(e->slots, TALOS_SLOT_INDEX, j->edit.added[i].id.v, 0);
 	run_iter_close(j->it);
 	index_builder_free(j->builder);
 	talos_build_release(j->buffer);
 	manifest_edit_free(&j->edit);
 	account_free(&j->live);
-	talos_free(j->inputs);
-	manifest_unref(j->base);
+	account_free(&j->upper);
+	compaction_free(&j->what);
 	l0_unref(j->source);
 	talos_free(j);
 }
@@ -144,30 +153,82 @@ static int begin_segment(struct talos_engine *e, struct build_job *j)
 	return TALOS_OK;
 }
 
-/* Fill one segment. 1: it is full, there may be more; 0: the input is used up. */
+/*
+ * Is what comes next the first at or behind the start of a segment of the level
+ * below? All segments before that one are used up then. True once for each.
+ */
+static bool crosses_border(struct build_job *j)
+{
+	const struct level_run *below;
+	const struct index_ref *next;
+	uint32_t idx;
+
+	if (!j->below)
+		return false;
+	below = &j->what.inputs[j->what.input_count - 1];
+	idx = level_scan_segment(j->below);
+	if (idx == j->border || idx == below->count)
+		return false;
+	next = &below->segments[idx]->ref;
+	if (key_compare(next->first, next->first_bytes, j->it->current.key,
+			j->it->current.key_bytes) > 0)
+		return false;
+	j->border = idx;
+	return true;
+}
+
+/*
+ * A part goes into the level after PART_SEGMENTS, at a border where it leaves
+ * little empty; where slots are few, at any.
+ */
+static bool part_ends(struct talos_engine *e, struct build_job *j)
+{
+	uint32_t made = j->edit.added_count;
+	struct slot_counts slots;
+
+	if (!crosses_border(j) || !made)
+		return false;
+	slot_count(e->slots, &slots);
+	if (slots.free < e->reserve_slots)
+		return true;
+	if (made < PART_SEGMENTS)
+		return false;
+	return !j->id || made >= 2 * PART_SEGMENTS || index_builder_fill(j->builder) >= 75;
+}
+
+static int put_entry(struct talos_engine *e, struct build_job *j, const struct entry *entry)
+{
+	bool deleted = entry->kind == ENTRY_TOMBSTONE || entry->kind == ENTRY_HOLE;
+	int err = TALOS_OK;
+
+	if (deleted && j->drop_deleted)
+		return TALOS_OK;
+	if (!j->id)
+		err = begin_segment(e, j);
+	if (!err)
+		err = index_builder_add(j->builder, entry);
+	return err ? err : account_add_entry(&j->live, entry, e->segment_bytes, 1);
+}
+
+enum filled { INPUT_USED_UP, SEGMENT_FULL, PART_ENDS };
+
+/* Fill one segment: enum filled, or a status. */
 static int fill_segment(struct talos_engine *e, struct build_job *j)
 {
 	while (j->it->valid) {
-		const struct entry *entry = &j->it->current;
-		bool deleted = entry->kind == ENTRY_TOMBSTONE || entry->kind == ENTRY_HOLE;
-		int err = TALOS_OK;
+		int err;
 
-		if (!(deleted && j->drop_deleted)) {
-			if (!j->id)
-				err = begin_segment(e, j);
-			if (!err)
-				err = index_builder_add(j->builder, entry);
-			if (!err)
-				err = account_add_entry(&j->live, entry, e->segment_bytes, 1);
-		}
+		if (part_ends(e, j))
+			return PART_ENDS;
+		err = put_entry(e, j, &j->it->current);
 		if (err == TALOS_ERR_NO_SPACE)
-			return 1;
+			return SEGMENT_FULL;
 		if (!err)
 			err = run_iter_next(j->it);
 		if (err)
 			return err;
 	}
-	return 0;
+	return INPUT_USED_UP;
 }
 
 /* --- the switch -------------------------------------------------------------------------------- */
@@ -242,49 +303,123 @@ static int switch_levels(struct talos_engine *e, struct build_job *j)
 	return err;
 }
 
-static int finish_job(struct talos_engine *e, struct build_job **slot)
+static int drop_segments(struct build_job *j, const struct level_run *r, uint32_t from, uint32_t to)
 {
-	struct build_job *j = *slot;
 	int err = TALOS_OK;
 
-	/*
-	 * A record that was not flushed may still survive a power cut: so what
-	 * the edit names must be durable before it is appended.
-	 */
+	for (uint32_t i = from; !err && i < to; i++)
+		err = manifest_edit_drop(&j->edit, r->segments[i]->ref.id);
+	return err;
+}
+
+/* The inputs that no edit has dropped so far. */
+static int drop_inputs(struct build_job *j)
+{
+	int err = TALOS_OK;
+
+	for (uint32_t i = 0; !err && i < j->what.input_count; i++) {
+		bool below = j->what.has_below && i == j->what.input_count - 1;
+
+		err = drop_segments(j, &j->what.inputs[i], below ? j->below_dropped : 0,
+				    j->what.inputs[i].count);
+	}
+	return err;
+}
+
+/*
+ * A record that was not flushed may still survive a power cut: so what the
+ * edit names must be durable before it is appended.
+ */
+static int commit_segments(struct talos_engine *e, struct build_job *j)
+{
+	int err = TALOS_OK;
+
 	if (j->edit.added_count)
 		err = vlog_commit_all(e->vlog);
 	if (!err)
 		err = wait_shipped(e, j);
+	return err ? err : switch_levels(e, j);
+}
+
+/*
+ * What was made so far goes into the level, and what it replaces there goes;
+ * the inputs from above stay until the end: what they hold is newer than what
+ * is below, or the same. So readers see no change, and their entries count
+ * until then.
+ */
+static int commit_part(struct talos_engine *e, struct build_job *j)
+{
+	const struct level_run *below = &j->what.inputs[j->what.input_count - 1];
+	uint32_t idx = j->border;
+	const struct index_ref *last = &j->edit.added[j->edit.added_count - 1];
+	const struct index_ref *next = &below->segments[idx]->ref;
+	int err;
+
+	/* A span may reach across the border: the next one will do. */
+	if (key_compare(last->last, last->last_bytes, next->first, next->first_bytes) >= 0)
+		return TALOS_OK;
+	err = drop_segments(j, below, j->below_dropped, idx);
 	if (!err)
-		err = switch_levels(e, j);
+		err = commit_segments(e, j);
+	if (err)
+		return err;
+	manifest_edit_free(&j->edit);
+	account_free(&j->live);
+	for (; j->below_dropped < idx; j->below_dropped++) {
+		level_segment_unref(below->segments[j->below_dropped]);
+		below->segments[j->below_dropped] = NULL;
+	}
+	return TALOS_OK;
+}
+
+static int merge_accounts(struct account *to, const struct account *from)
+{
+	int err = TALOS_OK;
+
+	for (uint32_t i = 0; !err && i < from->capacity; i++)
+		if (from->lines[i].segment != ACCOUNT_NO_SEGMENT)
+			err = account_add(to, from->lines[i].segment, from->lines[i].bytes);
+	return err;
+}
+
+static int finish_job(struct talos_engine *e, struct build_job *j)
+{
+	int err = merge_accounts(&j->live, &j->upper);
+
+	if (!err)
+		err = drop_inputs(j);
+	if (!err)
+		err = commit_segments(e, j);
 	if (err)
 		return err;
 	if (j->flush)
 		e->flushes++;
 	else
 		e->compactions++;
-	*slot = NULL;
-	job_free(e, j, true);
-	return 1;
+	/* They are the manifest's now. */
+	manifest_edit_free(&j->edit);
+	return TALOS_OK;
 }
 
 /* One step of a job: 1 while there may be more to do. */
 static int job_step(struct talos_engine *e, struct build_job **slot)
 {
 	struct build_job *j = *slot;
-	int more = fill_segment(e, j), err = TALOS_OK;
+	int filled = fill_segment(e, j), err = talos_min(filled, TALOS_OK);
 
-	if (more >= 0 && j->id && !index_builder_is_empty(j->builder))
+	if (!err && j->id && !index_builder_is_empty(j->builder))
 		err = emit_segment(e, j);
-	if (more < 0)
-		err = more;
-	if (!err && !more)
-		return finish_job(e, slot);
-	if (!err)
+	if (!err && filled == PART_ENDS)
+		err = commit_part(e, j);
+	if (!err && filled == INPUT_USED_UP)
+		err = finish_job(e, j);
+	if (err == TALOS_ERR_CORRUPT)
+		e->corruptions++;
+	if (!err && filled != INPUT_USED_UP)
 		return 1;
 	*slot = NULL;
-	job_free(e, j, false);
-	return err;
+	job_free(e, j);
+	return err ? err : 1;
 }
 
 /* --- flush ------------------------------------------------------------------------------------------ */
@@ -313,228 +448,84 @@ static int start_flush(struct talos_engine *e, struct view *v)
 	j->it = memtable_iter(j->source->memtable);
 	err = j->it ? run_iter_seek(j->it, (const uint8_t *)"", 0, false) : TALOS_ERR_NO_MEMORY;
 	if (err) {
-		job_free(e, j, false);
+		job_free(e, j);
 		return err;
 	}
 	e->flush_job = j;
 	return TALOS_OK;
 }
 
-/* --- compaction: what to merge ------------------------------------------------------------------------ */
-
-static uint64_t run_bytes(const struct level_run *r)
-{
-	uint64_t bytes = 0;
-
-	for (uint32_t i = 0; i < r->count; i++)
-		bytes += r->segments[i]->ref.used_bytes;
-	return bytes;
-}
-
-static uint64_t level_target_bytes(const struct talos_engine *e, uint32_t level)
-{
-	uint64_t bytes = e->l0_bytes * LEVEL1_RUNS_MAX;
-
-	for (; level > 2; level--)
-		bytes *= LEVEL_GROWTH;
-	return bytes;
-}
-
-static uint32_t level1_runs(const struct manifest *m)
-{
-	uint32_t n = 0;
-
-	while (n < m->run_count && m->runs[n].level == 1)
-		n++;
-	return n;
-}
-
-static const struct level_run *find_level(const struct manifest *m, uint32_t level)
-{
-	for (uint32_t i = 0; i < m->run_count; i++)
-		if (m->runs[i].level == level)
-			return &m->runs[i];
-	return NULL;
-}
-
-/* The level most above its target, or 0. */
-static uint32_t pick_level(const struct talos_engine *e, const struct manifest *m)
-{
-	if (level1_runs(m) >= LEVEL1_RUNS_MAX)
-		return 1;
-	for (uint32_t i = 0; i < m->run_count; i++) {
-		const struct level_run *r = &m->runs[i];
-
-		if (r->level >= 2 && r->level < TALOS_LEVELS_MAX &&
-		    run_bytes(r) > level_target_bytes(e, r->level))
-			return r->level;
-	}
-	return 0;
-}
-
-/* Segments of @r whose ranges meet [first, last] of the inputs so far. */
-static struct level_run overlapping(const struct level_run *r, const struct index_ref *first,
-				    const struct index_ref *last)
-{
-	struct level_run part = { .level = r->level, .run = r->run };
-	uint32_t from = level_run_find(r, first->first, first->first_bytes), to = from;
-
-	while (to < r->count &&
-	       key_compare(r->segments[to]->ref.first, r->segments[to]->ref.first_bytes, last->last,
-			   last->last_bytes) <= 0)
-		to++;
-	part.segments = r->segments + from;
-	part.count = to - from;
-	return part;
-}
-
-/* The next segment of a level, going round by key. */
-static struct level_run next_of_level(struct talos_engine *e, const struct level_run *r)
-{
-	struct level_cursor *c = &e->compact_cursor[r->level];
-	uint32_t idx = 0;
-	const struct index_ref *ref;
-
-	while (idx < r->count &&
-	       key_compare(r->segments[idx]->ref.first, r->segments[idx]->ref.first_bytes, c->key,
-			   c->key_bytes) <= 0)
-		idx++;
-	if (idx == r->count)
-		idx = 0;
-	ref = &r->segments[idx]->ref;
-	memcpy(c->key, ref->first, ref->first_bytes);
-	c->key_bytes = ref->first_bytes;
-	return (struct level_run){ r->level, r->run, 1, r->segments + idx };
-}
-
-/* Lowest and highest key of the inputs. */
-static void input_range(const struct build_job *j, const struct index_ref **first,
-			const struct index_ref **last)
-{
-	*first = *last = NULL;
-	for (uint32_t i = 0; i < j->input_count; i++) {
-		const struct level_run *r = &j->inputs[i];
-		const struct index_ref *a = &r->segments[0]->ref;
-		const struct index_ref *b = &r->segments[r->count - 1]->ref;
-
-		if (!*first || key_compare(a->first, a->first_bytes, (*first)->first,
-					   (*first)->first_bytes) < 0)
-			*first = a;
-		if (!*last ||
-		    key_compare(b->last, b->last_bytes, (*last)->last, (*last)->last_bytes) > 0)
-			*last = b;
-	}
-}
+/* --- compaction ----------------------------------------------------------------------------------------- */
 
 static int open_inputs(struct talos_engine *e, struct build_job *j)
 {
-	auto_free struct run_iter **sources = talos_calloc(j->input_count, sizeof(*sources));
+	const struct compaction *c = &j->what;
+	auto_free struct run_iter **sources = talos_calloc(c->input_count, sizeof(*sources));
 
 	if (!sources)
 		return TALOS_ERR_NO_MEMORY;
-	for (uint32_t i = 0; i < j->input_count; i++) {
-		sources[i] = level_run_iter(&j->inputs[i]);
+	for (uint32_t i = 0; i < c->input_count; i++) {
+		bool below = c->has_below && i == c->input_count - 1;
+
+		sources[i] = level_scan_new(&c->inputs[i]);
+		if (below)
+			j->below = sources[i];
 		if (sources[i])
-			sources[i] = account_iter_new(sources[i], &j->live, e->segment_bytes);
+			sources[i] = account_iter_new(sources[i], below ? &j->live : &j->upper,
+						      e->segment_bytes);
 		if (!sources[i]) {
 			while (i--)
 				run_iter_close(sources[i]);
 			return TALOS_ERR_NO_MEMORY;
 		}
 	}
-	j->it = merge_iter_new(sources, j->input_count);
+	j->it = merge_iter_new(sources, c->input_count);
 	if (!j->it)
 		return TALOS_ERR_NO_MEMORY;
 	return run_iter_seek(j->it, (const uint8_t *)"", 0, false);
 }
 
-/* Inputs that meet nothing below need no rewriting: they only change level. */
-static int move_inputs(struct build_job *j)
-{
-	struct level_run *only = &j->inputs[0];
-
-	for (uint32_t i = 0; i < only->count; i++) {
-		int err = manifest_edit_add(&j->edit, &only->segments[i]->ref);
-
-		if (err)
-			return err;
-		j->edit.added[i].level = j->level;
-		j->edit.added[i].run = 0;
-	}
-	return TALOS_OK;
-}
-
-static int drop_inputs(struct build_job *j)
-{
-	for (uint32_t i = 0; i < j->input_count; i++) {
-		for (uint32_t k = 0; k < j->inputs[i].count; k++) {
-			int err = manifest_edit_drop(&j->edit, j->inputs[i].segments[k]->ref.id);
-
-			if (err)
-				return err;
-		}
-	}
-	return TALOS_OK;
-}
-
-/* Level 1: all its runs; deeper: one segment. Below: what they overlap. */
-static void choose_inputs(struct talos_engine *e, struct build_job *j, uint32_t level)
-{
-	const struct level_run *below = find_level(j->base, level + 1);
-	const struct index_ref *first, *last;
-
-	if (level == 1) {
-		j->input_count = level1_runs(j->base);
-		memcpy(j->inputs, j->base->runs, j->input_count * sizeof(*j->inputs));
-	} else {
-		j->inputs[j->input_count++] = next_of_level(e, find_level(j->base, level));
-	}
-	input_range(j, &first, &last);
-	if (below) {
-		struct level_run part = overlapping(below, first, last);
-
-		if (part.count)
-			j->inputs[j->input_count++] = part;
-	}
-}
-
 /* A move is an edit without building anything. */
 static int do_move(struct talos_engine *e, struct build_job *j)
 {
-	int err = move_inputs(j);
+	const struct level_run *only = &j->what.inputs[0];
+	int err = TALOS_OK;
 
+	for (uint32_t i = 0; !err && i < only->count; i++) {
+		err = manifest_edit_add(&j->edit, &only->segments[i]->ref);
+		if (!err) {
+			j->edit.added[i].level = j->level;
+			j->edit.added[i].run = 0;
+		}
+	}
 	if (!err)
 		err = switch_levels(e, j);
-	job_free(e, j, true);
+	manifest_edit_free(&j->edit); /* moved or not: they stay */
+	job_free(e, j);
 	if (err)
 		return err;
 	e->compactions++;
 	return 1;
 }
 
-static int start_compaction(struct talos_engine *e, struct view *v, uint32_t level)
+/* Takes over what @what owns. */
+static int start_compaction(struct talos_engine *e, struct view *v, struct compaction *what)
 {
 	struct build_job *j = job_new(e);
 	int err;
 
-	if (!j)
-		return TALOS_ERR_NO_MEMORY;
-	j->level = level + 1;
-	j->base = manifest_ref(v->manifest);
-	j->inputs = talos_calloc(v->manifest->run_count + 1, sizeof(*j->inputs));
-	if (!j->inputs) {
-		job_free(e, j, false);
+	if (!j) {
+		compaction_free(what);
 		return TALOS_ERR_NO_MEMORY;
 	}
-	choose_inputs(e, j, level);
-	if (level > 1 && j->input_count == 1)
+	j->what = *what;
+	j->level = what->to;
+	if (what->moves)
 		return do_move(e, j);
-	j->drop_deleted = is_deepest(j->base, j->level);
-	err = drop_inputs(j);
-	if (!err)
-		err = open_inputs(e, j);
+	j->drop_deleted = is_deepest(v->manifest, j->level);
+	err = open_inputs(e, j);
 	if (err) {
-		job_free(e, j, false);
+		job_free(e, j);
 		return err;
 	}
 	e->compact_job = j;
@@ -576,64 +567,47 @@ int build_flush_step(struct talos_engine *e)
 	return r;
 }
 
-/* The uppermost level with anything above the deepest one, or 0. */
-static uint32_t level_to_merge(const struct manifest *m)
+static int compact_step_locked(struct talos_engine *e, bool all)
 {
-	uint32_t level = m->run_count ? m->runs[0].level : 0;
-
-	if (!level || level == TALOS_LEVELS_MAX ||
-	    (level > 1 && level == m->runs[m->run_count - 1].level))
-		return 0;
-	return level;
-}
-
-static int compact_step_locked(struct talos_engine *e, uint32_t (*pick)(const struct talos_engine *,
-									const struct manifest *))
-{
+	struct compaction what;
 	struct view *v;
-	uint32_t level;
-	int err;
+	int r;
 
 	if (!may_build(e))
 		return 0;
 	if (e->compact_job)
 		return job_step(e, &e->compact_job);
 	v = view_get(e);
-	level = pick(e, v->manifest);
-	err = level ? start_compaction(e, v, level) : 0;
+	r = compaction_choose(e, v->manifest, all, &what);
+	if (r > 0)
+		r = start_compaction(e, v, &what);
 	view_put(v);
-	return err;
+	return r;
+}
+
+static int compact_step(struct talos_engine *e, bool all)
+{
+	int r;
+
+	talos_mutex_lock(&e->compact_lock);
+	r = compact_step_locked(e, all);
+	talos_mutex_unlock(&e->compact_lock);
+	return r;
 }
 
 int build_compact_step(struct talos_engine *e)
 {
-	int r;
-
-	talos_mutex_lock(&e->compact_lock);
-	r = compact_step_locked(e, pick_level);
-	talos_mutex_unlock(&e->compact_lock);
-	return r;
-}
-
-static uint32_t pick_any(const struct talos_engine *e, const struct manifest *m)
-{
-	(void)e;
-	return level_to_merge(m);
+	return compact_step(e, false);
 }
 
 int build_merge_step(struct talos_engine *e)
 {
-	int r;
-
-	talos_mutex_lock(&e->compact_lock);
-	r = compact_step_locked(e, pick_any);
-	talos_mutex_unlock(&e->compact_lock);
-	return r;
+	return compact_step(e, true);
 }
 
 void build_abort(struct talos_engine *e)
 {
-	job_free(e, e->flush_job, false);
-	job_free(e, e->compact_job, false);
+	job_free(e, e->flush_job);
+	job_free(e, e->compact_job);
 	e->flush_job = e->compact_job = NULL;
 }

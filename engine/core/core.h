@@ -39,8 +39,8 @@
 #define L0_BYTES_DEFAULT (32ull << 20)
 #define L0_FROZEN_MAX 3u       /* a leader's writers wait beyond it */
 #define INLINE_MAX_DEFAULT 128u /* measured: ARCHITECTURE.md */
-#define LEVEL1_RUNS_MAX 4u     /* flushes before level 1 is merged down */
-#define LEVEL_GROWTH 8u
+#define LEVEL1_RUNS_MAX 8u     /* flushes before level 1 is merged down */
+#define LEVEL_GROWTH_DEFAULT 8u
 /*
  * The last free slots: users stop at reserve_slots, deletes at half of them,
  * collection and compaction at these; flushes and checkpoints at none. Compaction
@@ -98,12 +98,6 @@ struct talos_build_buffer {
 	struct build_memory *memory; /* const */
 };
 
-/* Picking goes round a level by key: the last key that was compacted. */
-struct level_cursor {
-	uint32_t key_bytes;
-	uint8_t key[ENTRY_KEY_BYTES_MAX];
-};
-
 struct talos_engine {
 	struct talos_io *io;		 /* const after open */
 	const struct talos_clock *clock; /* const after open */
@@ -119,6 +113,7 @@ struct talos_engine {
 	uint64_t edits_from; /* edits before it were in the checkpoint */
 	uint64_t l0_bytes, replay_bytes_max;
 	uint32_t inline_max; /* larger values go to the log */
+	uint32_t growth;     /* of a level over the one above it, at most */
 	struct slot_table *slots;
 	struct block_cache *cache;
 	struct vlog *vlog;
@@ -145,8 +140,7 @@ struct talos_engine {
 
 	struct talos_mutex flush_lock, compact_lock, gc_lock; /* TALOS_LOCK_JOB: who works on */
 	struct build_job *flush_job;			      /* guarded by flush_lock */
-	struct build_job *compact_job;			      /* guarded by compact_lock, with */
-	struct level_cursor compact_cursor[TALOS_LEVELS_MAX + 1];
+	struct build_job *compact_job;			      /* guarded by compact_lock */
 	struct gc_job *gc_job; /* guarded by gc_lock */
 	_Atomic uint32_t gc_emptied; /* log segments that wait for their trim */
 	struct talos_mutex background_lock; /* TALOS_LOCK_BACKGROUND; edits, trims, checkpoints */
@@ -174,7 +168,7 @@ struct talos_engine {
 	bool space_exhausted;  /* nothing is left to reclaim */
 	_Atomic uint32_t space_waiters;
 	_Atomic bool merge_wanted; /* to learn what is garbage */
-	_Atomic bool merge_stuck;  /* there was no slot for it; none came free since */
+	_Atomic bool merge_starved; /* it found no slots; until some came free */
 
 	_Atomic uint64_t user_bytes, index_bytes_written, flushes, compactions, corruptions;
 	_Atomic uint64_t log_wanted; /* see talos_engine_set_log_wanted() */

@@ -23,9 +23,9 @@
  *    before the trim is in use (log_map.c).
  *
  * When: in earnest, when slots run short; gently, with pauses, while more than
- * GARBAGE_PERCENT of the log is garbage. What is garbage is only known once
- * runs are merged; so where known garbage does not do, the memtable is rotated and
- * levels are merged, upper ones first.
+ * GARBAGE_PERCENT of the log is garbage and some segments are half empty. What
+ * is garbage is only known once runs are merged; so where known garbage does
+ * not do, the memtable is rotated and levels are merged, upper ones first.
  */
 #include "core.h"
 
@@ -38,12 +38,12 @@
 #define GARBAGE_PERCENT 20u
 #define GARBAGE_SEGMENTS_MIN 16u
 /*
- * Segments with more live than so many eighths are not worth moving. Gently:
- * fewer, since of a mix of small and large values a third of the log is keys
- * and small values, garbage from the first flush on, and would all be moved once.
+ * Segments with more live than that are not worth moving. Gently: less, since
+ * of a mix of small and large values a third of the log is keys and small
+ * values, garbage from the first flush on, and would all be moved once.
  */
-#define LIVE_EIGHTHS_GENTLE 5
-#define LIVE_EIGHTHS_URGENT 7
+#define LIVE_PERCENT_GENTLE 60
+#define LIVE_PERCENT_URGENT 87
 #define TRIM_SEGMENTS 8u
 #define EMPTY_SEGMENTS_MAX 4096u /* of one trim */
 #define BATCH_OPS_MAX 64u
@@ -531,9 +531,9 @@ static int reveal(struct talos_engine *e)
 
 	while (upper_runs < m->run_count && m->runs[upper_runs].level == 1)
 		upper_runs++;
-	if (!busy && !rotate && !e->merge_stuck &&
+	if (!busy && !rotate && !e->merge_starved &&
 	    (upper_runs > 1 || (e->space_waiters && m->run_count > 1)))
-		e->merge_wanted = busy = true;
+		busy = e->merge_wanted = true;
 	view_put(v);
 	if (rotate) {
 		int err = write_rotate(e);
@@ -629,7 +629,8 @@ static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
 		if (!e->gc_job)
 			return TALOS_ERR_NO_MEMORY;
 	}
-	most = e->segment_bytes / 8 * (u == GC_URGENT ? LIVE_EIGHTHS_URGENT : LIVE_EIGHTHS_GENTLE);
+	most = (int64_t)e->segment_bytes / 100 *
+	       (u == GC_URGENT ? LIVE_PERCENT_URGENT : LIVE_PERCENT_GENTLE);
 	scarce = !has_space(e, e->reserve_slots);
 	if (e->gc_job->emptied_count &&
 	    (e->gc_job->emptied_count == TRIM_SEGMENTS || u == GC_NOTHING || scarce))
@@ -670,7 +671,7 @@ int gc_step(struct talos_engine *e)
 
 void gc_slots_freed(struct talos_engine *e)
 {
-	e->merge_stuck = false;
+	e->merge_starved = false;
 	if (e->space_waiters)
 		tell_waiters(e, false);
 }

@@ -132,10 +132,10 @@ static int view_iter_open(struct view *v, const uint8_t *from, uint32_t from_byt
 
 		if (!run_may_hold(run, from, from_bytes, limit, limit_bytes))
 			continue;
-		sources[count] = level_run_scan(run);
+		sources[count] = level_run_iter(run);
 		err = sources[count] ? TALOS_OK : TALOS_ERR_NO_MEMORY;
 		if (!err)
-			err = level_run_scan_plan(sources[count], from, from_bytes, &plan);
+			err = level_run_iter_plan(sources[count], from, from_bytes, &plan);
 		count++;
 	}
 	if (!err)

@@ -101,10 +101,10 @@ static int compact_step(struct talos_engine *e)
 {
 	int r = e->merge_wanted ? build_merge_step(e) : build_compact_step(e);
 
-	if (r == 0 || r == TALOS_ERR_NO_SPACE)
+	if (r <= 0)
 		e->merge_wanted = false;
 	if (r == TALOS_ERR_NO_SPACE)
-		e->merge_stuck = true;
+		e->merge_starved = true;
 	if (e->checkpoint_due)
 		worker_wake(e, WORKER_FLUSH);
 	return r;

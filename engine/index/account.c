@@ -143,28 +143,27 @@ struct account_iter {
 	uint32_t segment_bytes;
 };
 
-/* Take over what inner stands on, and count it. */
-static int take(struct account_iter *a, int err)
+static int stand(struct account_iter *a, int err)
 {
 	a->it.valid = !err && a->inner->valid;
-	if (!a->it.valid)
-		return err;
-	a->it.current = a->inner->current;
-	return account_add_entry(a->account, &a->it.current, a->segment_bytes, -1);
+	if (a->it.valid)
+		a->it.current = a->inner->current;
+	return err;
 }
 
 static int account_seek(struct run_iter *it, const uint8_t *key, uint32_t key_bytes, bool span)
 {
 	struct account_iter *a = (struct account_iter *)it;
 
-	return take(a, run_iter_seek(a->inner, key, key_bytes, span));
+	return stand(a, run_iter_seek(a->inner, key, key_bytes, span));
 }
 
 static int account_next(struct run_iter *it)
 {
 	struct account_iter *a = (struct account_iter *)it;
+	int err = account_add_entry(a->account, &a->inner->current, a->segment_bytes, -1);
 
-	return take(a, run_iter_next(a->inner));
+	return stand(a, err ? err : run_iter_next(a->inner));
 }
 
 static void account_close(struct run_iter *it)

@@ -44,8 +44,9 @@ int account_sorted(const struct account *a, bool zeros, struct account_line **ou
 		   uint32_t *out_count);
 
 /*
- * A run that counts each entry that it passes, as less, in @a. Takes over
- * @inner, also when it fails (NULL: no memory).
+ * A run that counts each entry that it leaves, as less, in @a: what it stands
+ * on is not counted so far. Takes over @inner, also when it fails (NULL: no
+ * memory).
  */
 struct run_iter *account_iter_new(struct run_iter *inner, struct account *a,
 				  uint32_t segment_bytes);

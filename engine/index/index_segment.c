@@ -466,7 +466,7 @@ static const struct run_iter_ops segment_ops = {
 	.close = segment_iter_close,
 };
 
-struct run_iter *index_segment_iter(struct index_segment *s, enum leaf_reading reading)
+struct run_iter *index_segment_iter(struct index_segment *s)
 {
 	struct segment_iter *i = talos_calloc(1, sizeof(*i));
 
@@ -474,7 +474,7 @@ struct run_iter *index_segment_iter(struct index_segment *s, enum leaf_reading r
 		return NULL;
 	i->it.ops = &segment_ops;
 	i->s = s;
-	leaf_window_init(&i->window, &s->leaves, reading);
+	leaf_window_init(&i->window, &s->leaves);
 	return &i->it;
 }
 

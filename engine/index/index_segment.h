@@ -42,6 +42,8 @@ void index_builder_reset(struct index_builder *b, struct talos_segment_id id, ui
  */
 int index_builder_add(struct index_builder *b, const struct entry *e);
 bool index_builder_is_empty(const struct index_builder *b);
+/* How full it is with what was added, in percent of its blocks. */
+uint32_t index_builder_fill(const struct index_builder *b);
 /*
  * Complete the segment: ref->used_bytes of the memory that reset was given.
  * Fills all of @ref but level and run.
@@ -77,7 +79,7 @@ int index_segment_get(struct index_segment *s, const uint8_t *key,
 		      uint8_t value_buf[TALOS_INLINE_BYTES_MAX]);
 
 /* @s must outlive it. NULL: no memory. */
-struct run_iter *index_segment_iter(struct index_segment *s, enum leaf_reading reading);
+struct run_iter *index_segment_iter(struct index_segment *s);
 /* Plan to read the leaf that a seek to @key begins with. @it, from above, stands nowhere then. */
 void index_segment_iter_plan(struct run_iter *it, const uint8_t *key, uint32_t key_bytes,
 			     struct leaf_plan *plan);

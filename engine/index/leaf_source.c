@@ -7,10 +7,9 @@
 #include "talos/checksum.h"
 #include "talos/log.h"
 
-/* Leaves in one request: of a scan, growing from SCAN_AHEAD; of whoever reads all. */
+/* Leaves that are read at once: growing from SCAN_AHEAD. */
 #define SCAN_AHEAD 4u
 #define SCAN_AHEAD_MAX 16u
-#define ALL_AHEAD 32u
 
 /* --- sums -------------------------------------------------------------------------------- */
 
@@ -66,10 +65,9 @@ int leaf_source_get(const struct leaf_source *s, uint32_t idx, uint8_t *scratch,
 
 /* --- windows ----------------------------------------------------------------------------- */
 
-void leaf_window_init(struct leaf_window *w, const struct leaf_source *source,
-		      enum leaf_reading reading)
+void leaf_window_init(struct leaf_window *w, const struct leaf_source *source)
 {
-	*w = (struct leaf_window){ .source = source, .reading = reading };
+	*w = (struct leaf_window){ .source = source };
 }
 
 void leaf_window_fini(struct leaf_window *w)
@@ -88,9 +86,7 @@ static uint32_t window_size(const struct leaf_window *w, uint32_t idx)
 {
 	uint32_t left = w->source->leaf_count - idx, want = 1;
 
-	if (w->reading == LEAF_READ_ALL)
-		want = ALL_AHEAD;
-	else if (w->count && idx == w->first + w->count)
+	if (w->count && idx == w->first + w->count)
 		want = talos_min(talos_max(2 * w->count, SCAN_AHEAD), SCAN_AHEAD_MAX);
 	return talos_min(want, left);
 }
@@ -131,7 +127,7 @@ static unsigned plan_leaves(const struct leaf_window *w, uint32_t idx, uint32_t 
 	for (uint32_t i = 0; i < count; i++) {
 		uint8_t *to = w->bytes + (size_t)i * TALOS_BLOCK_BYTES;
 
-		if (w->reading == LEAF_READ_SOME && copy_cached(w->source, idx + i, to))
+		if (copy_cached(w->source, idx + i, to))
 			continue;
 		if (n && *missing & 1u << (i - 1))
 			reqs[n - 1].bytes += TALOS_BLOCK_BYTES;
@@ -150,7 +146,7 @@ static int take_leaf(const struct leaf_window *w, uint32_t idx, const uint8_t *b
 {
 	int err = check_leaf(w->source, idx, bytes);
 
-	if (!err && w->reading == LEAF_READ_SOME)
+	if (!err)
 		block_cache_add(w->source->cache, block_of_segment(w->source->id, idx), bytes,
 				TALOS_BLOCK_BYTES);
 	return err;
@@ -159,7 +155,7 @@ static int take_leaf(const struct leaf_window *w, uint32_t idx, const uint8_t *b
 /* Of what is read ahead, nothing is an error: it may never be wanted. */
 static int window_fill(struct leaf_window *w, uint32_t idx, uint32_t count)
 {
-	struct talos_io_req reqs[ALL_AHEAD];
+	struct talos_io_req reqs[SCAN_AHEAD_MAX];
 	uint32_t missing, good = 0;
 	int err = window_clear(w, count);
 	unsigned n;

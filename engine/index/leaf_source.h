@@ -37,22 +37,14 @@ bool block_checks(const void *block, uint64_t volume_seed, struct talos_segment_
 int leaf_source_get(const struct leaf_source *s, uint32_t idx, uint8_t *scratch,
 		    struct block *out);
 
-/* How an iterator reads. */
-enum leaf_reading {
-	LEAF_READ_SOME, /* a scan: through the cache, ahead the more the further it goes */
-	LEAF_READ_ALL,	/* all of it, once: far ahead, past the cache */
-};
-
-/* Leaves [first, first + count) in memory of its own. Not thread-safe. */
+/* Read through the cache, ahead the more the further it goes: leaves [first, first + count) in memory of its own. Not thread-safe. */
 struct leaf_window {
 	const struct leaf_source *source;
-	enum leaf_reading reading;
 	uint8_t *bytes;
 	uint32_t capacity, first, count;
 };
 
-void leaf_window_init(struct leaf_window *w, const struct leaf_source *source,
-		      enum leaf_reading reading);
+void leaf_window_init(struct leaf_window *w, const struct leaf_source *source);
 void leaf_window_fini(struct leaf_window *w);
 /* *out points into the window, until the next call. */
 int leaf_window_get(struct leaf_window *w, uint32_t idx, const uint8_t **out);

@@ -115,7 +115,6 @@ bool level_ranges_overlap(const struct index_ref *a, const struct index_ref *b)
 struct level_iter {
 	struct run_iter it;
 	const struct level_run *run;
-	enum leaf_reading reading;
 	uint32_t idx;		/* segment that inner belongs to */
 	struct run_iter *inner; /* NULL: none open */
 };
@@ -142,7 +141,7 @@ static int open_inner(struct level_iter *l, uint32_t idx)
 	err = level_segment_open(l->run->segments[idx], &segment);
 	if (err)
 		return err;
-	l->inner = index_segment_iter(segment, l->reading);
+	l->inner = index_segment_iter(segment);
 	return l->inner ? TALOS_OK : TALOS_ERR_NO_MEMORY;
 }
 
@@ -232,7 +231,7 @@ static const struct run_iter_ops level_iter_ops = {
 	.close = level_close,
 };
 
-static struct run_iter *iter_new(const struct level_run *run, enum leaf_reading reading)
+struct run_iter *level_run_iter(const struct level_run *run)
 {
 	struct level_iter *l = talos_calloc(1, sizeof(*l));
 
@@ -240,21 +239,10 @@ static struct run_iter *iter_new(const struct level_run *run, enum leaf_reading 
 		return NULL;
 	l->it.ops = &level_iter_ops;
 	l->run = run;
-	l->reading = reading;
 	return &l->it;
 }
 
-struct run_iter *level_run_iter(const struct level_run *run)
-{
-	return iter_new(run, LEAF_READ_ALL);
-}
-
-struct run_iter *level_run_scan(const struct level_run *run)
-{
-	return iter_new(run, LEAF_READ_SOME);
-}
-
-int level_run_scan_plan(struct run_iter *it, const uint8_t *key, uint32_t key_bytes,
+int level_run_iter_plan(struct run_iter *it, const uint8_t *key, uint32_t key_bytes,
 			struct leaf_plan *plan)
 {
 	struct level_iter *l = (struct level_iter *)it;

@@ -61,11 +61,12 @@ uint32_t level_run_find(const struct level_run *run, const uint8_t *key, uint32_
 int level_run_get(const struct level_run *run, const uint8_t *key, uint32_t key_bytes,
 		  struct entry *out, uint8_t value_buf[TALOS_INLINE_BYTES_MAX]);
 
-/* Over the whole run, whose segments must outlive it. NULL: no memory. To read all of it. */
+/*
+ * Over a run, whose segments must outlive it, to read some of it (all:
+ * level_scan.h). NULL: no memory. And what its seek to @key will read first.
+ */
 struct run_iter *level_run_iter(const struct level_run *run);
-/* The same, to read some of it; and what its seek to @key will read first. */
-struct run_iter *level_run_scan(const struct level_run *run);
-int level_run_scan_plan(struct run_iter *it, const uint8_t *key, uint32_t key_bytes,
+int level_run_iter_plan(struct run_iter *it, const uint8_t *key, uint32_t key_bytes,
 			struct leaf_plan *plan);
 
 /* Do the two key ranges share a key? */

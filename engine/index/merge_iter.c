@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The merge looks at every source for each entry: there are few, and most
- * entries come from runs of the same source.
+ * A tournament: each inner node of a binary tree over the sources holds the
+ * one that lost there, so that after a step of the winner only its own path is
+ * played again.
  *
  * Each source stands on an entry of its own, whose start may have been cut
- * (head). The smallest key is next; among equals the newest source. A span
- * that is emitted ends where a newer source's next span of the object begins;
- * older sources are then cut to behind its end. So what is emitted never
- * overlaps, and each byte comes from the newest source that covers it.
+ * (head). The smallest key is next; among equals the newest source, and the
+ * others are passed over. A span that is emitted ends where a newer source's
+ * next span of the object begins; older sources are then cut to behind its
+ * end. So what is emitted never overlaps, and each byte comes from the newest
+ * source that covers it.
  *
  * After seek(key, span) the first entry may begin before key: a source's
  * covering span is not cut at key, but is at any newer span that a source
@@ -29,8 +31,12 @@ struct source {
 struct merge_iter {
 	struct run_iter it;
 	uint32_t count;
-	uint8_t key[ENTRY_KEY_BYTES_MAX]; /* of current, if it was cut */
-	struct source sources[];	  /* newest first */
+	uint32_t *
+		tree; /* [count]: the winner at 0, losers behind it; source i's leaf is count + i */
+	uint8_t key
+		[ENTRY_KEY_BYTES_MAX]; /* of the span that is current, or of the point left last */
+	uint32_t key_bytes;
+	struct source sources[]; /* newest first */
 };
 
 static void load_head(struct source *s)
@@ -71,16 +77,55 @@ static int head_compare(const struct source *a, const struct source *b)
 	return key_compare(a->head.key, a->head.key_bytes, b->head.key, b->head.key_bytes);
 }
 
-/* Index of the source to emit from; count when all are used up. */
-static uint32_t pick(const struct merge_iter *m)
+/* Does source @a come before source @b? */
+static bool comes_first(const struct merge_iter *m, uint32_t a, uint32_t b)
 {
-	uint32_t best = m->count;
+	const struct source *x = &m->sources[a], *y = &m->sources[b];
+	int c;
 
-	for (uint32_t i = 0; i < m->count; i++)
-		if (m->sources[i].valid &&
-		    (best == m->count || head_compare(&m->sources[i], &m->sources[best]) < 0))
-			best = i;
-	return best;
+	if (!x->valid || !y->valid)
+		return x->valid || (!y->valid && a < b);
+	c = head_compare(x, y);
+	return c ? c < 0 : a < b;
+}
+
+/* Play the games of the subtree at @node; returns who wins it. */
+static uint32_t play(struct merge_iter *m, uint32_t node)
+{
+	uint32_t a, b;
+
+	if (node >= m->count)
+		return node - m->count;
+	a = play(m, 2 * node);
+	b = play(m, 2 * node + 1);
+	m->tree[node] = comes_first(m, a, b) ? b : a;
+	return comes_first(m, a, b) ? a : b;
+}
+
+static void play_all(struct merge_iter *m)
+{
+	m->tree[0] = play(m, 1);
+}
+
+/* Only the winner's head has changed. */
+static void play_again(struct merge_iter *m)
+{
+	uint32_t winner = m->tree[0];
+
+	for (uint32_t node = (winner + m->count) / 2; node; node /= 2) {
+		uint32_t other = m->tree[node];
+
+		if (comes_first(m, other, winner)) {
+			m->tree[node] = winner;
+			winner = other;
+		}
+	}
+	m->tree[0] = winner;
+}
+
+static struct source *winner_of(struct merge_iter *m)
+{
+	return &m->sources[m->tree[0]];
 }
 
 /* Where the span of source @idx has to end because a newer one begins. */
@@ -98,8 +143,9 @@ static uint64_t newer_start(const struct merge_iter *m, uint32_t idx)
 	return end;
 }
 
-/* Cut every older source to what lies behind @e, which is current. */
-static int cut_older(struct merge_iter *m, uint32_t idx, const struct entry *e, uint64_t end)
+/* Cut every older source to what lies behind @e, which is current. *out_cut: there was any. */
+static int cut_older(struct merge_iter *m, uint32_t idx, const struct entry *e, uint64_t end,
+		     bool *out_cut)
 {
 	for (uint32_t i = idx + 1; i < m->count; i++) {
 		struct source *s = &m->sources[i];
@@ -110,86 +156,98 @@ static int cut_older(struct merge_iter *m, uint32_t idx, const struct entry *e, 
 
 			if (err)
 				return err;
+			*out_cut = true;
 		}
 	}
 	return TALOS_OK;
 }
 
-static int emit_span(struct merge_iter *m, uint32_t idx)
+/* A span is left at once: what is current has a key of its own. */
+static int emit_span(struct merge_iter *m)
 {
-	struct source *s = &m->sources[idx];
-	uint64_t end = newer_start(m, idx);
+	struct source *s = winner_of(m);
+	uint64_t end = newer_start(m, m->tree[0]);
+	bool cut = false;
 	int err;
 
-	/* The key is kept: cutting the head overwrites the source's own. */
 	m->it.current = s->head;
 	memcpy(m->key, s->head.key, s->head.key_bytes);
+	m->key_bytes = s->head.key_bytes;
 	m->it.current.key = m->key;
 	m->it.current.length = end - entry_offset(&s->head);
 	assert(m->it.current.length);
-	err = cut_older(m, idx, &m->it.current, end);
-	return err ? err : cut_head(s, end);
+	err = cut_older(m, m->tree[0], &m->it.current, end, &cut);
+	if (!err)
+		err = cut_head(s, end);
+	if (cut)
+		play_all(m);
+	else
+		play_again(m);
+	return err;
 }
 
-/*
- * A point: older entries of the same key are passed over. Key and value are
- * borrowed from the source, which therefore moves on only with the next call.
- */
-static int emit_point(struct merge_iter *m, uint32_t idx)
+/* Step over entries whose key a newer source had: the one emitted last. */
+static int pass_over(struct merge_iter *m)
 {
-	struct source *s = &m->sources[idx];
+	struct source *s;
 
-	m->it.current = s->head;
-	for (uint32_t i = idx + 1; i < m->count; i++) {
-		struct source *o = &m->sources[i];
+	while ((s = winner_of(m))->valid && m->key_bytes == s->head.key_bytes &&
+	       memcmp(m->key, s->head.key, m->key_bytes) == 0) {
+		int err = advance(s);
 
-		if (o->valid && head_compare(o, s) == 0) {
-			int err = advance(o);
-
-			if (err)
-				return err;
-		}
+		if (err)
+			return err;
+		play_again(m);
 	}
 	return TALOS_OK;
 }
 
-static int emit_next(struct merge_iter *m)
+/*
+ * The winner's entry becomes current. Key and value of a point are borrowed from
+ * the source, which therefore moves on only with the next call.
+ */
+static int emit(struct merge_iter *m)
 {
-	uint32_t idx = pick(m);
-	int err;
+	int err = pass_over(m);
+	struct source *s = winner_of(m);
 
 	m->it.valid = false;
-	if (idx == m->count)
-		return TALOS_OK;
-	err = entry_is_span(&m->sources[idx].head) ? emit_span(m, idx) : emit_point(m, idx);
+	if (err || !s->valid)
+		return err;
+	if (entry_is_span(&s->head))
+		err = emit_span(m);
+	else
+		m->it.current = s->head;
 	m->it.valid = !err;
 	return err;
 }
 
-/* Leave the point that was emitted from its source. Spans were left when emitted. */
+/* Leave the point that was emitted from its source. */
 static int leave_point(struct merge_iter *m)
 {
-	uint32_t idx;
+	int err;
 
-	if (entry_is_span(&m->it.current))
-		return TALOS_OK;
-	idx = pick(m);
-	assert(idx < m->count);
-	return advance(&m->sources[idx]);
+	memcpy(m->key, m->it.current.key, m->it.current.key_bytes);
+	m->key_bytes = m->it.current.key_bytes;
+	err = advance(winner_of(m));
+	if (!err)
+		play_again(m);
+	return err;
 }
 
 static int merge_next(struct run_iter *it)
 {
 	struct merge_iter *m = (struct merge_iter *)it;
-	int err;
+	int err = TALOS_OK;
 
 	assert(it->valid);
-	err = leave_point(m);
-	if (err) {
+	if (!entry_is_span(&it->current))
+		err = leave_point(m);
+	if (!err)
+		err = emit(m);
+	if (err)
 		it->valid = false;
-		return err;
-	}
-	return emit_next(m);
+	return err;
 }
 
 static int merge_seek(struct run_iter *it, const uint8_t *key, uint32_t key_bytes, bool span)
@@ -197,6 +255,7 @@ static int merge_seek(struct run_iter *it, const uint8_t *key, uint32_t key_byte
 	struct merge_iter *m = (struct merge_iter *)it;
 
 	it->valid = false;
+	m->key_bytes = 0;
 	for (uint32_t i = 0; i < m->count; i++) {
 		int err = run_iter_seek(m->sources[i].it, key, key_bytes, span);
 
@@ -204,7 +263,10 @@ static int merge_seek(struct run_iter *it, const uint8_t *key, uint32_t key_byte
 			return err;
 		load_head(&m->sources[i]);
 	}
-	return emit_next(m);
+	if (!m->count)
+		return TALOS_OK;
+	play_all(m);
+	return emit(m);
 }
 
 static void merge_close(struct run_iter *it)
@@ -224,7 +286,8 @@ static const struct run_iter_ops merge_ops = {
 
 struct run_iter *merge_iter_new(struct run_iter **sources, uint32_t count)
 {
-	struct merge_iter *m = talos_calloc(1, sizeof(*m) + count * sizeof(m->sources[0]));
+	size_t heads = sizeof(struct merge_iter) + count * sizeof(struct source);
+	struct merge_iter *m = talos_calloc(1, heads + count * sizeof(*m->tree));
 
 	for (uint32_t i = 0; i < count; i++) {
 		if (m)
@@ -236,5 +299,6 @@ struct run_iter *merge_iter_new(struct run_iter **sources, uint32_t count)
 		return NULL;
 	m->it.ops = &merge_ops;
 	m->count = count;
+	m->tree = (uint32_t *)(m->sources + count);
 	return &m->it;
 }

@@ -92,7 +92,7 @@ static uint32_t use(struct index_segment *s, const uint8_t *data, size_t n)
 {
 	uint8_t value[TALOS_INLINE_BYTES_MAX];
 	uint32_t key_bytes = (uint32_t)talos_min(n, (size_t)40), count = 0;
-	struct run_iter *it = index_segment_iter(s, LEAF_READ_SOME);
+	struct run_iter *it = index_segment_iter(s);
 	struct entry e;
 	int err;
 
