@@ -59,7 +59,7 @@ int talos_engine_probe(struct talos_io *io, struct talos_superblock_info *out);
 
 struct talos_engine_options {
 	const struct talos_clock *clock; /* NULL: talos_system_clock */
-	uint64_t cache_bytes;		 /* block cache; 0: default 64 MiB */
+	uint64_t cache_bytes;		 /* of index and log blocks, all in all; 0: default 64 MiB */
 	uint64_t l0_bytes;		 /* 0: as formatted */
 	/*
 	 * Values of up to so many bytes are kept in the index, beside their
