@@ -46,8 +46,8 @@
  * collection and compaction at these; flushes and checkpoints at none. Compaction
  * comes behind collection: it gives back what it takes.
  */
-#define GC_SLOTS_KEPT 4u
-#define COMPACT_SLOTS_KEPT 1u
+#define GC_SLOTS_KEPT 5u
+#define COMPACT_SLOTS_KEPT 3u
 #define CACHE_BYTES_DEFAULT (64ull << 20)
 #define TAIL_BUFFERS_DEFAULT 8u
 #define COMMIT_INTERVAL_DEFAULT_NS TALOS_NS_PER_SEC
@@ -142,6 +142,8 @@ struct talos_engine {
 	struct build_job *flush_job;			      /* guarded by flush_lock */
 	struct build_job *compact_job;			      /* guarded by compact_lock */
 	struct gc_job *gc_job; /* guarded by gc_lock */
+	uint64_t probe_cursor, probed_flushes;	/* guarded by gc_lock, with */
+	uint32_t hidden_percent;		/* about how much more is garbage than is known */
 	_Atomic uint32_t gc_emptied; /* log segments that wait for their trim */
 	struct talos_mutex background_lock; /* TALOS_LOCK_BACKGROUND; edits, trims, checkpoints */
 	_Atomic uint64_t next_id;
@@ -168,6 +170,7 @@ struct talos_engine {
 	bool space_exhausted;  /* nothing is left to reclaim */
 	_Atomic uint32_t space_waiters;
 	_Atomic bool merge_wanted; /* to learn what is garbage */
+	_Atomic bool flush_starved; /* likewise */
 	_Atomic bool merge_starved; /* it found no slots; until some came free */
 
 	_Atomic uint64_t user_bytes, index_bytes_written, flushes, compactions, corruptions;

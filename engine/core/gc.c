@@ -32,6 +32,7 @@
 #include <stdlib.h>
 
 #include "batch.h"
+#include "gc_segment.h"
 #include "talos/alloc.h"
 #include "talos/log.h"
 
@@ -48,20 +49,13 @@
 #define EMPTY_SEGMENTS_MAX 4096u /* of one trim */
 #define BATCH_OPS_MAX 64u
 #define BATCH_BYTES_MAX (128u << 10)
-#define PAUSE_RATIO 3u /* pauses between gentle steps, as multiples of the step */
+#define PROBE_STRIDE 5u /* one probe and the next are so many parts of the log apart */
+#define PAUSE_RATIO 3u	/* pauses between gentle steps, as multiples of the step */
 
 enum urgency { GC_NOTHING, GC_GENTLE, GC_URGENT };
 
-/* An operation of the segment, with what may live of it. */
-struct item {
-	struct record_op op;
-	uint64_t offset, end; /* spans: what is left to look at */
-};
-
 struct gc_job {
-	uint8_t *bytes; /* the segment being emptied */
-	struct item *items;
-	uint32_t item_count, item_capacity;
+	struct gc_segment segment; /* being emptied, or probed */
 	struct talos_batch *batch;
 	/* Emptied, not trimmed so far; ascending when trimmed. */
 	uint64_t emptied[TRIM_SEGMENTS];
@@ -73,8 +67,7 @@ static void job_free(struct gc_job *j)
 {
 	if (!j)
 		return;
-	talos_free(j->bytes);
-	talos_free(j->items);
+	gc_segment_free(&j->segment);
 	talos_batch_free(j->batch);
 	account_free(&j->damaged);
 	talos_free(j);
@@ -86,9 +79,8 @@ static struct gc_job *job_new(const struct talos_engine *e)
 
 	if (!j)
 		return NULL;
-	j->bytes = talos_alloc_aligned(TALOS_BLOCK_BYTES, e->segment_bytes);
 	j->batch = talos_batch_new(e);
-	if (!j->bytes || !j->batch) {
+	if (!j->batch) {
 		job_free(j);
 		return NULL;
 	}
@@ -99,76 +91,6 @@ void gc_abort(struct talos_engine *e)
 {
 	job_free(e->gc_job);
 	e->gc_job = NULL;
-}
-
-/* --- reading a segment -------------------------------------------------------------------- */
-
-static int add_item(struct gc_job *j, const struct record_op *op)
-{
-	if (j->item_count == j->item_capacity) {
-		uint32_t capacity = j->item_capacity ? j->item_capacity * 2 : 1024;
-		void *p = talos_realloc(j->items, capacity * sizeof(*j->items));
-
-		if (!p)
-			return TALOS_ERR_NO_MEMORY;
-		j->items = p;
-		j->item_capacity = capacity;
-	}
-	j->items[j->item_count++] = (struct item){ *op, op->offset, op->offset + op->value_bytes };
-	return TALOS_OK;
-}
-
-static int collect_record(struct gc_job *j, const struct record *r)
-{
-	struct record_op_iter it;
-	struct record_op op;
-	int err = record_check_content(r);
-
-	if (err || r->type != TALOS_RECORD_BATCH)
-		return err;
-	record_op_begin(&it, r);
-	while (!err && record_op_next(&it, &op) > 0)
-		if (op.type == TALOS_OP_PUT_LARGE || op.type == TALOS_OP_SPAN_WRITE)
-			err = add_item(j, &op);
-	return err;
-}
-
-/* Neighbours in the index one after the other: they share leaves. */
-static int item_order(const void *pa, const void *pb)
-{
-	const struct record_op *a = &((const struct item *)pa)->op;
-	const struct record_op *b = &((const struct item *)pb)->op;
-	int c = key_compare(a->key, a->key_bytes, b->key, b->key_bytes);
-
-	if (c)
-		return c;
-	if (a->offset != b->offset)
-		return a->offset < b->offset ? -1 : 1;
-	return a->value_pos < b->value_pos ? -1 : a->value_pos > b->value_pos;
-}
-
-static int load_segment(struct talos_engine *e, struct gc_job *j, uint64_t segment)
-{
-	uint64_t base = segment * e->segment_bytes, end = base + e->segment_bytes, place;
-	int err = slot_find(e->slots, TALOS_SLOT_LOG, segment, &place);
-
-	j->item_count = 0;
-	if (!err)
-		err = talos_io_read(e->io, place, j->bytes, e->segment_bytes);
-	for (uint64_t pos = base; !err && pos < end;) {
-		struct record r;
-
-		err = record_parse(j->bytes + (pos - base), end - pos, pos, e->volume_seed, &r);
-		if (!err)
-			err = collect_record(j, &r);
-		if (!err)
-			pos = vlog_normalize(e->vlog, pos + r.total_bytes);
-		else if (err != TALOS_ERR_NO_MEMORY)
-			err = TALOS_ERR_CORRUPT; /* nothing there is no record of the log */
-	}
-	if (!err)
-		qsort(j->items, j->item_count, sizeof(*j->items), item_order);
-	return err;
 }
 
 /* --- moving what lives ----------------------------------------------------------------------- */
@@ -187,17 +109,12 @@ struct move {
 	uint32_t count;
 };
 
-static bool is_span(const struct record_op *op)
-{
-	return op->type == TALOS_OP_SPAN_WRITE;
-}
-
 static bool has_newer(struct memtable *m, const struct record_op *op, uint64_t offset, uint64_t end)
 {
 	uint8_t value[TALOS_INLINE_BYTES_MAX];
 	struct entry entry;
 
-	if (is_span(op))
+	if (gc_is_span(op))
 		return memtable_overlaps(m, op->key, op->key_bytes, offset, end);
 	return !memtable_get(m, op->key, op->key_bytes, &entry, value);
 }
@@ -233,16 +150,13 @@ static int note_moved(struct move *m, const struct record_op *op, uint64_t offse
 	return TALOS_OK;
 }
 
-static int move_point(struct move *m, struct item *it)
+static int move_point(struct move *m, struct gc_item *it)
 {
 	const struct record_op *op = &it->op;
-	uint8_t value[TALOS_INLINE_BYTES_MAX];
-	struct entry entry;
-	int err = read_point(m->view, op->key, op->key_bytes, &entry, value);
+	bool lives;
+	int err = gc_point_lives(m->view, op, &lives);
 
-	if (err == TALOS_ERR_NOT_FOUND)
-		return TALOS_OK;
-	if (err || entry.kind != ENTRY_LARGE || entry.ref.data_pos != op->value_pos)
+	if (err || !lives)
 		return err;
 	if (m->count == BATCH_OPS_MAX || (m->count && m->bytes + op->value_bytes > m->room))
 		return MOVE_FULL;
@@ -252,7 +166,7 @@ static int move_point(struct move *m, struct item *it)
 
 struct span_move {
 	struct move *m;
-	struct item *it;
+	struct gc_item *it;
 };
 
 static int move_stretch(void *ctx, const struct entry *entry, uint64_t from, uint64_t to)
@@ -265,7 +179,7 @@ static int move_stretch(void *ctx, const struct entry *entry, uint64_t from, uin
 	int err;
 
 	s->it->offset = from;
-	if (entry->kind != ENTRY_SPAN || entry->ref.data_pos != op->value_pos) {
+	if (!gc_span_lives(op, entry)) {
 		s->it->offset = to;
 		return TALOS_OK;
 	}
@@ -284,11 +198,11 @@ static int move_stretch(void *ctx, const struct entry *entry, uint64_t from, uin
 	return cut ? MOVE_FULL : TALOS_OK;
 }
 
-static int move_item(struct move *m, struct item *it)
+static int move_item(struct move *m, struct gc_item *it)
 {
 	struct span_move s = { m, it };
 
-	if (!is_span(&it->op))
+	if (!gc_is_span(&it->op))
 		return move_point(m, it);
 	if (it->offset >= it->end)
 		return TALOS_OK;
@@ -309,13 +223,13 @@ static uint32_t batch_room(struct talos_engine *e)
 static int move_some(struct talos_engine *e, struct gc_job *j, uint32_t *idx)
 {
 	struct move m = { .e = e, .j = j, .view = view_get(e), .room = batch_room(e) };
-	uint64_t first_offset = j->items[*idx].offset;
+	uint64_t first_offset = j->segment.items[*idx].offset;
 	uint32_t i = *idx;
 	int err = TALOS_OK;
 
 	talos_batch_clear(j->batch);
-	while (!err && i < j->item_count) {
-		err = move_item(&m, &j->items[i]);
+	while (!err && i < j->segment.count) {
+		err = move_item(&m, &j->segment.items[i]);
 		if (!err)
 			i++;
 	}
@@ -326,9 +240,9 @@ static int move_some(struct talos_engine *e, struct gc_job *j, uint32_t *idx)
 	view_put(m.view);
 	if (err) {
 		/* The last item may be in the middle: all of them are looked at again. */
-		for (uint32_t k = *idx; k <= i && k < j->item_count; k++)
-			j->items[k].offset = j->items[k].op.offset;
-		j->items[*idx].offset = first_offset;
+		for (uint32_t k = *idx; k <= i && k < j->segment.count; k++)
+			j->segment.items[k].offset = j->segment.items[k].op.offset;
+		j->segment.items[*idx].offset = first_offset;
 		return err == TALOS_ERR_AGAIN ? TALOS_OK : err;
 	}
 	e->gc_bytes += m.bytes;
@@ -339,7 +253,7 @@ static int move_some(struct talos_engine *e, struct gc_job *j, uint32_t *idx)
 static int evacuate(struct talos_engine *e, struct gc_job *j, uint64_t segment)
 {
 	uint32_t idx = 0;
-	int err = load_segment(e, j, segment);
+	int err = gc_segment_load(e, &j->segment, segment);
 
 	if (err == TALOS_ERR_NOT_FOUND)
 		return 1; /* trimmed meanwhile, as empty */
@@ -350,9 +264,9 @@ static int evacuate(struct talos_engine *e, struct gc_job *j, uint64_t segment)
 		err = account_add(&j->damaged, segment, 0);
 		return err ? err : 1;
 	}
-	while (!err && idx < j->item_count && e->role == TALOS_ROLE_LEADER && !e->stopping)
+	while (!err && idx < j->segment.count && e->role == TALOS_ROLE_LEADER && !e->stopping)
 		err = move_some(e, j, &idx);
-	if (err || idx < j->item_count)
+	if (err || idx < j->segment.count)
 		return err;
 	j->emptied[j->emptied_count++] = segment;
 	e->gc_emptied++;
@@ -482,6 +396,96 @@ int gc_trim_empty(struct talos_engine *e)
 
 /* --- which ---------------------------------------------------------------------------------------- */
 
+/* --- garbage that is not known so far --------------------------------------------------- */
+
+#define PROBE_ITEMS 32u
+
+/* The mapped segment at or behind @number, or else the first. */
+static bool next_mapped(struct talos_engine *e, uint64_t number, uint64_t before,
+			struct account_line *out)
+{
+	struct account_line first = { ACCOUNT_NO_SEGMENT, 0 }, next = first;
+
+	talos_mutex_lock(&e->log_map_lock);
+	for (uint32_t i = 0; i < e->log_map.capacity; i++) {
+		struct account_line line = e->log_map.lines[i];
+
+		if (line.segment >= before || line.bytes <= 0)
+			continue;
+		if (line.segment < first.segment)
+			first = line;
+		if (line.segment >= number && line.segment < next.segment)
+			next = line;
+	}
+	talos_mutex_unlock(&e->log_map_lock);
+	*out = next.segment == ACCOUNT_NO_SEGMENT ? first : next;
+	return out->segment != ACCOUNT_NO_SEGMENT;
+}
+
+/* Of some of the segment's operations: how much of them lives? In percent. */
+static int live_percent(struct talos_engine *e, const struct gc_segment *s, uint32_t *out)
+{
+	uint32_t step = s->count / PROBE_ITEMS + 1;
+	uint64_t live = 0, bytes = 0, n;
+	struct view *v = view_get(e);
+	int err = TALOS_OK;
+
+	for (uint32_t i = 0; !err && i < s->count; i += step) {
+		err = gc_item_live(v, &s->items[i], &n);
+		live += n;
+		bytes += s->items[i].op.value_bytes;
+	}
+	view_put(v);
+	*out = bytes ? (uint32_t)(live * 100 / bytes) : 100;
+	return err;
+}
+
+/*
+ * Overwritten entries count as live until levels are merged. So after each
+ * flush one segment is looked at, in turn; where much more is garbage than is
+ * known, on the average of a few, the levels are merged.
+ */
+static int probe(struct talos_engine *e, struct gc_job *j)
+{
+	uint64_t before = settled_before(e, GC_GENTLE), bytes = 0;
+	struct account_line line;
+	uint32_t live, known;
+	int err;
+
+	e->probed_flushes = e->flushes;
+	if (!next_mapped(e, e->probe_cursor, before, &line))
+		return TALOS_OK;
+	e->probe_cursor = line.segment + 1 + before / PROBE_STRIDE;
+	err = gc_segment_load(e, &j->segment, line.segment);
+	if (err == TALOS_ERR_NOT_FOUND || err == TALOS_ERR_CORRUPT)
+		return TALOS_OK; /* trimmed meanwhile; or for evacuate() to complain of */
+	if (!err)
+		err = live_percent(e, &j->segment, &live);
+	if (err)
+		return err;
+	for (uint32_t i = 0; i < j->segment.count; i++)
+		bytes += j->segment.items[i].op.value_bytes;
+	known = bytes ? (uint32_t)talos_min((uint64_t)line.bytes * 100 / bytes, (uint64_t)100)
+		      : 100;
+	e->hidden_percent = (3 * e->hidden_percent + (known > live ? known - live : 0)) / 4;
+	if (e->hidden_percent >= GARBAGE_PERCENT) {
+		e->hidden_percent = 0;
+		e->merge_wanted = true;
+		worker_wake(e, WORKER_COMPACT);
+	}
+	return TALOS_OK;
+}
+
+static bool probe_due(struct talos_engine *e)
+{
+	uint64_t segments, live;
+
+	if (e->probed_flushes == e->flushes || e->merge_wanted)
+		return false;
+	log_map_totals(e, &segments, &live);
+	return segments >= GARBAGE_SEGMENTS_MIN;
+}
+
 static bool is_emptied(const struct gc_job *j, uint64_t segment)
 {
 	for (uint32_t i = 0; i < j->emptied_count; i++)
@@ -524,7 +528,7 @@ static int reveal(struct talos_engine *e)
 	struct view *v = view_get(e);
 	const struct manifest *m = v->manifest;
 	uint32_t upper_runs = 0;
-	bool busy = v->frozen_count || e->checkpoint_due || e->merge_wanted;
+	bool busy = (v->frozen_count && !e->flush_starved) || e->checkpoint_due || e->merge_wanted;
 	bool rotate = !busy && memtable_count(v->active->memtable) &&
 		      (e->space_waiters ||
 		       e->vlog->applied - v->active->start >= 2ull * e->segment_bytes);
@@ -559,7 +563,7 @@ static void tell_waiters(struct talos_engine *e, bool exhausted)
 static bool is_busy(struct talos_engine *e)
 {
 	struct view *v = view_get(e);
-	bool busy = v->frozen_count || e->checkpoint_due || e->merge_wanted;
+	bool busy = (v->frozen_count && !e->flush_starved) || e->checkpoint_due || e->merge_wanted;
 
 	view_put(v);
 	return busy;
@@ -615,15 +619,16 @@ static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
 	enum urgency u;
 	uint64_t segment;
 	int64_t most;
-	bool scarce;
+	bool scarce, due;
 	int r;
 
 	*out_gentle = false;
 	if (e->role != TALOS_ROLE_LEADER || e->vlog->failed)
 		return 0;
 	u = how_urgent(e);
+	due = probe_due(e);
 	if (!e->gc_job) {
-		if (u == GC_NOTHING)
+		if (u == GC_NOTHING && !due)
 			return 0;
 		e->gc_job = job_new(e);
 		if (!e->gc_job)
@@ -631,6 +636,10 @@ static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
 	}
 	most = (int64_t)e->segment_bytes / 100 *
 	       (u == GC_URGENT ? LIVE_PERCENT_URGENT : LIVE_PERCENT_GENTLE);
+	if (due) {
+		r = probe(e, e->gc_job);
+		return r ? r : 1;
+	}
 	scarce = !has_space(e, e->reserve_slots);
 	if (e->gc_job->emptied_count &&
 	    (e->gc_job->emptied_count == TRIM_SEGMENTS || u == GC_NOTHING || scarce))
@@ -671,7 +680,7 @@ int gc_step(struct talos_engine *e)
 
 void gc_slots_freed(struct talos_engine *e)
 {
-	e->merge_starved = false;
+	e->merge_starved = e->flush_starved = false;
 	if (e->space_waiters)
 		tell_waiters(e, false);
 }

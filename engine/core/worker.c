@@ -75,6 +75,8 @@ static int flush_step(struct talos_engine *e)
 {
 	int r = build_flush_step(e);
 
+	if (r == TALOS_ERR_NO_SPACE)
+		e->flush_starved = true;
 	if (r)
 		return r;
 	r = checkpoint_step(e);

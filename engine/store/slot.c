@@ -40,6 +40,7 @@ struct slot_table {
 	uint32_t stale_count;
 	bool no_discard; /* the device cannot */
 	struct slot_counts counts;
+	_Atomic uint32_t free_now; /* counts.free, for slot_free() */
 };
 
 uint32_t slot_table_slots(uint64_t slot_count, uint32_t segment_bytes)
@@ -168,7 +169,7 @@ static int load_entry(struct slot_table *t, uint32_t idx, const struct talos_dis
 		return kind == TALOS_SLOT_FREE ? TALOS_OK : TALOS_ERR_CORRUPT;
 	if (kind == TALOS_SLOT_FREE) {
 		t->slots[idx].kind = kind;
-		t->counts.free++;
+		t->free_now = ++t->counts.free;
 		return TALOS_OK;
 	}
 	b = bucket_find(t, kind, name);
@@ -279,7 +280,7 @@ int slot_alloc(struct slot_table *t, enum talos_slot_kind kind, uint64_t name, u
 			assert(idx != NO_SLOT);
 			t->slots[idx] = (struct slot){ .name = name, .kind = kind };
 			t->buckets[b] = idx;
-			t->counts.free--;
+			t->free_now = --t->counts.free;
 			++*counter_of(t, kind);
 			mark_dirty(t, idx);
 		}
@@ -335,7 +336,7 @@ void slot_settle(struct slot_table *t, uint64_t pos)
 		t->slots[d.slot] = (struct slot){ .kind = TALOS_SLOT_FREE, .stale = true };
 		t->stale_count++;
 		t->counts.dropping--;
-		t->counts.free++;
+		t->free_now = ++t->counts.free;
 		t->first_free = talos_min(t->first_free, d.slot);
 		mark_dirty(t, d.slot);
 	}
@@ -355,7 +356,7 @@ static uint32_t take_stale_locked(struct slot_table *t, uint32_t keep)
 	t->slots[idx].stale = false;
 	t->slots[idx].discarding = true;
 	t->stale_count--;
-	t->counts.free--;
+	t->free_now = --t->counts.free;
 	return idx;
 }
 
@@ -372,7 +373,7 @@ int slot_discard_one(struct slot_table *t, uint32_t keep)
 	err = talos_io_discard(t->io, (uint64_t)idx * t->g.segment_bytes, t->g.segment_bytes);
 	talos_mutex_lock(&t->lock);
 	t->slots[idx].discarding = false;
-	t->counts.free++;
+	t->free_now = ++t->counts.free;
 	t->first_free = talos_min(t->first_free, idx);
 	t->no_discard = t->no_discard || err;
 	talos_mutex_unlock(&t->lock);
@@ -469,6 +470,11 @@ void slot_stage_free(struct slot_stage *s)
 	talos_free(s->reqs);
 	talos_free(s->buffers);
 	*s = (struct slot_stage){ 0 };
+}
+
+uint32_t slot_free(const struct slot_table *t)
+{
+	return t->free_now;
 }
 
 void slot_count(struct slot_table *t, struct slot_counts *out)

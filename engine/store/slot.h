@@ -83,5 +83,6 @@ struct slot_counts {
 	uint32_t total, free, log, index, dropping;
 };
 void slot_count(struct slot_table *t, struct slot_counts *out);
+uint32_t slot_free(const struct slot_table *t); /* without a lock */
 
 #endif

@@ -243,6 +243,8 @@ int vlog_reserve_locked(struct vlog *v, const struct vlog_append *a)
 
 		if (err)
 			return err;
+		if (slot_free(v->c.slots) < a->keep_free)
+			return TALOS_ERR_NO_SPACE;
 		if (offset && offset + need <= v->c.segment_bytes)
 			return TALOS_OK;
 		if (offset)

@@ -116,7 +116,11 @@ struct vlog_append {
 	const struct vlog_piece *data;
 	uint32_t data_count;
 	uint32_t data_bytes; /* sum of the pieces */
-	uint32_t keep_free;  /* refuse to take one of the last so many free slots */
+	/*
+	 * Take none of the last so many free slots, nor room in a segment that
+	 * somebody else took one of them for.
+	 */
+	uint32_t keep_free;
 };
 
 /*

@@ -266,13 +266,14 @@ static void a_full_volume_says_so_and_lets_files_go(void **state)
 	struct fs_fake_call *c;
 	int err = 0;
 
-	for (; !err; offset += bytes) {
+	while (!err) {
 		rq = fs_fake_request(&o->f, FS_OP_WRITE, o->ino);
 		rq.data = data;
 		rq.length = bytes;
 		rq.offset = offset;
 		c = fs_fake_start(&o->f, &rq);
 		err = fs_fake_wait(c);
+		offset += err ? 0 : c->out_bytes; /* the last one may be short */
 		fs_fake_finish(c);
 		assert_true(offset < o->f.o.device_bytes);
 	}
