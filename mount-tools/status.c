@@ -175,6 +175,9 @@ static json_t *engine_json(const struct talos_engine_stats *s)
 	set_int(o, "index_bytes_written", s->index_bytes_written);
 	set_int(o, "flushes", s->flushes);
 	set_int(o, "compactions", s->compactions);
+	set_int(o, "stalls", s->stalls);
+	set_int(o, "stalled_us", s->stalled_ns / 1000);
+	set_int(o, "stall_longest_us", s->stall_longest_ns / 1000);
 	set_int(o, "device_flushes", s->device_flushes);
 	set_int(o, "gc_bytes", s->gc_bytes);
 	set_int(o, "gc_segments", s->gc_segments);

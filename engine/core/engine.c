@@ -251,6 +251,7 @@ int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 	e->cache_budget = o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT;
 	e->l0_bytes = o->l0_bytes;
 	e->inline_option = o->inline_max;
+	e->background_rate = o->background_rate;
 	e->tail_buffers = o->tail_buffers ? o->tail_buffers : TAIL_BUFFERS_DEFAULT;
 	e->tail_buffers = talos_max(e->tail_buffers, 3u);
 	e->commit_interval_ns =
@@ -522,6 +523,9 @@ void talos_engine_stats(struct talos_engine *e, struct talos_engine_stats *out)
 		.gc_bytes = e->gc_bytes,
 		.gc_segments = e->gc_segments,
 		.trimmed_segments = e->trimmed_segments,
+		.stalls = e->throttle.stalls,
+		.stalled_ns = e->throttle.stalled_ns,
+		.stall_longest_ns = e->throttle.longest_ns,
 	};
 	latency_summary(&e->get, &out->get);
 	latency_summary(&e->write, &out->write);

@@ -338,6 +338,7 @@ static int move_some(struct talos_engine *e, struct gc_job *j, uint32_t *idx)
 
 static int evacuate(struct talos_engine *e, struct gc_job *j, uint64_t segment)
 {
+	uint64_t began = talos_now_ns(e->clock), moved = e->gc_bytes;
 	uint32_t idx = 0;
 	int err = load_segment(e, j, segment);
 
@@ -352,8 +353,13 @@ static int evacuate(struct talos_engine *e, struct gc_job *j, uint64_t segment)
 	}
 	while (!err && idx < j->item_count && e->role == TALOS_ROLE_LEADER && !e->stopping)
 		err = move_some(e, j, &idx);
+	moved = e->gc_bytes - moved;
+	e->paced_bytes += e->segment_bytes + moved;
 	if (err || idx < j->item_count)
 		return err;
+	if (moved < e->segment_bytes)
+		throttle_measure(&e->throttle, THROTTLE_RECLAIM, e->segment_bytes - moved,
+				 talos_now_ns(e->clock) - began);
 	j->emptied[j->emptied_count++] = segment;
 	e->gc_emptied++;
 	e->gc_segments++;
@@ -672,6 +678,7 @@ int gc_step(struct talos_engine *e)
 void gc_slots_freed(struct talos_engine *e)
 {
 	e->merge_starved = false;
+	write_throttle(e);
 	if (e->space_waiters)
 		tell_waiters(e, false);
 }
@@ -705,10 +712,12 @@ static bool wait_for_workers(struct talos_engine *e, uint32_t keep_free)
 
 bool gc_wait_for_space(struct talos_engine *e, uint32_t keep_free)
 {
+	uint64_t began = talos_now_ns(e->clock);
 	bool space;
 
 	e->space_waiters++;
 	space = e->no_threads ? wait_inline(e, keep_free) : wait_for_workers(e, keep_free);
 	e->space_waiters--;
+	throttle_note_stall(&e->throttle, talos_now_ns(e->clock) - began);
 	return space;
 }

@@ -125,21 +125,46 @@ static bool buffer_is_free_locked(struct vlog *v, const struct vlog_buffer *b)
 	uint64_t end;
 
 	if (b->segment == VLOG_NO_SEGMENT)
-		return true;
+		return !b->zeroing;
 	end = segment_end(v, b->segment);
 	return b->pins == 0 && end <= v->written && end <= v->applied;
 }
 
 static void buffer_take_locked(struct vlog *v, struct vlog_buffer *b, uint64_t segment)
 {
-	memset(b->bytes, 0, v->c.segment_bytes);
+	if (!b->zeroed)
+		memset(b->bytes, 0, v->c.segment_bytes);
+	b->zeroed = false;
 	b->segment = segment;
+}
+
+void vlog_prepare(struct vlog *v)
+{
+	struct vlog_buffer *b;
+	bool mine;
+
+	talos_mutex_lock(&v->tail_lock);
+	b = buffer_of(v, segment_of(v, v->end) + 1);
+	mine = !b->zeroed && buffer_is_free_locked(v, b);
+	if (mine) {
+		b->segment = VLOG_NO_SEGMENT;
+		b->zeroing = true;
+	}
+	talos_mutex_unlock(&v->tail_lock);
+	if (!mine)
+		return;
+	memset(b->bytes, 0, v->c.segment_bytes);
+	talos_mutex_lock(&v->tail_lock);
+	b->zeroing = false;
+	b->zeroed = true;
+	talos_cond_broadcast(&v->changed);
+	talos_mutex_unlock(&v->tail_lock);
 }
 
 /* Drops tail_lock: the caller looks again at everything. */
 static int buffer_wait_locked(struct vlog *v, const struct vlog_buffer *b)
 {
-	uint64_t need = segment_end(v, b->segment);
+	uint64_t need = b->zeroing ? 0 : segment_end(v, b->segment);
 	int err = TALOS_OK;
 
 	if (need > v->written) {

@@ -68,6 +68,7 @@ struct talos_engine_options {
 	 * written from now on.
 	 */
 	uint32_t inline_max;
+	uint64_t background_rate; /* bytes a second that merges and collection may take; 0: any */
 	uint32_t tail_buffers;		 /* log segments in memory; 0: default 8; at least 3 */
 	uint64_t commit_interval_ns;	 /* unsynced log goes to the device this often; 0: default 1 s */
 	/*
@@ -285,6 +286,8 @@ struct talos_engine_stats {
 	uint32_t snapshots; /* held */
 	uint64_t gc_bytes, gc_segments; /* appended again, and the segments that it emptied */
 	uint64_t trimmed_segments;	/* given up */
+	/* Writers held up, because flushes, merges or collection were behind. */
+	uint64_t stalls, stalled_ns, stall_longest_ns;
 	uint64_t cache_bytes, cache_hits, cache_misses;
 	uint64_t corruptions; /* blocks and records that did not check */
 	/* Since it was opened: gets; writes, with what they waited for; syncs; reads of spans. */
