@@ -8,6 +8,7 @@
 
 /* How long an appender sleeps at most before it looks again for a free buffer. */
 #define BUFFER_WAIT_NS (100 * TALOS_NS_PER_MS)
+#define BOUNCE_BYTES (64u << 10)
 
 static uint64_t segment_of(const struct vlog *v, uint64_t pos)
 {
@@ -54,7 +55,7 @@ int vlog_open(const struct vlog_config *c, struct vlog **out)
 	talos_cond_init(&v->commit_done);
 	v->buffers = talos_calloc(c->buffer_count, sizeof(*v->buffers));
 	v->region = talos_alloc_large((size_t)c->buffer_count * c->segment_bytes);
-	v->bounce = talos_alloc_aligned(TALOS_BLOCK_BYTES, TALOS_BLOCK_BYTES);
+	v->bounce = talos_alloc_aligned(TALOS_BLOCK_BYTES, BOUNCE_BYTES);
 	if (!v->buffers || !v->region || !v->bounce) {
 		vlog_close(v);
 		return TALOS_ERR_NO_MEMORY;
@@ -495,15 +496,20 @@ static int stage_log(struct vlog *v, uint64_t from, uint64_t to, struct talos_io
 		if (err)
 			return TALOS_ERR_CORRUPT;
 		first = (uint32_t)talos_round_down(first, TALOS_BLOCK_BYTES);
+		/* What little there is goes out by one write, with the part that needs a copy. */
+		if (last > whole && last - first <= BOUNCE_BYTES - TALOS_BLOCK_BYTES)
+			whole = first;
 		if (whole > first)
 			reqs[(*count)++] =
 				(struct talos_io_req){ TALOS_IO_WRITE, place + first,
 						       b->bytes + first, whole - first, 0 };
 		if (last > whole) {
-			memset(v->bounce, 0, TALOS_BLOCK_BYTES);
+			uint32_t bytes = (uint32_t)talos_round_up(last - whole, TALOS_BLOCK_BYTES);
+
 			memcpy(v->bounce, b->bytes + whole, last - whole);
+			memset(v->bounce + (last - whole), 0, bytes - (last - whole));
 			reqs[(*count)++] = (struct talos_io_req){ TALOS_IO_WRITE, place + whole,
-								  v->bounce, TALOS_BLOCK_BYTES, 0 };
+								  v->bounce, bytes, 0 };
 		}
 	}
 	return TALOS_OK;

@@ -80,7 +80,7 @@ struct vlog {
 	struct talos_mutex commit_lock;
 	struct talos_cond commit_done;
 	bool committing;	/* guarded by commit_lock */
-	uint8_t *bounce;	/* one block; the committer's */
+	uint8_t *bounce;	/* what goes out as a copy; the committer's */
 	_Atomic uint64_t bytes_written, flushes;
 };
 
