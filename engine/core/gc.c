@@ -529,12 +529,14 @@ static int reveal(struct talos_engine *e)
 {
 	struct view *v = view_get(e);
 	const struct manifest *m = v->manifest;
+	struct vlog_state log;
 	uint32_t upper_runs = 0;
 	bool busy = v->frozen_count || e->checkpoint_due || e->merge_wanted;
-	bool rotate = !busy && memtable_count(v->active->memtable) &&
-		      (e->space_waiters ||
-		       e->vlog->applied - v->active->start >= 2ull * e->segment_bytes);
+	bool rotate;
 
+	vlog_state(e->vlog, &log);
+	rotate = !busy && memtable_count(v->active->memtable) &&
+		 (e->space_waiters || log.applied - v->active->start >= 2ull * e->segment_bytes);
 	while (upper_runs < m->run_count && m->runs[upper_runs].level == 1)
 		upper_runs++;
 	if (!busy && !rotate && !e->merge_starved &&

@@ -79,7 +79,7 @@ int recovery_open_store(struct talos_engine *e)
 		e->l0_bytes = e->sb.l0_bytes ? e->sb.l0_bytes : l0_bytes_for(e);
 	e->inline_max = engine_inline_max(e->inline_option, e->sb.inline_max);
 	if (!e->growth)
-		e->growth = LEVEL_GROWTH_DEFAULT;
+		e->growth = e->sb.growth ? e->sb.growth : LEVEL_GROWTH_DEFAULT;
 	e->replay_bytes_max = replay_bytes_for(e);
 	g = (struct slot_geometry){
 		.volume_seed = e->volume_seed,
