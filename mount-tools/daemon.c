@@ -121,6 +121,8 @@ static int open_engine(struct daemon *d, char *why)
 	struct talos_engine_options o = {
 		.cache_bytes = d->o.cache_bytes,
 		.l0_bytes = d->o.l0_bytes,
+		.growth = d->o.growth,
+		.background_rate = d->o.background_rate,
 		.commit_interval_ns = d->o.commit_ns,
 	};
 	struct talos_superblock_info info;

@@ -24,6 +24,8 @@ struct mount_options {
 	enum talos_transport transport;
 	bool insecure, read_only, foreground, debug, nonempty;
 	uint64_t timeout_ns, cache_bytes, l0_bytes, commit_ns;
+	uint64_t background_rate;
+	uint32_t growth;
 	unsigned threads;
 	char fuse_options[512];
 };

@@ -16,6 +16,7 @@
 struct settings {
 	const char *path;
 	uint64_t size, segment_bytes, l0_bytes, inline_max;
+	uint32_t growth;
 	struct talos_uuid volume;
 	enum talos_policy policy;
 	bool backup, force, json, given_uuid, given_inline;
@@ -36,11 +37,13 @@ static const char usage_text[] =
 	"      --l0-size=SIZE       memory for the newest index entries (default 32M)\n"
 	"      --inline-max=BYTES   values of up to so many bytes lie in the index, larger ones\n"
 	"                           in the log, 0 to 1024 (default 128)\n"
+	"      --growth-factor=N    a level has at most N times what the one above has, 4 to 16\n"
+	"                           (default 8)\n"
 	"  -j, --json               report as JSON\n"
 	"  -h, --help               show this help\n"
 	"  -V, --version            show the version\n";
 
-enum { OPT_SEGMENT = 256, OPT_L0, OPT_INLINE };
+enum { OPT_SEGMENT = 256, OPT_L0, OPT_INLINE, OPT_GROWTH };
 
 static bool take_option(int c, struct settings *s)
 {
@@ -64,6 +67,14 @@ static bool take_option(int c, struct settings *s)
 	case OPT_L0:
 		if (!option_size(optarg, &s->l0_bytes) || s->l0_bytes < 16384) {
 			complain("--l0-size=%s: must be a size of at least 16K", optarg);
+			return false;
+		}
+		return true;
+	case OPT_GROWTH:
+		s->growth = (uint32_t)strtoul(optarg, NULL, 10);
+		if (!s->growth || !talos_growth_is_sound(s->growth)) {
+			complain("--growth-factor=%s: must be from %u to %u", optarg,
+				 TALOS_GROWTH_MIN, TALOS_GROWTH_MAX);
 			return false;
 		}
 		return true;
@@ -122,6 +133,7 @@ static bool parse(int argc, char **argv, struct settings *s)
 		{ "segment-size", required_argument, NULL, OPT_SEGMENT },
 		{ "l0-size", required_argument, NULL, OPT_L0 },
 		{ "inline-max", required_argument, NULL, OPT_INLINE },
+		{ "growth-factor", required_argument, NULL, OPT_GROWTH },
 		{ "json", no_argument, NULL, 'j' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
@@ -137,10 +149,10 @@ static bool parse(int argc, char **argv, struct settings *s)
 		return false;
 	}
 	s->path = argv[optind];
-	if (s->backup &&
-	    (s->segment_bytes || s->l0_bytes || s->policy || s->given_uuid || s->given_inline)) {
+	if (s->backup && (s->segment_bytes || s->l0_bytes || s->policy || s->given_uuid ||
+			  s->given_inline || s->growth)) {
 		complain("--backup takes these from its primary: leave out --policy, --uuid, "
-			 "--segment-size, --l0-size and --inline-max");
+			 "--segment-size, --l0-size, --inline-max and --growth-factor");
 		return false;
 	}
 	return true;
@@ -234,6 +246,7 @@ static int make(struct settings *s, struct talos_io *io)
 		.l0_bytes = s->l0_bytes,
 		.inline_max = s->given_inline && !s->inline_max ? TALOS_INLINE_NONE
 								: (uint32_t)s->inline_max,
+		.growth = s->growth,
 		.volume = s->volume,
 		.empty_replica = s->backup,
 	};

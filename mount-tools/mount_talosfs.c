@@ -77,6 +77,11 @@ static bool take_value(struct mount_options *o, const char *name, const char *va
 		return option_size(value, &o->cache_bytes);
 	else if (!strcmp(name, "l0"))
 		return option_size(value, &o->l0_bytes);
+	else if (!strcmp(name, "growth"))
+		return (o->growth = (uint32_t)strtoul(value, NULL, 10)) > 0 &&
+		       talos_growth_is_sound(o->growth);
+	else if (!strcmp(name, "background"))
+		return option_size(value, &o->background_rate);
 	else if (!strcmp(name, "transport"))
 		return take_transport(o, value);
 	else if (!strcmp(name, "threads"))
@@ -129,8 +134,9 @@ static bool take_flag(struct mount_options *o, const char *name)
 
 static bool take_options(struct mount_options *o, char *text)
 {
-	static const char *const valued[] = { "listen", "primary", "timeout",	"commit", "cache",
-					      "l0",	"threads", "transport", "secret", NULL };
+	static const char *const valued[] = { "listen",	 "primary",   "timeout", "commit",
+					      "cache",	 "l0",	      "growth",	 "background",
+					      "threads", "transport", "secret",	 NULL };
 
 	for (char *save, *name = strtok_r(text, ",", &save); name;
 	     name = strtok_r(NULL, ",", &save)) {

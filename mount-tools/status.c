@@ -165,6 +165,7 @@ static json_t *engine_json(const struct talos_engine_stats *s)
 
 	set_int(o, "segment_bytes", s->segment_bytes);
 	set_int(o, "inline_max", s->inline_max);
+	set_int(o, "growth", s->growth);
 	set_int(o, "memtables", s->memtables);
 	set_int(o, "memtable_bytes", s->memtable_bytes);
 	for (unsigned i = 1; i <= TALOS_LEVELS_MAX; i++)
@@ -175,6 +176,9 @@ static json_t *engine_json(const struct talos_engine_stats *s)
 	set_int(o, "index_bytes_written", s->index_bytes_written);
 	set_int(o, "flushes", s->flushes);
 	set_int(o, "compactions", s->compactions);
+	set_int(o, "stalls", s->stalls);
+	set_int(o, "stalled_us", s->stalled_ns / 1000);
+	set_int(o, "stall_longest_us", s->stall_longest_ns / 1000);
 	set_int(o, "device_flushes", s->device_flushes);
 	set_int(o, "gc_bytes", s->gc_bytes);
 	set_int(o, "gc_segments", s->gc_segments);
@@ -318,4 +322,8 @@ void status_print(const json_t *status)
 	       size_text(int_of(space, "total_bytes"), b));
 	printf("values:    up to %" PRIu64 " bytes in the index, larger ones in the log\n",
 	       int_of(engine, "inline_max"));
+	printf("levels:    each at most %" PRIu64 " times the one above; writers held up %" PRIu64
+	       " times, %" PRIu64 " ms at most\n",
+	       int_of(engine, "growth"), int_of(engine, "stalls"),
+	       int_of(engine, "stall_longest_us") / 1000);
 }

@@ -41,8 +41,10 @@ struct build_job {
 	uint32_t below_dropped; /* those before this one were dropped by edits */
 	struct index_builder *builder;
 	struct manifest_edit edit;
-	struct account live;		   /* how the edit changes what the levels refer to */
-	struct account upper;		   /* compaction: what goes with the last edit */
+	struct account live;  /* how the edit changes what the levels refer to */
+	struct account upper; /* compaction: what goes with the last edit */
+	uint64_t busy_ns;     /* what its steps took */
+	uint64_t step_began_ns;
 	uint64_t id;			   /* of the segment being built; 0: none */
 	struct talos_build_buffer *buffer; /* where it is built; NULL: none */
 };
@@ -139,6 +141,8 @@ static int emit_segment(struct talos_engine *e, struct build_job *j)
 		return err;
 	slot_set_sum(e->slots, ref->id.v, ref->sum);
 	e->index_bytes_written += ref->used_bytes;
+	if (!j->flush)
+		e->paced_bytes += 2ull * ref->used_bytes; /* about as much was read */
 	return TALOS_OK;
 }
 
@@ -382,6 +386,20 @@ static int merge_accounts(struct account *to, const struct account *from)
 	return err;
 }
 
+/* How fast log goes into level 1, and out of it: by the log that it covers. */
+static void measure_job(struct talos_engine *e, const struct build_job *j)
+{
+	uint64_t ns = j->busy_ns + talos_now_ns(e->clock) - j->step_began_ns;
+	uint32_t runs = j->what.input_count - j->what.has_below;
+
+	if (j->flush) {
+		e->flushed_log_bytes = j->replay_pos - j->source->start;
+		throttle_measure(&e->throttle, THROTTLE_FLUSH, e->flushed_log_bytes, ns);
+	} else if (j->level == 2) {
+		throttle_measure(&e->throttle, THROTTLE_MERGE, runs * e->flushed_log_bytes, ns);
+	}
+}
+
 static int finish_job(struct talos_engine *e, struct build_job *j)
 {
 	int err = merge_accounts(&j->live, &j->upper);
@@ -396,6 +414,8 @@ static int finish_job(struct talos_engine *e, struct build_job *j)
 		e->flushes++;
 	else
 		e->compactions++;
+	measure_job(e, j);
+	write_throttle(e);
 	/* They are the manifest's now. */
 	manifest_edit_free(&j->edit);
 	return TALOS_OK;
@@ -405,7 +425,11 @@ static int finish_job(struct talos_engine *e, struct build_job *j)
 static int job_step(struct talos_engine *e, struct build_job **slot)
 {
 	struct build_job *j = *slot;
-	int filled = fill_segment(e, j), err = talos_min(filled, TALOS_OK);
+	int filled, err;
+
+	j->step_began_ns = talos_now_ns(e->clock);
+	filled = fill_segment(e, j);
+	err = talos_min(filled, TALOS_OK);
 
 	if (!err && j->id && !index_builder_is_empty(j->builder))
 		err = emit_segment(e, j);
@@ -415,8 +439,10 @@ static int job_step(struct talos_engine *e, struct build_job **slot)
 		err = finish_job(e, j);
 	if (err == TALOS_ERR_CORRUPT)
 		e->corruptions++;
-	if (!err && filled != INPUT_USED_UP)
+	if (!err && filled != INPUT_USED_UP) {
+		j->busy_ns += talos_now_ns(e->clock) - j->step_began_ns;
 		return 1;
+	}
 	*slot = NULL;
 	job_free(e, j);
 	return err ? err : 1;

@@ -34,6 +34,7 @@
 #include "talos/lock.h"
 #include "talos/repl_apply.h"
 #include "talos/repl_hook.h"
+#include "throttle.h"
 #include "vlog.h"
 
 #define L0_BYTES_DEFAULT (32ull << 20)
@@ -48,6 +49,7 @@
  */
 #define GC_SLOTS_KEPT 5u
 #define COMPACT_SLOTS_KEPT 3u
+#define THROTTLE_RUNS 12u /* in level 1: slower from here on, as slow as merges at twice that */
 #define CACHE_BYTES_DEFAULT (64ull << 20)
 #define TAIL_BUFFERS_DEFAULT 8u
 #define COMMIT_INTERVAL_DEFAULT_NS TALOS_NS_PER_SEC
@@ -137,6 +139,9 @@ struct talos_engine {
 	struct talos_mutex view_lock; /* TALOS_LOCK_VIEW */
 	struct talos_cond view_changed;
 	struct view *view; /* guarded by view_lock; NULL: empty replica */
+	/* Of the view. Whoever may append (tail_lock) finds active not to change meanwhile. */
+	_Atomic(struct l0 *) active;
+	_Atomic uint32_t frozen_count;
 
 	struct talos_mutex flush_lock, compact_lock, gc_lock; /* TALOS_LOCK_JOB: who works on */
 	struct build_job *flush_job;			      /* guarded by flush_lock */
@@ -173,6 +178,10 @@ struct talos_engine {
 	_Atomic bool flush_starved; /* likewise */
 	_Atomic bool merge_starved; /* it found no slots; until some came free */
 
+	struct throttle throttle;
+	uint64_t background_rate;     /* const after open: bytes a second of merges and collection; 0: any */
+	_Atomic uint64_t paced_bytes; /* of theirs, not waited for so far */
+	_Atomic uint64_t flushed_log_bytes; /* by the last flush */
 	_Atomic uint64_t user_bytes, index_bytes_written, flushes, compactions, corruptions;
 	_Atomic uint64_t log_wanted; /* see talos_engine_set_log_wanted() */
 	_Atomic uint32_t snapshots;
@@ -190,6 +199,8 @@ struct pending_edit {
 /* Around each call of the hook. False: there is none. */
 static inline bool hook_enter(struct talos_engine *e)
 {
+	if (!e->hooked)
+		return false;
 	e->hook_users++;
 	if (e->hooked)
 		return true;
@@ -351,6 +362,8 @@ int write_checked(struct talos_engine *e, const struct talos_batch *b, uint32_t 
 		  int (*still_true)(void *ctx), void *ctx);
 /* Freeze the active memtable if it holds anything. */
 int write_rotate(struct talos_engine *e);
+/* How much writers are slowed from now on: whenever what they may have to wait for has changed. */
+void write_throttle(struct talos_engine *e);
 /* After an append that began at @old_end: wake who waits for log. tail_lock held. */
 void write_appended_locked(struct talos_engine *e, uint64_t old_end);
 

@@ -44,6 +44,7 @@ static int format_volume(struct talos_io *io, const struct talos_format_options 
 		.checkpoint_pos = TALOS_NO_CHECKPOINT,
 		.l0_bytes = o->l0_bytes,
 		.inline_max = engine_inline_max(o->inline_max, INLINE_MAX_DEFAULT),
+		.growth = o->growth,
 	};
 	struct slot_geometry g = {
 		.volume_seed = talos_uuid_seed(&o->volume),
@@ -55,7 +56,7 @@ static int format_volume(struct talos_io *io, const struct talos_format_options 
 
 	if (segment_bytes < TALOS_SEGMENT_BYTES_MIN || segment_bytes > TALOS_SEGMENT_BYTES_MAX ||
 	    (segment_bytes & (segment_bytes - 1)) || talos_uuid_is_zero(&o->volume) ||
-	    sb.inline_max > TALOS_INLINE_BYTES_MAX)
+	    sb.inline_max > TALOS_INLINE_BYTES_MAX || !talos_growth_is_sound(o->growth))
 		return TALOS_ERR_INVALID;
 	if (slots > UINT32_MAX || slots < 1ull + sb.table_slots + DATA_SLOTS_MIN)
 		return TALOS_ERR_NO_SPACE;
@@ -100,6 +101,7 @@ int talos_engine_probe(struct talos_io *io, struct talos_superblock_info *out)
 		.version = sb.version,
 		.notes = sb.notes,
 		.inline_max = sb.inline_max,
+		.growth = sb.growth ? sb.growth : LEVEL_GROWTH_DEFAULT,
 		.clean = sb.clean,
 	};
 	return TALOS_OK;
@@ -240,7 +242,8 @@ int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 	struct talos_engine *e;
 	int err;
 
-	if (engine_inline_max(o->inline_max, 0) > TALOS_INLINE_BYTES_MAX)
+	if (engine_inline_max(o->inline_max, 0) > TALOS_INLINE_BYTES_MAX ||
+	    !talos_growth_is_sound(o->growth))
 		return TALOS_ERR_INVALID;
 	e = talos_calloc(1, sizeof(*e));
 	if (!e)
@@ -251,6 +254,8 @@ int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 	e->cache_budget = o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT;
 	e->l0_bytes = o->l0_bytes;
 	e->inline_option = o->inline_max;
+	e->growth = o->growth;
+	e->background_rate = o->background_rate;
 	e->tail_buffers = o->tail_buffers ? o->tail_buffers : TAIL_BUFFERS_DEFAULT;
 	e->tail_buffers = talos_max(e->tail_buffers, 3u);
 	e->commit_interval_ns =
@@ -506,6 +511,7 @@ static void stats_of_store(struct talos_engine *e, struct talos_engine_stats *ou
 	out->corruptions = e->corruptions + cache.corruptions;
 	out->segment_bytes = e->segment_bytes;
 	out->inline_max = e->inline_max;
+	out->growth = e->growth;
 }
 
 void talos_engine_stats(struct talos_engine *e, struct talos_engine_stats *out)
@@ -522,6 +528,9 @@ void talos_engine_stats(struct talos_engine *e, struct talos_engine_stats *out)
 		.gc_bytes = e->gc_bytes,
 		.gc_segments = e->gc_segments,
 		.trimmed_segments = e->trimmed_segments,
+		.stalls = e->throttle.stalls,
+		.stalled_ns = e->throttle.stalled_ns,
+		.stall_longest_ns = e->throttle.longest_ns,
 	};
 	latency_summary(&e->get, &out->get);
 	latency_summary(&e->write, &out->write);

@@ -252,6 +252,7 @@ static int move_some(struct talos_engine *e, struct gc_job *j, uint32_t *idx)
 
 static int evacuate(struct talos_engine *e, struct gc_job *j, uint64_t segment)
 {
+	uint64_t began = talos_now_ns(e->clock), moved = e->gc_bytes;
 	uint32_t idx = 0;
 	int err = gc_segment_load(e, &j->segment, segment);
 
@@ -266,8 +267,13 @@ static int evacuate(struct talos_engine *e, struct gc_job *j, uint64_t segment)
 	}
 	while (!err && idx < j->segment.count && e->role == TALOS_ROLE_LEADER && !e->stopping)
 		err = move_some(e, j, &idx);
+	moved = e->gc_bytes - moved;
+	e->paced_bytes += e->segment_bytes + moved;
 	if (err || idx < j->segment.count)
 		return err;
+	if (moved < e->segment_bytes)
+		throttle_measure(&e->throttle, THROTTLE_RECLAIM, e->segment_bytes - moved,
+				 talos_now_ns(e->clock) - began);
 	j->emptied[j->emptied_count++] = segment;
 	e->gc_emptied++;
 	e->gc_segments++;
@@ -527,12 +533,14 @@ static int reveal(struct talos_engine *e)
 {
 	struct view *v = view_get(e);
 	const struct manifest *m = v->manifest;
+	struct vlog_state log;
 	uint32_t upper_runs = 0;
 	bool busy = (v->frozen_count && !e->flush_starved) || e->checkpoint_due || e->merge_wanted;
-	bool rotate = !busy && memtable_count(v->active->memtable) &&
-		      (e->space_waiters ||
-		       e->vlog->applied - v->active->start >= 2ull * e->segment_bytes);
+	bool rotate;
 
+	vlog_state(e->vlog, &log);
+	rotate = !busy && memtable_count(v->active->memtable) &&
+		 (e->space_waiters || log.applied - v->active->start >= 2ull * e->segment_bytes);
 	while (upper_runs < m->run_count && m->runs[upper_runs].level == 1)
 		upper_runs++;
 	if (!busy && !rotate && !e->merge_starved &&
@@ -714,10 +722,12 @@ static bool wait_for_workers(struct talos_engine *e, uint32_t keep_free)
 
 bool gc_wait_for_space(struct talos_engine *e, uint32_t keep_free)
 {
+	uint64_t began = talos_now_ns(e->clock);
 	bool space;
 
 	e->space_waiters++;
 	space = e->no_threads ? wait_inline(e, keep_free) : wait_for_workers(e, keep_free);
 	e->space_waiters--;
+	throttle_note_stall(&e->throttle, talos_now_ns(e->clock) - began);
 	return space;
 }

@@ -42,14 +42,18 @@ static uint32_t reserve_for(uint32_t slots)
 	return talos_min(reserve, slots / 4);
 }
 
+#define REPLAY_BYTES_MAX (256ull << 20)
+
 /*
- * Log that one memtable may cover. Nothing of it can be reclaimed before it is
- * flushed, so it is a small part of the volume.
+ * Log that one memtable may cover: so much that memtables get full, or merges
+ * would be many, and so little that it is soon read again. Nothing of it can be
+ * reclaimed before it is flushed, so it is a small part of the volume.
  */
 static uint64_t replay_bytes_for(const struct talos_engine *e)
 {
-	uint64_t bytes = talos_min(e->l0_bytes * 4, e->sb.device_bytes / 64);
+	uint64_t bytes = talos_min(e->l0_bytes * 16, (uint64_t)REPLAY_BYTES_MAX);
 
+	bytes = talos_min(bytes, e->sb.device_bytes / 64);
 	return talos_max(bytes, (uint64_t)e->segment_bytes * 4);
 }
 
@@ -75,7 +79,7 @@ int recovery_open_store(struct talos_engine *e)
 		e->l0_bytes = e->sb.l0_bytes ? e->sb.l0_bytes : l0_bytes_for(e);
 	e->inline_max = engine_inline_max(e->inline_option, e->sb.inline_max);
 	if (!e->growth)
-		e->growth = LEVEL_GROWTH_DEFAULT;
+		e->growth = e->sb.growth ? e->sb.growth : LEVEL_GROWTH_DEFAULT;
 	e->replay_bytes_max = replay_bytes_for(e);
 	g = (struct slot_geometry){
 		.volume_seed = e->volume_seed,

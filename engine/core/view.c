@@ -116,14 +116,22 @@ void view_put(struct view *v)
 	talos_free(v);
 }
 
+/* view_lock held. */
+static void set_view(struct talos_engine *e, struct view *v)
+{
+	e->view = v;
+	e->active = v->active;
+	e->frozen_count = v->frozen_count;
+	talos_cond_broadcast(&e->view_changed);
+}
+
 static void view_replace(struct talos_engine *e, struct view *next)
 {
 	struct view *old;
 
 	talos_mutex_lock(&e->view_lock);
 	old = e->view;
-	e->view = next;
-	talos_cond_broadcast(&e->view_changed);
+	set_view(e, next);
 	talos_mutex_unlock(&e->view_lock);
 	view_put(old);
 }
@@ -158,10 +166,8 @@ static bool view_exchange(struct talos_engine *e, struct view *old, struct view 
 
 	talos_mutex_lock(&e->view_lock);
 	same = e->view == old;
-	if (same) {
-		e->view = v;
-		talos_cond_broadcast(&e->view_changed);
-	}
+	if (same)
+		set_view(e, v);
 	talos_mutex_unlock(&e->view_lock);
 	view_put(same ? old : v);
 	return same;

@@ -32,6 +32,8 @@ static int log_step(struct talos_engine *e)
 
 		return err ? err : 1;
 	}
+	if (e->role == TALOS_ROLE_LEADER)
+		vlog_prepare(e->vlog);
 	return 0;
 }
 
@@ -159,6 +161,27 @@ static bool wait_for_work(struct worker *w, uint64_t timeout_ns)
 	return go_on;
 }
 
+/* Merges and collection take no more of the device than they may, unless writers wait for them. */
+static void keep_pace(struct worker *w)
+{
+	struct talos_engine *e = w->e;
+	uint64_t bytes = atomic_exchange(&e->paced_bytes, 0), until;
+
+	if (!e->background_rate || !bytes)
+		return;
+	until = talos_now_ns(e->clock) +
+		(uint64_t)((double)bytes * TALOS_NS_PER_SEC / (double)e->background_rate);
+	talos_mutex_lock(&e->wake_lock);
+	while (!e->stopping && !e->space_waiters && !e->throttle.delay_ps_per_byte) {
+		uint64_t now = talos_now_ns(e->clock);
+
+		if (now >= until)
+			break;
+		talos_cond_wait(&w->wake, &e->wake_lock, e->clock, until - now);
+	}
+	talos_mutex_unlock(&e->wake_lock);
+}
+
 static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
@@ -166,7 +189,8 @@ static void *worker_main(void *arg)
 
 	do {
 		while ((r = steps[w->kind](w->e)) > 0 && !w->e->stopping)
-			;
+			if (w->kind == WORKER_COMPACT || w->kind == WORKER_GC)
+				keep_pace(w);
 		if (r < 0 && r != last &&
 		    w->kind != WORKER_LOG) /* whose failures are latched, and told */
 			talos_warn("%s has to wait: %s", what[w->kind], talos_strerror(r));

@@ -5,6 +5,8 @@
 #include "batch.h"
 #include "core.h"
 
+#include <time.h>
+
 #include "talos/alloc.h"
 #include "talos/log.h"
 
@@ -40,16 +42,14 @@ uint32_t talos_engine_room(struct talos_engine *e, uint32_t overhead)
 
 /* --- rotation ---------------------------------------------------------------------- */
 
-static bool rotation_due(struct talos_engine *e, uint64_t log_end)
+/* tail_lock held. */
+static bool rotation_due(struct talos_engine *e)
 {
-	struct view *v = view_get(e);
-	uint64_t log_bytes = log_end - v->active->start;
-	bool due = memtable_bytes(v->active->memtable) >= e->l0_bytes ||
-		   log_bytes >= e->replay_bytes_max;
+	const struct l0 *active = e->active;
 
-	due = due && memtable_count(v->active->memtable) > 0;
-	view_put(v);
-	return due;
+	return (memtable_bytes(active->memtable) >= e->l0_bytes ||
+		e->vlog->end - active->start >= e->replay_bytes_max) &&
+	       memtable_count(active->memtable) > 0;
 }
 
 /* Freeze the active memtable. tail_lock held; may be dropped and taken again before anything is done. */
@@ -63,7 +63,7 @@ static int rotate_locked(struct talos_engine *e, bool only_if_due)
 		return TALOS_ERR_NO_MEMORY;
 	err = vlog_reserve_locked(e->vlog, &a);
 	/* Another thread may have rotated while a buffer was waited for. */
-	if (err || (only_if_due && !rotation_due(e, e->vlog->end))) {
+	if (err || (only_if_due && !rotation_due(e))) {
 		l0_unref(fresh);
 		return err;
 	}
@@ -79,14 +79,11 @@ static int rotate_locked(struct talos_engine *e, bool only_if_due)
 
 int write_rotate(struct talos_engine *e)
 {
-	struct view *v;
 	int err = TALOS_OK;
 
 	vlog_lock(e->vlog);
-	v = view_get(e);
-	if (memtable_count(v->active->memtable) > 0)
+	if (memtable_count(((struct l0 *)e->active)->memtable) > 0)
 		err = rotate_locked(e, false);
-	view_put(v);
 	vlog_unlock(e->vlog);
 	worker_wake(e, WORKER_FLUSH);
 	return err;
@@ -103,6 +100,8 @@ void write_appended_locked(struct talos_engine *e, uint64_t old_end)
 		e->hook.log_appended(e->hook.ctx, talos_pos(end));
 		hook_leave(e);
 	}
+	if (old_end / e->segment_bytes != end / e->segment_bytes)
+		write_throttle(e);
 	if (old_end / e->segment_bytes != end / e->segment_bytes || e->log_asleep)
 		worker_wake(e, WORKER_LOG);
 }
@@ -135,22 +134,80 @@ int write_internal(struct talos_engine *e, enum talos_record_type type, const vo
 	return err;
 }
 
-/* Wait until flushes have caught up: before a user's write. No lock held. */
-static int wait_for_memtables(struct talos_engine *e)
+/* Thousandths of the way that @v is from @from to @to. */
+static uint32_t way(uint64_t v, uint64_t from, uint64_t to)
 {
-	int err = TALOS_OK;
+	return v <= from ? 0 : v >= to ? 1000 : (uint32_t)((v - from) * 1000 / (to - from));
+}
 
-	if (e->no_threads) {
-		while (e->view->frozen_count >= L0_FROZEN_MAX && (err = talos_engine_step(e)) > 0)
-			;
-		return talos_min(err, TALOS_OK);
-	}
+/* Memtables that wait, and how full the active one is, in thousandths. */
+static uint64_t memtables_behind(const struct talos_engine *e, const struct view *v)
+{
+	uint64_t full = memtable_bytes(v->active->memtable) * 1000 / e->l0_bytes;
+
+	return v->frozen_count * 1000ull + talos_min(full, (uint64_t)1000);
+}
+
+void write_throttle(struct talos_engine *e)
+{
+	struct throttle_pressure p = { { 0 } };
+	struct slot_counts slots;
+	struct view *v;
+	uint32_t runs = 0;
+
+	if (e->no_threads || e->role != TALOS_ROLE_LEADER)
+		return;
+	v = view_get(e);
+	while (runs < v->manifest->run_count && v->manifest->runs[runs].level == 1)
+		runs++;
+	slot_count(e->slots, &slots);
+	p.of[THROTTLE_FLUSH] =
+		way(memtables_behind(e, v), (L0_FROZEN_MAX - 1) * 1000ull, L0_FROZEN_MAX * 1000ull);
+	p.of[THROTTLE_MERGE] = way(runs, THROTTLE_RUNS, 2 * THROTTLE_RUNS);
+	p.of[THROTTLE_RECLAIM] =
+		1000 - way(slots.free + slots.dropping, e->reserve_slots, 2ull * e->reserve_slots);
+	view_put(v);
+	throttle_set(&e->throttle, &p);
+}
+
+/* Not so fast: see throttle.h. No lock held. */
+static void slow_down(struct talos_engine *e, uint64_t bytes)
+{
+	uint64_t ns = e->no_threads ? 0 : throttle_take(&e->throttle, bytes);
+	struct timespec t = { .tv_nsec = (long)ns };
+
+	if (!ns)
+		return;
+	nanosleep(&t, NULL);
+	throttle_note_stall(&e->throttle, ns);
+}
+
+static int stop_for_memtables(struct talos_engine *e)
+{
+	uint64_t began = talos_now_ns(e->clock);
+
 	talos_mutex_lock(&e->view_lock);
 	while (e->view->frozen_count >= L0_FROZEN_MAX && !e->vlog->failed &&
 	       e->role == TALOS_ROLE_LEADER)
 		talos_cond_wait(&e->view_changed, &e->view_lock, e->clock, TALOS_NS_PER_SEC);
 	talos_mutex_unlock(&e->view_lock);
+	throttle_note_stall(&e->throttle, talos_now_ns(e->clock) - began);
 	return e->vlog->failed;
+}
+
+/* Wait until flushes have caught up: before a user's write. No lock held. */
+static int wait_for_memtables(struct talos_engine *e)
+{
+	int err = TALOS_OK;
+
+	if (e->frozen_count < L0_FROZEN_MAX)
+		return e->vlog->failed;
+	if (e->no_threads) {
+		while (e->view->frozen_count >= L0_FROZEN_MAX && (err = talos_engine_step(e)) > 0)
+			;
+		return talos_min(err, TALOS_OK);
+	}
+	return stop_for_memtables(e);
 }
 
 static int role_error(const struct talos_engine *e)
@@ -179,7 +236,7 @@ static int append_batch_locked(struct talos_engine *e, const struct talos_batch 
 			       const struct vlog_append *a, const struct append_terms *terms,
 			       uint64_t before, uint64_t *out_end)
 {
-	struct view *v;
+	struct memtable *active;
 	struct record r;
 	int err = role_error(e); /* it may have changed while we waited */
 
@@ -187,17 +244,16 @@ static int append_batch_locked(struct talos_engine *e, const struct talos_batch 
 		err = terms->still_true(terms->ctx);
 	if (err)
 		return err;
-	v = view_get(e);
-	err = memtable_reserve(v->active->memtable, b->op_count, b->payload_bytes);
+	active = ((struct l0 *)e->active)->memtable;
+	err = memtable_reserve(active, b->op_count, b->payload_bytes);
 	if (!err) {
 		vlog_append_locked(e->vlog, a, &r);
-		apply_batch(v->active->memtable, &r);
+		apply_batch(active, &r);
 		e->applied_wall_ns = record_wall_ns(&r, talos_wall_ns(e->clock));
 		*out_end = e->vlog->end;
 		write_appended_locked(e, before);
 	}
-	view_put(v);
-	if (!err && rotation_due(e, e->vlog->end)) {
+	if (!err && rotation_due(e)) {
 		/* A failure only means that the memtable grows on; the next write tries again. */
 		rotate_locked(e, true);
 		worker_wake(e, WORKER_FLUSH);
@@ -293,6 +349,7 @@ static int write_user(struct talos_engine *e, struct talos_batch *b, bool reserv
 		err = b->error ? b->error : role_error(e);
 	if (err)
 		return err;
+	slow_down(e, b->user_bytes);
 	do {
 		err = wait_for_memtables(e);
 		if (!err)

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A skip list over an arena. Nodes and payloads are never given back before
- * the whole memtable goes, so that replacing and trimming cost no allocator
- * calls; what is wasted counts as used.
+ * A skip list over an arena. Nodes are never given back before the whole
+ * memtable goes, so that replacing and trimming cost no allocator calls; what
+ * is wasted counts as used. A node has its key and what its kind needs right
+ * behind its links, in as few bytes as that takes: the more entries fit into a
+ * memtable, the fewer runs are made of it, and the less is merged.
  *
  * One rwlock: a batch of puts holds it for writing, each lookup or copy for
  * reading. Both only touch memory.
@@ -20,14 +22,24 @@
 
 struct node {
 	uint64_t prefix; /* first 8 key bytes, big-endian: most comparisons end here */
-	const uint8_t *key;
-	uint32_t key_bytes;
-	uint32_t height;
-	struct entry entry; /* entry.key = key */
-	struct node *next[];
+	uint16_t key_bytes;
+	uint16_t value_bytes; /* of ENTRY_VALUE */
+	uint16_t body_room;   /* bytes set aside behind the key */
+	uint8_t height;
+	uint8_t kind;
+	struct node *next[]; /* [height]; then the key, then the body */
 };
 
-#define NODE_BYTES_MAX (sizeof(struct node) + HEIGHT_MAX * sizeof(struct node *))
+/* The body of a span; of a large value all before skip; of a hole the length; of a value its bytes. */
+struct body {
+	uint64_t data_pos;
+	uint32_t sums_back, root_sum, data_bytes;
+	uint32_t skip;
+	uint64_t length;
+};
+
+#define NODE_BYTES_MAX \
+	(sizeof(struct node) + HEIGHT_MAX * sizeof(struct node *) + sizeof(struct body) + 8)
 
 struct chunk {
 	struct chunk *older;
@@ -63,6 +75,21 @@ static int chunk_add(struct memtable *m, uint64_t bytes)
 	return TALOS_OK;
 }
 
+/* One thread writes. */
+static void add_bytes(struct memtable *m, uint64_t bytes)
+{
+	uint64_t sum = atomic_load_explicit(&m->bytes, memory_order_relaxed) + bytes;
+
+	atomic_store_explicit(&m->bytes, sum, memory_order_relaxed);
+}
+
+static void add_count(struct memtable *m, uint32_t n)
+{
+	uint32_t sum = atomic_load_explicit(&m->count, memory_order_relaxed) + n;
+
+	atomic_store_explicit(&m->count, sum, memory_order_relaxed);
+}
+
 /* From what memtable_reserve() set aside. */
 static void *take(struct memtable *m, uint64_t bytes)
 {
@@ -72,7 +99,7 @@ static void *take(struct memtable *m, uint64_t bytes)
 	bytes = talos_round_up(bytes, 8);
 	assert(c->used + bytes <= c->bytes);
 	c->used += bytes;
-	m->bytes += bytes;
+	add_bytes(m, bytes);
 	return p;
 }
 
@@ -80,11 +107,10 @@ int memtable_reserve(struct memtable *m, uint32_t entries, uint64_t payload_byte
 {
 	/*
 	 * A span may need a node for itself and one for what is left of an
-	 * older one behind it, each with a key of its own; one that is cut at
-	 * its start gets a new key too.
+	 * older one behind it, each with a key of its own. What is set aside
+	 * and not taken serves the next ones.
 	 */
-	uint64_t need = 3ull * entries * (NODE_BYTES_MAX + ENTRY_KEY_BYTES_MAX / 8 + 16) +
-			3 * payload_bytes + 64;
+	uint64_t need = 2ull * entries * NODE_BYTES_MAX + 2 * payload_bytes;
 
 	assert(!m->frozen);
 	if (m->chunks && m->chunks->bytes - m->chunks->used >= need)
@@ -136,11 +162,83 @@ static uint64_t key_prefix(const uint8_t *key, uint32_t bytes)
 	return be64_get(b);
 }
 
-static int node_compare(const struct node *n, uint64_t prefix, const uint8_t *key, uint32_t bytes)
+static inline uint8_t *node_key(const struct node *n)
+{
+	return (uint8_t *)&n->next[n->height];
+}
+
+static inline uint8_t *node_body(const struct node *n)
+{
+	return node_key(n) + n->key_bytes;
+}
+
+static inline int node_compare(const struct node *n, uint64_t prefix, const uint8_t *key,
+			       uint32_t bytes)
 {
 	if (n->prefix != prefix)
 		return n->prefix < prefix ? -1 : 1;
-	return key_compare(n->key, n->key_bytes, key, bytes);
+	return key_compare(node_key(n), n->key_bytes, key, bytes);
+}
+
+static uint32_t body_bytes(const struct entry *e)
+{
+	switch (e->kind) {
+	case ENTRY_VALUE:
+		return e->value_bytes;
+	case ENTRY_LARGE:
+		return offsetof(struct body, skip);
+	case ENTRY_SPAN:
+		return sizeof(struct body);
+	case ENTRY_HOLE:
+		return sizeof(uint64_t);
+	case ENTRY_TOMBSTONE:
+		break;
+	}
+	return 0;
+}
+
+/* All of @e but its key. The node has room for it. */
+static void set_body(struct node *n, const struct entry *e)
+{
+	uint8_t *p = node_body(n);
+	struct body b = {
+		.length = e->length,
+		.data_pos = e->ref.data_pos,
+		.sums_back = e->ref.sums_back,
+		.root_sum = e->ref.root_sum,
+		.data_bytes = e->ref.data_bytes,
+		.skip = e->skip,
+	};
+
+	n->kind = (uint8_t)e->kind;
+	n->value_bytes = e->kind == ENTRY_VALUE ? (uint16_t)e->value_bytes : 0;
+	if (n->value_bytes)
+		memcpy(p, e->value, n->value_bytes);
+	else if (e->kind == ENTRY_HOLE)
+		memcpy(p, &b.length, sizeof(b.length));
+	else
+		memcpy(p, &b, body_bytes(e));
+}
+
+/* Key and value stay where they are. */
+static void get_entry(const struct node *n, struct entry *out)
+{
+	struct body b = { 0 };
+
+	*out = (struct entry){ .key = node_key(n), .key_bytes = n->key_bytes, .kind = n->kind };
+	if (n->kind == ENTRY_VALUE) {
+		out->value = node_body(n);
+		out->value_bytes = n->value_bytes;
+		return;
+	}
+	if (n->kind == ENTRY_HOLE)
+		memcpy(&b.length, node_body(n), sizeof(b.length));
+	else
+		memcpy(&b, node_body(n), body_bytes(out));
+	out->ref = (struct data_ref){ b.data_pos, b.sums_back, b.root_sum, b.data_bytes };
+	out->value_bytes = n->kind == ENTRY_LARGE ? b.data_bytes : 0;
+	out->skip = b.skip;
+	out->length = b.length;
 }
 
 /*
@@ -156,6 +254,8 @@ static struct node *find(struct memtable *m, const uint8_t *key, uint32_t bytes,
 	for (uint32_t h = m->height; h-- > 0;) {
 		struct node *next = at->next[h];
 
+		if (h)
+			__builtin_prefetch(at->next[h - 1]);
 		/* A node found too high on one level needs no second look on the next. */
 		while (next && next != stop && node_compare(next, prefix, key, bytes) < 0) {
 			at = next;
@@ -181,40 +281,49 @@ static uint32_t random_height(struct memtable *m)
 	return height;
 }
 
-static void copy_value(struct memtable *m, struct entry *to, const struct entry *from)
+static struct node *new_node(struct memtable *m, const struct entry *e, uint32_t height)
 {
-	uint8_t *value;
+	uint32_t body = body_bytes(e);
+	struct node *n = take(m, sizeof(*n) + height * sizeof(n->next[0]) + e->key_bytes + body);
 
-	if (from->kind != ENTRY_VALUE)
-		return;
-	value = take(m, from->value_bytes);
-	if (from->value_bytes)
-		memcpy(value, from->value, from->value_bytes);
-	to->value = value;
+	n->prefix = key_prefix(e->key, e->key_bytes);
+	n->key_bytes = (uint16_t)e->key_bytes;
+	n->body_room = (uint16_t)body;
+	n->height = (uint8_t)height;
+	memcpy(node_key(n), e->key, e->key_bytes);
+	set_body(n, e);
+	return n;
 }
 
 /* Insert @e behind the nodes in @before. */
 static void insert(struct memtable *m, const struct entry *e, struct node **before)
 {
 	uint32_t height = random_height(m);
-	struct node *n = take(m, sizeof(*n) + height * sizeof(n->next[0]));
-	uint8_t *key = take(m, e->key_bytes);
+	struct node *n = new_node(m, e, height);
 
-	memcpy(key, e->key, e->key_bytes);
-	n->key = key;
-	n->key_bytes = e->key_bytes;
-	n->prefix = key_prefix(key, e->key_bytes);
-	n->height = height;
-	n->entry = *e;
-	n->entry.key = key;
-	copy_value(m, &n->entry, e);
 	for (; m->height < height; m->height++)
 		before[m->height] = m->head;
 	for (uint32_t h = 0; h < height; h++) {
 		n->next[h] = before[h]->next[h];
 		before[h]->next[h] = n;
 	}
-	m->count++;
+	add_count(m, 1);
+}
+
+/* @e in the place of @n, which has the same key and is right behind the nodes in @before. */
+static void replace(struct memtable *m, struct node *n, const struct entry *e, struct node **before)
+{
+	struct node *fresh;
+
+	if (body_bytes(e) <= n->body_room) {
+		set_body(n, e);
+		return;
+	}
+	fresh = new_node(m, e, n->height);
+	for (uint32_t h = 0; h < n->height; h++) {
+		fresh->next[h] = n->next[h];
+		before[h]->next[h] = fresh;
+	}
 }
 
 /* Take out @n, which is right behind the nodes in @before. */
@@ -224,7 +333,7 @@ static void unlink_node(struct memtable *m, struct node *n, struct node **before
 		assert(before[h]->next[h] == n);
 		before[h]->next[h] = n->next[h];
 	}
-	m->count--;
+	add_count(m, -1u);
 }
 
 /* --- puts ---------------------------------------------------------------------------------------- */
@@ -240,9 +349,13 @@ void memtable_end(struct memtable *m)
 	talos_rwlock_unlock(&m->lock);
 }
 
-static bool is_span_of(const struct node *n, const struct entry *e)
+/* Is the node (in *out then) a span of the object of @e? */
+static bool get_span_of(const struct node *n, const struct entry *e, struct entry *out)
 {
-	return entry_is_span(&n->entry) && entry_same_object(&n->entry, e);
+	if (n->kind != ENTRY_SPAN && n->kind != ENTRY_HOLE)
+		return false;
+	get_entry(n, out);
+	return entry_same_object(out, e);
 }
 
 /* Move the start of span @e up to @offset; its key is at @key. */
@@ -271,20 +384,21 @@ static void clear_covered(struct memtable *m, const struct entry *e, struct node
 {
 	uint64_t start = entry_offset(e), end = entry_end(e);
 	uint8_t key[ENTRY_KEY_BYTES_MAX];
-	struct entry rest = { 0 };
+	struct entry old, rest = { 0 };
 	struct node *n = before[0];
 
 	/* The one before may reach into us, or even beyond our end. */
-	if (n != m->head && is_span_of(n, e) && entry_end(&n->entry) > start) {
-		if (entry_end(&n->entry) > end) {
-			rest = n->entry;
+	if (n != m->head && get_span_of(n, e, &old) && entry_end(&old) > start) {
+		if (entry_end(&old) > end) {
+			rest = old;
 			cut_start(&rest, key, end);
 		}
-		n->entry.length = start - entry_offset(&n->entry);
+		old.length = start - entry_offset(&old);
+		set_body(n, &old);
 	}
-	while ((n = before[0]->next[0]) && is_span_of(n, e) && entry_offset(&n->entry) < end) {
-		if (entry_end(&n->entry) > end) {
-			rest = n->entry;
+	while ((n = before[0]->next[0]) && get_span_of(n, e, &old) && entry_offset(&old) < end) {
+		if (entry_end(&old) > end) {
+			rest = old;
 			cut_start(&rest, key, end);
 		}
 		unlink_node(m, n, before);
@@ -313,23 +427,10 @@ void memtable_put(struct memtable *m, const struct entry *e)
 		return;
 	}
 	n = find(m, e->key, e->key_bytes, before);
-	if (n && key_compare(n->key, n->key_bytes, e->key, e->key_bytes) == 0) {
-		bool fits = e->kind == ENTRY_VALUE && n->entry.kind == ENTRY_VALUE &&
-			    e->value_bytes <= n->entry.value_bytes;
-		uint8_t *value = (uint8_t *)n->entry.value;
-
-		n->entry = *e;
-		n->entry.key = n->key;
-		if (fits) {
-			if (e->value_bytes)
-				memcpy(value, e->value, e->value_bytes);
-			n->entry.value = value;
-		} else {
-			copy_value(m, &n->entry, e);
-		}
-		return;
-	}
-	insert(m, e, before);
+	if (n && key_compare(node_key(n), n->key_bytes, e->key, e->key_bytes) == 0)
+		replace(m, n, e, before);
+	else
+		insert(m, e, before);
 }
 
 void memtable_freeze(struct memtable *m)
@@ -357,11 +458,11 @@ int memtable_get(struct memtable *m, const uint8_t *key, uint32_t key_bytes, str
 
 	talos_rwlock_read(&m->lock);
 	n = find(m, key, key_bytes, NULL);
-	if (n && key_compare(n->key, n->key_bytes, key, key_bytes) == 0) {
-		*out = n->entry;
+	if (n && key_compare(node_key(n), n->key_bytes, key, key_bytes) == 0) {
+		get_entry(n, out);
 		out->key = key;
-		if (n->entry.kind == ENTRY_VALUE && n->entry.value_bytes) {
-			memcpy(value_buf, n->entry.value, n->entry.value_bytes);
+		if (out->kind == ENTRY_VALUE && out->value_bytes) {
+			memcpy(value_buf, out->value, out->value_bytes);
 			out->value = value_buf;
 		}
 		err = TALOS_OK;
@@ -376,20 +477,20 @@ static struct node *seek_node(struct memtable *m, const uint8_t *key, uint32_t k
 	struct node *before[HEIGHT_MAX] = { 0 };
 	struct node *n = find(m, key, key_bytes, before);
 	struct node *p = before[0];
-	struct entry at = { .key = key, .key_bytes = key_bytes };
+	struct entry at = { .key = key, .key_bytes = key_bytes }, covering;
 
-	if (!span || key_bytes < 9 || p == m->head || !is_span_of(p, &at))
+	if (!span || key_bytes < 9 || p == m->head || !get_span_of(p, &at, &covering))
 		return n;
-	if (n && n->key_bytes == key_bytes && memcmp(n->key, key, key_bytes) == 0)
+	if (n && n->key_bytes == key_bytes && memcmp(node_key(n), key, key_bytes) == 0)
 		return n;
-	return entry_end(&p->entry) > be64_get(key + key_bytes - 8) ? p : n;
+	return entry_end(&covering) > be64_get(key + key_bytes - 8) ? p : n;
 }
 
 bool memtable_overlaps(struct memtable *m, const uint8_t *key, uint32_t key_bytes, uint64_t offset,
 		       uint64_t end)
 {
 	uint8_t from[ENTRY_KEY_BYTES_MAX];
-	struct entry at = { .key = from, .key_bytes = key_bytes + 8 };
+	struct entry at = { .key = from, .key_bytes = key_bytes + 8 }, first;
 	const struct node *n;
 	bool overlaps;
 
@@ -397,7 +498,7 @@ bool memtable_overlaps(struct memtable *m, const uint8_t *key, uint32_t key_byte
 	be64_put(from + key_bytes, offset);
 	talos_rwlock_read(&m->lock);
 	n = seek_node(m, from, at.key_bytes, true);
-	overlaps = n && is_span_of(n, &at) && entry_offset(&n->entry) < end;
+	overlaps = n && get_span_of(n, &at, &first) && entry_offset(&first) < end;
 	talos_rwlock_unlock(&m->lock);
 	return overlaps;
 }
@@ -415,7 +516,7 @@ static void stand(struct frozen_iter *f, struct node *n)
 	f->at = n;
 	f->it.valid = n != NULL;
 	if (n)
-		f->it.current = n->entry;
+		get_entry(n, &f->it.current);
 }
 
 static int frozen_seek(struct run_iter *it, const uint8_t *key, uint32_t key_bytes, bool span)
@@ -530,7 +631,7 @@ static const struct run_iter_ops copy_ops = {
 
 static bool before_limit(const struct node *n, const uint8_t *limit, uint32_t limit_bytes)
 {
-	return !limit || key_compare(n->key, n->key_bytes, limit, limit_bytes) < 0;
+	return !limit || key_compare(node_key(n), n->key_bytes, limit, limit_bytes) < 0;
 }
 
 /* Copy @count entries from @n on into one allocation. */
@@ -548,12 +649,12 @@ static struct copy_iter *copy_nodes(struct node *n, uint32_t count, uint64_t pay
 	for (uint32_t i = 0; i < count; i++, n = n->next[0]) {
 		struct entry *e = &c->entries[i];
 
-		*e = n->entry;
-		memcpy(p, n->key, n->key_bytes);
+		get_entry(n, e);
+		memcpy(p, e->key, e->key_bytes);
 		e->key = p;
-		p += n->key_bytes;
+		p += e->key_bytes;
 		if (e->kind == ENTRY_VALUE && e->value_bytes) {
-			memcpy(p, n->entry.value, e->value_bytes);
+			memcpy(p, e->value, e->value_bytes);
 			e->value = p;
 			p += e->value_bytes;
 		}
@@ -574,7 +675,7 @@ int memtable_copy(struct memtable *m, const uint8_t *from, uint32_t from_bytes, 
 	first = seek_node(m, from, from_bytes, span);
 	for (n = first; n && count < entries_max && before_limit(n, limit, limit_bytes);
 	     n = n->next[0], count++)
-		payload += n->key_bytes + (n->entry.kind == ENTRY_VALUE ? n->entry.value_bytes : 0);
+		payload += n->key_bytes + n->value_bytes;
 	c = copy_nodes(first, count, payload);
 	if (c)
 		*out_complete = !n || !before_limit(n, limit, limit_bytes);

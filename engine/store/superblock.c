@@ -28,7 +28,8 @@ static int check_geometry(const struct superblock *sb)
 	bool sized = sb->device_bytes != 0;
 
 	if (sb->state < TALOS_REPLICA_EMPTY || sb->state > TALOS_REPLICA_DEPOSED ||
-	    sb->epoch > TALOS_EPOCH_MAX || sb->inline_max > TALOS_INLINE_BYTES_MAX)
+	    sb->epoch > TALOS_EPOCH_MAX || sb->inline_max > TALOS_INLINE_BYTES_MAX ||
+	    !talos_growth_is_sound(sb->growth))
 		return TALOS_ERR_CORRUPT;
 	if (sb->state == TALOS_REPLICA_EMPTY)
 		return TALOS_OK;
@@ -62,6 +63,7 @@ static int decode(const struct talos_disk_superblock *d, struct superblock *sb)
 		.log_end_min = le64_get(d->log_end_min),
 		.l0_bytes = le64_get(d->l0_bytes),
 		.inline_max = le32_get(d->inline_max),
+		.growth = le32_get(d->growth),
 		.notes = le32_get(d->notes),
 		.version = le32_get(d->version),
 		.clean = le32_get(d->clean) != 0,
@@ -88,6 +90,7 @@ static void encode(const struct superblock *sb, struct talos_disk_superblock *d)
 	d->log_end_min = le64_from(sb->log_end_min);
 	d->l0_bytes = le64_from(sb->l0_bytes);
 	d->inline_max = le32_from(sb->inline_max);
+	d->growth = le32_from(sb->growth);
 	d->notes = le32_from(sb->notes);
 	d->clean = le32_from(sb->clean);
 	d->sum = le64_from(disk_sum(d));

@@ -22,6 +22,7 @@ struct superblock {
 	uint64_t checkpoint_pos, log_end_min;
 	uint64_t l0_bytes;
 	uint32_t inline_max;
+	uint32_t growth; /* 0: default */
 	uint32_t notes;
 	uint32_t version;
 	bool clean;

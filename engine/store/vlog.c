@@ -8,6 +8,7 @@
 
 /* How long an appender sleeps at most before it looks again for a free buffer. */
 #define BUFFER_WAIT_NS (100 * TALOS_NS_PER_MS)
+#define BOUNCE_BYTES (64u << 10)
 
 static uint64_t segment_of(const struct vlog *v, uint64_t pos)
 {
@@ -54,7 +55,7 @@ int vlog_open(const struct vlog_config *c, struct vlog **out)
 	talos_cond_init(&v->commit_done);
 	v->buffers = talos_calloc(c->buffer_count, sizeof(*v->buffers));
 	v->region = talos_alloc_large((size_t)c->buffer_count * c->segment_bytes);
-	v->bounce = talos_alloc_aligned(TALOS_BLOCK_BYTES, TALOS_BLOCK_BYTES);
+	v->bounce = talos_alloc_aligned(TALOS_BLOCK_BYTES, BOUNCE_BYTES);
 	if (!v->buffers || !v->region || !v->bounce) {
 		vlog_close(v);
 		return TALOS_ERR_NO_MEMORY;
@@ -125,21 +126,46 @@ static bool buffer_is_free_locked(struct vlog *v, const struct vlog_buffer *b)
 	uint64_t end;
 
 	if (b->segment == VLOG_NO_SEGMENT)
-		return true;
+		return !b->zeroing;
 	end = segment_end(v, b->segment);
 	return b->pins == 0 && end <= v->written && end <= v->applied;
 }
 
 static void buffer_take_locked(struct vlog *v, struct vlog_buffer *b, uint64_t segment)
 {
-	memset(b->bytes, 0, v->c.segment_bytes);
+	if (!b->zeroed)
+		memset(b->bytes, 0, v->c.segment_bytes);
+	b->zeroed = false;
 	b->segment = segment;
+}
+
+void vlog_prepare(struct vlog *v)
+{
+	struct vlog_buffer *b;
+	bool mine;
+
+	talos_mutex_lock(&v->tail_lock);
+	b = buffer_of(v, segment_of(v, v->end) + 1);
+	mine = !b->zeroed && buffer_is_free_locked(v, b);
+	if (mine) {
+		b->segment = VLOG_NO_SEGMENT;
+		b->zeroing = true;
+	}
+	talos_mutex_unlock(&v->tail_lock);
+	if (!mine)
+		return;
+	memset(b->bytes, 0, v->c.segment_bytes);
+	talos_mutex_lock(&v->tail_lock);
+	b->zeroing = false;
+	b->zeroed = true;
+	talos_cond_broadcast(&v->changed);
+	talos_mutex_unlock(&v->tail_lock);
 }
 
 /* Drops tail_lock: the caller looks again at everything. */
 static int buffer_wait_locked(struct vlog *v, const struct vlog_buffer *b)
 {
-	uint64_t need = segment_end(v, b->segment);
+	uint64_t need = b->zeroing ? 0 : segment_end(v, b->segment);
 	int err = TALOS_OK;
 
 	if (need > v->written) {
@@ -472,15 +498,20 @@ static int stage_log(struct vlog *v, uint64_t from, uint64_t to, struct talos_io
 		if (err)
 			return TALOS_ERR_CORRUPT;
 		first = (uint32_t)talos_round_down(first, TALOS_BLOCK_BYTES);
+		/* What little there is goes out by one write, with the part that needs a copy. */
+		if (last > whole && last - first <= BOUNCE_BYTES - TALOS_BLOCK_BYTES)
+			whole = first;
 		if (whole > first)
 			reqs[(*count)++] =
 				(struct talos_io_req){ TALOS_IO_WRITE, place + first,
 						       b->bytes + first, whole - first, 0 };
 		if (last > whole) {
-			memset(v->bounce, 0, TALOS_BLOCK_BYTES);
+			uint32_t bytes = (uint32_t)talos_round_up(last - whole, TALOS_BLOCK_BYTES);
+
 			memcpy(v->bounce, b->bytes + whole, last - whole);
+			memset(v->bounce + (last - whole), 0, bytes - (last - whole));
 			reqs[(*count)++] = (struct talos_io_req){ TALOS_IO_WRITE, place + whole,
-								  v->bounce, TALOS_BLOCK_BYTES, 0 };
+								  v->bounce, bytes, 0 };
 		}
 	}
 	return TALOS_OK;

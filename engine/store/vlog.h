@@ -57,6 +57,8 @@ struct vlog_buffer {
 	uint8_t *bytes;	  /* segment_bytes, page-aligned */
 	uint64_t segment; /* which log segment; NO_SEGMENT: none so far */
 	uint32_t pins;
+	bool zeroed;	  /* all of it, for the segment to come */
+	bool zeroing;	  /* somebody is at it: nobody else may have it */
 };
 
 #define VLOG_NO_SEGMENT UINT64_MAX
@@ -78,7 +80,7 @@ struct vlog {
 	struct talos_mutex commit_lock;
 	struct talos_cond commit_done;
 	bool committing;	/* guarded by commit_lock */
-	uint8_t *bounce;	/* one block; the committer's */
+	uint8_t *bounce;	/* what goes out as a copy; the committer's */
 	_Atomic uint64_t bytes_written, flushes;
 };
 
@@ -90,6 +92,12 @@ void vlog_close(struct vlog *v);
  * @applied. The segment that holds the end is loaded from the device.
  */
 int vlog_start_at(struct vlog *v, uint64_t end, uint64_t applied, uint64_t chain, uint64_t epoch);
+
+/*
+ * Clear the buffer of the segment after the one that is being filled, if it is
+ * free, so that an appender need not with tail_lock held. Any thread.
+ */
+void vlog_prepare(struct vlog *v);
 
 /* --- appending (a leader) ----------------------------------------------------- */
 

@@ -32,6 +32,7 @@ struct talos_format_options {
 	uint32_t segment_bytes; /* power of two; 0: default */
 	uint64_t l0_bytes;	/* memtable budget; 0: by the device's size, at most 32 MiB */
 	uint32_t inline_max;	/* as in struct talos_engine_options; 0: default */
+	uint32_t growth;	/* of a level over the one above it, at most; 0: default */
 	struct talos_uuid volume; /* ignored with empty_replica */
 	struct talos_uuid replica;
 	bool empty_replica;
@@ -50,10 +51,17 @@ struct talos_superblock_info {
 	struct talos_uuid volume, replica;
 	uint64_t device_bytes, epoch, l0_bytes, seq;
 	uint64_t checkpoint_pos, log_end_min;
-	uint32_t segment_bytes, table_slots, version, notes, inline_max;
+	uint32_t segment_bytes, table_slots, version, notes, inline_max, growth;
 	bool clean;
 };
 int talos_engine_probe(struct talos_io *io, struct talos_superblock_info *out);
+
+#define TALOS_GROWTH_MIN 4u
+#define TALOS_GROWTH_MAX 16u
+static inline bool talos_growth_is_sound(uint32_t growth)
+{
+	return !growth || (growth >= TALOS_GROWTH_MIN && growth <= TALOS_GROWTH_MAX);
+}
 
 #define TALOS_INLINE_NONE UINT32_MAX /* for inline_max: only empty values */
 
@@ -68,6 +76,8 @@ struct talos_engine_options {
 	 * written from now on.
 	 */
 	uint32_t inline_max;
+	uint32_t growth; /* of a level over the one above it, at most; 0: as formatted */
+	uint64_t background_rate; /* bytes a second that merges and collection may take; 0: any */
 	uint32_t tail_buffers;		 /* log segments in memory; 0: default 8; at least 3 */
 	uint64_t commit_interval_ns;	 /* unsynced log goes to the device this often; 0: default 1 s */
 	/*
@@ -271,7 +281,7 @@ struct talos_engine_stats {
 	uint64_t log_applied; /* visible to readers */
 	uint64_t applied_wall_ns; /* when the last visible record was made, by its writer's clock */
 	uint64_t checkpoint_pos, replay_pos;
-	uint32_t segment_bytes, inline_max;
+	uint32_t segment_bytes, inline_max, growth;
 	uint64_t slots_total, slots_free, slots_log, slots_index;
 	uint64_t reserve_slots; /* of slots_free, kept for deletes, compaction */
 	uint64_t memtable_bytes;
@@ -285,6 +295,8 @@ struct talos_engine_stats {
 	uint32_t snapshots; /* held */
 	uint64_t gc_bytes, gc_segments; /* appended again, and the segments that it emptied */
 	uint64_t trimmed_segments;	/* given up */
+	/* Writers held up, because flushes, merges or collection were behind. */
+	uint64_t stalls, stalled_ns, stall_longest_ns;
 	uint64_t cache_bytes, cache_hits, cache_misses;
 	uint64_t corruptions; /* blocks and records that did not check */
 	/* Since it was opened: gets; writes, with what they waited for; syncs; reads of spans. */

@@ -76,7 +76,8 @@ struct talos_disk_superblock {
 	le32 notes;		/* 78 TALOS_NOTE_ bits */
 	le32 clean;		/* 7c 1: closed in order at log_end_min, and not in use since */
 	le32 inline_max;	/* 80 a leader puts larger values into the log, at most TALOS_INLINE_BYTES_MAX */
-	uint8_t reserved[3956]; /* 84 */
+	le32 growth;		/* 84 of a level over the one above it, at most; 4 to 16, 0: default */
+	uint8_t reserved[3952]; /* 88 */
 	le64 sum;		/* ff8 over everything before it, seed 0 */
 };
 static_assert(sizeof(struct talos_disk_superblock) == 4096, "on-disk size");
