@@ -588,7 +588,7 @@ static int make_do(struct talos_engine *e, struct gc_job *j)
 	r = reveal(e);
 	if (r || is_busy(e))
 		return r;
-	if (pick_segment(e, j, GC_URGENT, e->segment_bytes - e->segment_bytes / 16, &segment))
+	if (pick_segment(e, j, GC_URGENT, e->segment_bytes - e->segment_bytes / 10, &segment))
 		return evacuate(e, j, segment);
 	if (e->space_waiters)
 		tell_waiters(e, true);
