@@ -15,7 +15,7 @@
 #include "talos/repl_hook.h"
 #include "temp_store.h"
 
-#define RECORDS 6000u
+#define RECORDS 15000u
 
 /* A replicator that never brings anything anywhere. */
 struct holder {
