@@ -545,7 +545,7 @@ static int reveal(struct talos_engine *e)
 		upper_runs++;
 	if (!busy && !rotate && !e->merge_starved &&
 	    (upper_runs > 1 || (e->space_waiters && m->run_count > 1)))
-		busy = e->merge_wanted = true;
+		e->merge_wanted = busy = true;
 	view_put(v);
 	if (rotate) {
 		int err = write_rotate(e);

@@ -36,11 +36,12 @@ void throttle_set(struct throttle *t, const struct throttle_pressure *p)
 
 uint64_t throttle_take(struct throttle *t, uint64_t bytes)
 {
-	uint64_t ps = t->delay_ps_per_byte, debt;
+	uint64_t ps = t->delay_ps_per_byte, more, debt;
 
 	if (!ps)
 		return 0;
-	debt = (t->debt_ns += bytes * ps / PS_PER_NS);
+	more = bytes * ps / PS_PER_NS;
+	debt = atomic_fetch_add(&t->debt_ns, more) + more;
 	if (debt < THROTTLE_SLEEP_MIN_NS)
 		return 0;
 	/* Who takes it alone sleeps it off; the others go on. */
