@@ -302,6 +302,7 @@ static int switch_levels(struct talos_engine *e, struct build_job *j)
 	if (!err) {
 		err = gc_trim_empty(e);
 		e->checkpoint_due = true; /* shortens recovery, and frees what was replaced */
+		worker_wake(e, WORKER_FLUSH);
 	}
 	talos_mutex_unlock(&e->background_lock);
 	return err;

@@ -103,9 +103,10 @@ static int collect_step(struct talos_engine *e)
 
 static int compact_step(struct talos_engine *e)
 {
-	int r = e->merge_wanted ? build_merge_step(e) : build_compact_step(e);
+	bool all = e->merge_wanted; /* may be set meanwhile */
+	int r = all ? build_merge_step(e) : build_compact_step(e);
 
-	if (r <= 0)
+	if (all && r <= 0)
 		e->merge_wanted = false;
 	if (r == TALOS_ERR_NO_SPACE)
 		e->merge_starved = true;
