@@ -2,8 +2,8 @@
 /*
  * Allocation, with a place where a test can make it fail.
  *
- * Everything comes from malloc and its kin, aligned memory too, so that one
- * talos_free() fits all and the sanitizers see every block. A request for 0
+ * Everything but pages comes from malloc and its kin, aligned memory too, so that
+ * one talos_free() fits all and the sanitizers see every block. A request for 0
  * bytes gives a pointer to free, never NULL: NULL always means failure. The
  * fault hook is asked before each allocation, in every thread; it is set and
  * removed only while one thread runs, so it needs no lock of its own.
@@ -67,6 +67,21 @@ void *talos_alloc_large(size_t bytes)
 	if (p)
 		(void)madvise(p, bytes, MADV_HUGEPAGE);
 	return p;
+}
+
+void *talos_alloc_pages(size_t bytes)
+{
+	void *p = MAP_FAILED;
+
+	if (!fails_now())
+		p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	return p == MAP_FAILED ? NULL : p;
+}
+
+void talos_free_pages(void *p, size_t bytes)
+{
+	if (p)
+		(void)munmap(p, bytes);
 }
 
 void talos_free(void *p)

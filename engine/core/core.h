@@ -38,7 +38,7 @@
 #include "vlog.h"
 
 #define L0_BYTES_DEFAULT (32ull << 20)
-#define L0_FROZEN_MAX 3u       /* a leader's writers wait beyond it */
+#define L0_FROZEN_MAX 2u       /* a leader's writers wait beyond it */
 #define INLINE_MAX_DEFAULT 128u /* measured: ARCHITECTURE.md */
 #define LEVEL1_RUNS_MAX 8u     /* flushes before level 1 is merged down */
 #define LEVEL_GROWTH_DEFAULT 8u

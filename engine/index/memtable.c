@@ -64,12 +64,12 @@ static int chunk_add(struct memtable *m, uint64_t bytes)
 {
 	struct chunk *c;
 
-	bytes = talos_max(bytes, (uint64_t)CHUNK_BYTES);
-	c = talos_malloc(sizeof(*c) + bytes);
+	bytes = talos_max(sizeof(*c) + bytes, (uint64_t)CHUNK_BYTES);
+	c = talos_alloc_pages(bytes);
 	if (!c)
 		return TALOS_ERR_NO_MEMORY;
 	c->older = m->chunks;
-	c->bytes = bytes;
+	c->bytes = bytes - sizeof(*c);
 	c->used = 0;
 	m->chunks = c;
 	return TALOS_OK;
@@ -124,7 +124,7 @@ struct memtable *memtable_new(void)
 
 	if (!m)
 		return NULL;
-	if (chunk_add(m, CHUNK_BYTES)) {
+	if (chunk_add(m, NODE_BYTES_MAX)) {
 		talos_free(m);
 		return NULL;
 	}
@@ -146,7 +146,7 @@ void memtable_free(struct memtable *m)
 		struct chunk *c = m->chunks;
 
 		m->chunks = c->older;
-		talos_free(c);
+		talos_free_pages(c, sizeof(*c) + c->bytes);
 	}
 	talos_rwlock_fini(&m->lock);
 	talos_free(m);

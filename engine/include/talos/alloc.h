@@ -16,6 +16,12 @@ void *talos_realloc(void *p, size_t bytes);
 void *talos_alloc_aligned(size_t align, size_t bytes);
 /* Page-aligned, out of large pages where the kernel has some; for megabytes that stay. */
 void *talos_alloc_large(size_t bytes);
+/*
+ * Memory that goes back to the system when it is freed: for what is large, and
+ * used for a while. @bytes are rounded up to pages.
+ */
+void *talos_alloc_pages(size_t bytes);
+void talos_free_pages(void *p, size_t bytes);
 void talos_free(void *p); /* accepts NULL */
 
 /*
