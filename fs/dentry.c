@@ -228,6 +228,6 @@ int dentry_list(struct talos_fs *fs, struct fs_request *rq)
 		return FS_ERRNO(ENOTDIR);
 	if (!list_dots(rq, &dir))
 		return TALOS_OK;
-	err = talos_engine_scan(fs->engine, prefix.b, prefix.n, from.b, from.n, list_one, &l);
+	err = talos_engine_scan(fs->engine, prefix.b, prefix.n, from.b, from.n, 0, list_one, &l);
 	return err > 0 ? TALOS_OK : err;
 }

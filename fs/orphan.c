@@ -142,7 +142,7 @@ int orphan_reap_all(struct talos_fs *fs)
 	fs->reap_due = false;
 	while (more) {
 		struct orphans o = { .count = 0 };
-		int err = talos_engine_scan(fs->engine, prefix.b, prefix.n, from.b, from.n,
+		int err = talos_engine_scan(fs->engine, prefix.b, prefix.n, from.b, from.n, 0,
 					    note_orphan, &o);
 
 		more = err > 0;

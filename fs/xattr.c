@@ -181,7 +181,7 @@ int xattr_list(struct talos_fs *fs, struct fs_request *rq)
 			return TALOS_ERR_NO_MEMORY;
 	}
 	if (i.flags & TALOS_INODE_HAS_XATTR)
-		err = talos_engine_scan(fs->engine, prefix.b, prefix.n, NULL, 0, add_name, &n);
+		err = talos_engine_scan(fs->engine, prefix.b, prefix.n, NULL, 0, 0, add_name, &n);
 	rq->out_bytes = n.bytes;
 	return err;
 }
@@ -208,7 +208,8 @@ int xattr_remove_some(struct talos_fs *fs, struct talos_batch *b, uint64_t ino, 
 {
 	struct fs_key prefix = key_xattr_prefix(ino);
 	struct deletes d = { .b = b };
-	int err = talos_engine_scan(fs->engine, prefix.b, prefix.n, NULL, 0, add_delete, &d);
+	int err = talos_engine_scan(fs->engine, prefix.b, prefix.n, NULL, 0, REMOVE_COUNT_MAX + 1,
+				    add_delete, &d);
 
 	*out_more = err > 0;
 	return err > 0 ? TALOS_OK : err;

@@ -153,7 +153,7 @@ int insync_load(struct talos_repl *r)
 	int err = l.members ? insync_load_policy(r->engine, &policy) : TALOS_ERR_NO_MEMORY;
 
 	if (!err)
-		err = talos_engine_scan(r->engine, k.b, k.n, NULL, 0, load_one, &l);
+		err = talos_engine_scan(r->engine, k.b, k.n, NULL, 0, 0, load_one, &l);
 	talos_engine_log_state(r->engine, &now);
 	if (err >= 0) {
 		talos_mutex_lock(&r->lock);

@@ -27,11 +27,13 @@
 
 /* A merge into a level goes into it by parts of about so many new segments. */
 #define PART_SEGMENTS 8u
+#define WARM_PERCENT 50u /* of leaves in the cache, for new ones to go there, too */
 
 struct build_job {
 	bool flush;
 	uint32_t level, run;	/* of the segments made */
 	bool drop_deleted;	/* nothing older lies below: tombstones and holes may go */
+	bool warm;		/* leaves go into the cache, where most of those before them are */
 	uint64_t replay_pos;	/* flush: the log before this is in the levels then */
 	struct l0 *source;	/* flush: referenced */
 	struct compaction what; /* compaction: owned, with references to its segments */
@@ -89,6 +91,22 @@ static bool is_deepest(const struct manifest *m, uint32_t level)
 	return true;
 }
 
+/* Are most of the leaves of these segments in the cache? By a sample. */
+static bool is_warm(struct talos_engine *e, const struct level_run *runs, uint32_t count)
+{
+	uint64_t percents = 0, segments = 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		for (uint32_t k = 0; k < runs[i].count; k++) {
+			const struct index_ref *ref = &runs[i].segments[k]->ref;
+
+			percents += block_cache_percent(e->cache, ref->id,
+							ref->used_bytes / TALOS_BLOCK_BYTES);
+			segments++;
+		}
+	return percents > segments * WARM_PERCENT;
+}
+
 /* --- one segment after the other ------------------------------------------------------------ */
 
 /* To the backups, which take their time, and at once to the device: out of the same bytes. */
@@ -114,6 +132,17 @@ static int write_out(struct talos_engine *e, const struct build_job *j, const st
 	return err ? err : shipped;
 }
 
+/* What readers would read from the device again, only because it was merged. */
+static void cache_leaves(struct talos_engine *e, const struct build_job *j,
+			 struct talos_segment_id id)
+{
+	const uint8_t *bytes = j->buffer->bytes;
+
+	for (uint32_t i = 0; i < index_builder_leaves(j->builder); i++)
+		block_cache_add_used(e->cache, block_of_segment(id, i),
+				     bytes + (size_t)i * TALOS_BLOCK_BYTES, TALOS_BLOCK_BYTES);
+}
+
 /* What the builder holds goes to a slot, and to the backups. */
 static int emit_segment(struct talos_engine *e, struct build_job *j)
 {
@@ -135,6 +164,8 @@ static int emit_segment(struct talos_engine *e, struct build_job *j)
 		err = manifest_edit_add(&j->edit, ref);
 	if (!err)
 		err = write_out(e, j, ref, place);
+	if (!err && j->warm)
+		cache_leaves(e, j, ref->id);
 	talos_build_release(j->buffer);
 	j->buffer = NULL;
 	if (err)
@@ -472,6 +503,7 @@ static int start_flush(struct talos_engine *e, struct view *v)
 	j->source->refs++;
 	j->replay_pos = oldest ? v->frozen[oldest - 1]->start : v->active->start;
 	j->drop_deleted = v->manifest->run_count == 0;
+	j->warm = is_warm(e, v->manifest->runs, v->manifest->run_count);
 	j->it = memtable_iter(j->source->memtable);
 	err = j->it ? run_iter_seek(j->it, (const uint8_t *)"", 0, false) : TALOS_ERR_NO_MEMORY;
 	if (err) {
@@ -550,6 +582,7 @@ static int start_compaction(struct talos_engine *e, struct view *v, struct compa
 	if (what->moves)
 		return do_move(e, j);
 	j->drop_deleted = is_deepest(v->manifest, j->level);
+	j->warm = is_warm(e, what->inputs, what->input_count);
 	err = open_inputs(e, j);
 	if (err) {
 		job_free(e, j);

@@ -8,14 +8,16 @@
  *
  * The cache is asked by block, and given what was read where the want is small:
  * who reads much in a piece comes with a cache of his own (the kernel's, of a
- * file) or will not come again soon. What the log's buffers hold is not cached
- * twice.
+ * file) or will not come again soon. What the log's buffers hold is cached if it
+ * is read when they will not hold it for long: what is written often is
+ * often read, too.
  */
 #include "data.h"
 
 #include <assert.h>
 #include <stdlib.h>
 
+#include "filter.h"
 #include "talos/alloc.h"
 #include "talos/log.h"
 
@@ -55,9 +57,9 @@ static uint32_t block_bytes(const struct data_ref *ref, uint32_t idx)
 	return talos_min(ref->data_bytes - block_from(idx), TALOS_BLOCK_BYTES);
 }
 
-static struct block_name block_name(const struct data_ref *ref, uint32_t idx)
+static struct block_name block_name(const struct data_want *w, uint32_t idx)
 {
-	return block_of_log(ref->data_pos + block_from(idx), ref->root_sum);
+	return block_of_log(w->owner, idx, w->ref.data_pos + block_from(idx), w->ref.root_sum);
 }
 
 /* What has to be read to check what is wanted. */
@@ -76,9 +78,9 @@ static uint32_t table_bytes(const struct data_ref *ref)
 	return count == 1 ? 0 : count * (uint32_t)sizeof(le32);
 }
 
-static bool is_cached_kind(const struct data_want *w)
+static bool is_cached_kind(uint32_t bytes)
 {
-	return w->bytes <= CACHED_BYTES_MAX;
+	return bytes <= CACHED_BYTES_MAX;
 }
 
 /* --- cache and memory -------------------------------------------------------------------- */
@@ -94,12 +96,12 @@ static void copy_block(const struct data_want *w, uint32_t idx, const uint8_t *b
 
 static bool read_cached(struct talos_engine *e, const struct data_want *w)
 {
-	bool all = is_cached_kind(w);
+	bool all = is_cached_kind(w->bytes);
 
 	for (uint32_t i = first_block(w); all && i <= last_block(w); i++) {
 		struct block b;
 
-		all = block_cache_get(e->cache, block_name(&w->ref, i), &b);
+		all = block_cache_get(e->cache, block_name(w, i), &b);
 		if (!all)
 			break;
 		/* If not, the entry disagrees with what was read; the log decides. */
@@ -137,18 +139,27 @@ static void copy_want(const struct data_want *w, const uint8_t *data)
 	memcpy(w->buf, data + (w->skip - block_from(first_block(w))), w->bytes);
 }
 
+/* The want's blocks, which are checked. */
+static void cache_blocks(struct talos_engine *e, const struct data_want *w, const uint8_t *data)
+{
+	uint32_t first = first_block(w);
+
+	for (uint32_t i = first; is_cached_kind(w->bytes) && i <= last_block(w); i++)
+		block_cache_add(e->cache, block_name(w, i),
+				data + (block_from(i) - block_from(first)),
+				block_bytes(&w->ref, i));
+}
+
 /* The log's buffers may have come from the device as well: what they hold is checked. */
-static int read_memory(struct talos_engine *e, const struct data_want *w)
+static int read_memory(struct talos_engine *e, const struct data_want *w, enum vlog_stay stay)
 {
 	uint8_t small[TALOS_BLOCK_BYTES];
 	auto_free uint8_t *large = NULL;
 	uint32_t table = table_bytes(&w->ref), bytes = checked_bytes(w);
 	uint64_t pos = w->ref.data_pos + block_from(first_block(w));
 	uint8_t *p = small;
-	int err = vlog_in_memory(e->vlog, pos);
+	int err = TALOS_OK;
 
-	if (err)
-		return err;
 	if (table + bytes > sizeof(small))
 		p = large = talos_malloc(table + bytes);
 	if (!p)
@@ -161,6 +172,8 @@ static int read_memory(struct talos_engine *e, const struct data_want *w)
 		err = check_blocks(w, table ? p : NULL, p + table);
 	if (!err)
 		copy_want(w, p + table);
+	if (!err && stay == VLOG_LEAVES)
+		cache_blocks(e, w, p + table);
 	return err;
 }
 
@@ -273,15 +286,11 @@ static void lay_out(struct batch *b, uint8_t *memory)
 static int take_miss(struct talos_engine *e, const struct miss *m)
 {
 	const struct data_want *w = m->w;
-	uint32_t first = first_block(w);
 
 	if (check_blocks(w, m->table, m->data))
 		return corrupt(e, w);
 	copy_want(w, m->data);
-	for (uint32_t i = first; is_cached_kind(w) && i <= last_block(w); i++)
-		block_cache_add(e->cache, block_name(&w->ref, i),
-				m->data + (block_from(i) - block_from(first)),
-				block_bytes(&w->ref, i));
+	cache_blocks(e, w, m->data);
 	return TALOS_OK;
 }
 
@@ -335,14 +344,17 @@ static bool is_sound(const struct talos_engine *e, const struct data_ref *r)
 
 int data_ready(struct talos_engine *e, const struct data_want *w)
 {
-	int err = is_sound(e, &w->ref) ? read_memory(e, w) : TALOS_ERR_CORRUPT;
+	enum vlog_stay stay = vlog_stay(e->vlog, w->ref.data_pos + block_from(first_block(w)));
+	int err = TALOS_ERR_NOT_FOUND;
 
 	assert((uint64_t)w->skip + w->bytes <= w->ref.data_bytes && w->bytes);
-	if (err == TALOS_ERR_CORRUPT)
+	if (!is_sound(e, &w->ref))
 		return corrupt(e, w);
-	if (err == TALOS_ERR_NOT_FOUND && read_cached(e, w))
+	if (stay != VLOG_STAYS && read_cached(e, w))
 		return TALOS_OK;
-	return err;
+	if (stay != VLOG_LEFT)
+		err = read_memory(e, w, stay);
+	return err == TALOS_ERR_CORRUPT ? corrupt(e, w) : err;
 }
 
 int data_fetch(struct talos_engine *e, struct data_want *wants, uint32_t count)
@@ -367,4 +379,30 @@ int data_read(struct talos_engine *e, struct data_want *w)
 	int err = data_ready(e, w);
 
 	return err == TALOS_ERR_NOT_FOUND ? data_fetch(e, w, 1) : err;
+}
+
+/* --- what is written ------------------------------------------------------------------------- */
+
+/* The blocks of a value that @op put into the log. */
+static void renew_value(struct talos_engine *e, const struct record_op *op, const uint8_t *value)
+{
+	uint64_t owner = filter_hash(op->key, op->key_bytes);
+	uint32_t root_sum = data_root_sum(op->sums, op->sum_count);
+
+	for (uint32_t i = 0; i < op->sum_count; i++)
+		block_cache_renew(e->cache,
+				  block_of_log(owner, i, op->value_pos + block_from(i), root_sum),
+				  value + block_from(i),
+				  talos_min(op->value_bytes - block_from(i), TALOS_BLOCK_BYTES));
+}
+
+void data_written(struct talos_engine *e, const struct record *r, const struct vlog_piece *data)
+{
+	struct record_op_iter it;
+	struct record_op op;
+
+	record_op_begin(&it, r);
+	for (uint32_t i = 0; record_op_next(&it, &op) > 0; i += record_op_in_data(op.type))
+		if (op.type == TALOS_OP_PUT_LARGE && is_cached_kind(op.value_bytes))
+			renew_value(e, &op, data[i].bytes);
 }

@@ -12,6 +12,7 @@
 
 struct data_want {
 	struct data_ref ref;
+	uint64_t owner;	      /* filter_hash() of the key, if they are its value; else 0 */
 	uint32_t skip, bytes; /* part of the data; bytes > 0 */
 	uint8_t *buf;
 	int status; /* out, of data_fetch() */
@@ -32,5 +33,12 @@ int data_ready(struct talos_engine *e, const struct data_want *w);
 int data_fetch(struct talos_engine *e, struct data_want *wants, uint32_t count);
 /* One or the other. */
 int data_read(struct talos_engine *e, struct data_want *w);
+
+/*
+ * Values that are cached, as they were, now are in the cache as batch @r has
+ * them: for who writes what is read often. @data: of its operations that have
+ * any, one each.
+ */
+void data_written(struct talos_engine *e, const struct record *r, const struct vlog_piece *data);
 
 #endif

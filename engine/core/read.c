@@ -7,6 +7,7 @@
 #include "core.h"
 
 #include "data.h"
+#include "filter.h"
 #include "merge_iter.h"
 #include "talos/alloc.h"
 
@@ -44,9 +45,11 @@ int read_value(struct talos_engine *e, const struct entry *entry, void *buf, uin
 		*out_bytes = entry->ref.data_bytes;
 		if (entry->ref.data_bytes > capacity)
 			return TALOS_ERR_TOO_BIG;
-		return data_read(e, &(struct data_want){ .ref = entry->ref,
-							 .bytes = entry->ref.data_bytes,
-							 .buf = buf });
+		return data_read(
+			e, &(struct data_want){ .ref = entry->ref,
+						.owner = filter_hash(entry->key, entry->key_bytes),
+						.bytes = entry->ref.data_bytes,
+						.buf = buf });
 	case ENTRY_TOMBSTONE:
 	case ENTRY_SPAN:
 	case ENTRY_HOLE:
@@ -65,6 +68,8 @@ int read_get(struct talos_engine *e, struct view *v, const void *key, uint32_t k
 	if (!key_bytes || key_bytes > TALOS_KEY_BYTES_MAX)
 		return TALOS_ERR_INVALID;
 	err = read_point(v, key, key_bytes, &entry, value_buf);
+	entry.key = key;
+	entry.key_bytes = key_bytes;
 	return err ? err : read_value(e, &entry, buf, capacity, out_bytes);
 }
 
@@ -344,12 +349,13 @@ int talos_engine_span_read(struct talos_engine *e, const void *key, uint32_t key
  * Values in the log that are not in memory are looked ahead for: entries queue
  * behind the first of them until there are enough for one batch of reads, and
  * then go out in order. A batch of 16 takes a fifth of the time of as many
- * reads (virtio disk); larger ones take no less for each, and read more for
- * nothing where the scan ends.
+ * reads (virtio disk). Larger ones gain less, and read more for nothing where
+ * the scan ends sooner: they are for scans whose length is known.
  */
 #define QUEUE_WANTS_FIRST 8u /* a scan may end soon */
-#define QUEUE_WANTS_MAX 16u
-#define QUEUE_ITEMS_MAX 32u
+#define QUEUE_WANTS_NEXT 16u
+#define QUEUE_WANTS_MAX 64u
+#define QUEUE_ITEMS_MAX 64u
 #define QUEUE_BYTES_MAX (256u << 10) /* of keys and values, unless one alone has more */
 
 struct queue_item {
@@ -362,7 +368,6 @@ struct queue {
 	uint8_t *bytes; /* grows */
 	uint32_t capacity, used;
 	uint32_t item_count, want_count;
-	uint32_t wants_max; /* when to read, for now */
 	struct queue_item items[QUEUE_ITEMS_MAX];
 	struct data_want wants[QUEUE_WANTS_MAX];
 	uint32_t want_items[QUEUE_WANTS_MAX]; /* whose value it is */
@@ -372,6 +377,8 @@ struct scan {
 	struct talos_engine *e;
 	talos_scan_fn fn;
 	void *ctx;
+	uint64_t left;	     /* pairs */
+	uint32_t wants_max;  /* when to read, for now */
 	struct queue *queue; /* NULL: no value in the log so far */
 	uint32_t copy_entries;
 	uint8_t from[ENTRY_KEY_BYTES_MAX + 1];
@@ -386,7 +393,6 @@ static struct queue *queue_new(void)
 		return NULL;
 	q->bytes = NULL;
 	q->capacity = q->used = q->item_count = q->want_count = 0;
-	q->wants_max = QUEUE_WANTS_FIRST;
 	return q;
 }
 
@@ -425,7 +431,7 @@ static void queue_read(struct scan *s)
 	for (uint32_t i = 0; i < q->want_count; i++)
 		q->items[q->want_items[i]].status = q->wants[i].status;
 	q->want_count = 0;
-	q->wants_max = QUEUE_WANTS_MAX;
+	s->wants_max = talos_max(s->wants_max, QUEUE_WANTS_NEXT);
 }
 
 /* Pass on everything, up to what cannot be read. */
@@ -454,9 +460,11 @@ static uint32_t value_bytes_of(const struct entry *entry)
 	return entry->kind == ENTRY_LARGE ? entry->ref.data_bytes : entry->value_bytes;
 }
 
-static bool queue_is_full(const struct queue *q, uint32_t more_bytes)
+static bool queue_is_full(const struct scan *s, uint32_t more_bytes)
 {
-	return q->item_count == QUEUE_ITEMS_MAX || q->want_count == q->wants_max ||
+	const struct queue *q = s->queue;
+
+	return q->item_count == QUEUE_ITEMS_MAX || q->want_count == s->wants_max ||
 	       q->used + more_bytes > QUEUE_BYTES_MAX;
 }
 
@@ -474,6 +482,7 @@ static int queue_value(struct scan *s, const struct entry *entry, uint32_t at)
 	}
 	*w = (struct data_want){
 		.ref = entry->ref,
+		.owner = filter_hash(entry->key, entry->key_bytes),
 		.bytes = entry->ref.data_bytes,
 		.buf = q->bytes + at,
 	};
@@ -512,6 +521,7 @@ static int scan_emit(struct scan *s, const struct entry *entry)
 
 	if (entry->kind != ENTRY_VALUE && entry->kind != ENTRY_LARGE)
 		return 0;
+	s->left--;
 	if (entry->kind == ENTRY_VALUE && (!s->queue || !s->queue->item_count))
 		return s->fn(s->ctx, entry->key, entry->key_bytes, entry->value,
 			     entry->value_bytes);
@@ -519,7 +529,7 @@ static int scan_emit(struct scan *s, const struct entry *entry)
 		s->queue = queue_new();
 	if (!s->queue)
 		return TALOS_ERR_NO_MEMORY;
-	if (queue_is_full(s->queue, entry->key_bytes + value_bytes_of(entry)))
+	if (queue_is_full(s, entry->key_bytes + value_bytes_of(entry)))
 		err = queue_deliver(s);
 	if (!err)
 		err = queue_add(s, entry);
@@ -561,7 +571,7 @@ static int scan_some(struct scan *s, struct view *v, const uint8_t *limit, uint3
 		if (!err)
 			err = run_iter_seek(vi.it, s->from, s->from_bytes, false);
 	}
-	while (!err && vi.it->valid) {
+	while (!err && vi.it->valid && s->left) {
 		const struct entry *entry = &vi.it->current;
 
 		if (limit && key_compare(entry->key, entry->key_bytes, limit, limit_bytes) >= 0)
@@ -569,14 +579,14 @@ static int scan_some(struct scan *s, struct view *v, const uint8_t *limit, uint3
 		if (!vi.complete && key_compare(entry->key, entry->key_bytes, last, last_bytes) > 0)
 			break;
 		err = scan_emit(s, entry);
-		if (!err)
+		if (!err && s->left)
 			err = run_iter_next(vi.it);
 	}
 	run_iter_close(vi.it);
 	if (!err)
 		err = queue_deliver(s);
 	s->copy_entries = copy_more(s->copy_entries);
-	if (!err && !vi.complete) {
+	if (!err && !vi.complete && s->left) {
 		memcpy(s->from, last, last_bytes);
 		s->from[last_bytes] = 0; /* the key right behind it */
 		s->from_bytes = last_bytes + 1;
@@ -586,11 +596,19 @@ static int scan_some(struct scan *s, struct view *v, const uint8_t *limit, uint3
 }
 
 int talos_engine_scan(struct talos_engine *e, const void *prefix, uint32_t prefix_bytes,
-		      const void *from, uint32_t from_bytes, talos_scan_fn fn, void *ctx)
+		      const void *from, uint32_t from_bytes, uint64_t pairs_max, talos_scan_fn fn,
+		      void *ctx)
 {
 	uint8_t limit[TALOS_KEY_BYTES_MAX];
 	uint32_t limit_bytes = 0;
-	struct scan s = { .e = e, .fn = fn, .ctx = ctx, .copy_entries = COPY_ENTRIES_FIRST };
+	struct scan s = {
+		.e = e,
+		.fn = fn,
+		.ctx = ctx,
+		.left = pairs_max ? pairs_max : UINT64_MAX,
+		.wants_max = pairs_max ? QUEUE_WANTS_MAX : QUEUE_WANTS_FIRST,
+		.copy_entries = COPY_ENTRIES_FIRST,
+	};
 	bool bounded, more = true;
 	int err = TALOS_OK;
 

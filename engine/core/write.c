@@ -4,6 +4,7 @@
  */
 #include "batch.h"
 #include "core.h"
+#include "data.h"
 
 #include <time.h>
 
@@ -234,10 +235,9 @@ struct append_terms {
 
 static int append_batch_locked(struct talos_engine *e, const struct talos_batch *b,
 			       const struct vlog_append *a, const struct append_terms *terms,
-			       uint64_t before, uint64_t *out_end)
+			       uint64_t before, struct record *out)
 {
 	struct memtable *active;
-	struct record r;
 	int err = role_error(e); /* it may have changed while we waited */
 
 	if (!err && terms->still_true)
@@ -247,18 +247,21 @@ static int append_batch_locked(struct talos_engine *e, const struct talos_batch 
 	active = ((struct l0 *)e->active)->memtable;
 	err = memtable_reserve(active, b->op_count, b->payload_bytes);
 	if (!err) {
-		vlog_append_locked(e->vlog, a, &r);
-		apply_batch(active, &r);
-		e->applied_wall_ns = record_wall_ns(&r, talos_wall_ns(e->clock));
-		*out_end = e->vlog->end;
+		vlog_append_locked(e->vlog, a, out);
+		apply_batch(active, out);
+		e->applied_wall_ns = record_wall_ns(out, talos_wall_ns(e->clock));
 		write_appended_locked(e, before);
 	}
-	if (!err && rotation_due(e)) {
-		/* A failure only means that the memtable grows on; the next write tries again. */
-		rotate_locked(e, true);
-		worker_wake(e, WORKER_FLUSH);
-	}
 	return err;
+}
+
+/* A failure only means that the memtable grows on; the next write tries again. */
+static void rotate_if_due_locked(struct talos_engine *e)
+{
+	if (!rotation_due(e))
+		return;
+	rotate_locked(e, true);
+	worker_wake(e, WORKER_FLUSH);
 }
 
 static int append_batch(struct talos_engine *e, const struct talos_batch *b,
@@ -273,6 +276,7 @@ static int append_batch(struct talos_engine *e, const struct talos_batch *b,
 		.data_bytes = b->data_bytes,
 		.keep_free = terms->keep_free,
 	};
+	struct record r;
 	uint64_t before;
 	int err;
 
@@ -281,9 +285,17 @@ static int append_batch(struct talos_engine *e, const struct talos_batch *b,
 	before = e->vlog->end; /* padding is part of what grows */
 	err = vlog_reserve_locked(e->vlog, &a);
 	if (!err)
-		err = append_batch_locked(e, b, &a, terms, before, out_end);
+		err = append_batch_locked(e, b, &a, terms, before, &r);
+	if (!err) {
+		*out_end = e->vlog->end;
+		rotate_if_due_locked(e);
+	}
 	vlog_unlock(e->vlog);
-	return err;
+	if (err)
+		return err;
+	r.meta = b->meta; /* the log's buffer may go to others now */
+	data_written(e, &r, b->data);
+	return TALOS_OK;
 }
 
 int write_checked(struct talos_engine *e, const struct talos_batch *b, uint32_t keep_free,

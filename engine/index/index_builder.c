@@ -99,6 +99,11 @@ bool index_builder_is_empty(const struct index_builder *b)
 	return b->entry_count == 0;
 }
 
+uint32_t index_builder_leaves(const struct index_builder *b)
+{
+	return b->leaf_count;
+}
+
 uint32_t index_builder_fill(const struct index_builder *b)
 {
 	return (uint32_t)(100ull * b->leaf_count * TALOS_BLOCK_BYTES / b->segment_bytes);

@@ -44,6 +44,8 @@ int index_builder_add(struct index_builder *b, const struct entry *e);
 bool index_builder_is_empty(const struct index_builder *b);
 /* How full it is with what was added, in percent of its blocks. */
 uint32_t index_builder_fill(const struct index_builder *b);
+/* Leaves so far: the first blocks of the segment. */
+uint32_t index_builder_leaves(const struct index_builder *b);
 /*
  * Complete the segment: ref->used_bytes of the memory that reset was given.
  * Fills all of @ref but level and run.

@@ -41,6 +41,7 @@
 #define STEPS_MAX 64u	  /* of the tail, before blocks go that were used: the lock is held */
 
 struct item {
+	uint64_t home;
 	uint64_t id; /* 0: a filler */
 	uint32_t part;
 	uint32_t next;	/* in its bucket; see item_at() */
@@ -171,27 +172,19 @@ uint64_t block_cache_memory(const struct block_cache *c)
 
 /* --- names ------------------------------------------------------------------------------- */
 
-static uint64_t name_hash(struct block_name n)
+static struct shard *shard_of(struct block_cache *c, struct block_name n)
 {
-	uint64_t h = (n.id ^ n.id >> 32) * 0x9e3779b97f4a7c15ull;
-
-	h = (h ^ h >> 29 ^ (uint64_t)n.part << 17) * 0xbf58476d1ce4e5b9ull;
-	return h ^ h >> 32;
+	return &c->shards[(n.home >> 48) % c->shard_count];
 }
 
-static struct shard *shard_of(struct block_cache *c, uint64_t hash)
+static bool is_ghost_locked(const struct block_cache *c, const struct shard *s, uint64_t home)
 {
-	return &c->shards[(hash >> 48) % c->shard_count];
+	return s->ghosts[home & c->ghost_mask] == (uint32_t)(home >> 20 | 1);
 }
 
-static bool is_ghost_locked(const struct block_cache *c, const struct shard *s, uint64_t hash)
+static void ghost_add_locked(const struct block_cache *c, struct shard *s, uint64_t home)
 {
-	return s->ghosts[hash & c->ghost_mask] == (uint32_t)(hash >> 20 | 1);
-}
-
-static void ghost_add_locked(const struct block_cache *c, struct shard *s, uint64_t hash)
-{
-	s->ghosts[hash & c->ghost_mask] = (uint32_t)(hash >> 20 | 1);
+	s->ghosts[home & c->ghost_mask] = (uint32_t)(home >> 20 | 1);
 }
 
 /* --- items and their buckets ------------------------------------------------------------- */
@@ -207,36 +200,40 @@ static uint32_t link_of(const struct shard *s, const struct item *i)
 	return (uint32_t)((uint64_t)((const uint8_t *)i - s->memory) / ITEM_ALIGN) + 1;
 }
 
-static struct block_name name_of(const struct item *i)
-{
-	return (struct block_name){ i->id, i->part };
-}
-
 static uint32_t item_bytes(const struct item *i)
 {
 	return i->id ? (uint32_t)talos_round_up(sizeof(*i) + i->bytes, ITEM_ALIGN) : i->bytes;
 }
 
-static struct item *find_locked(const struct block_cache *c, const struct shard *s,
-				struct block_name n, uint64_t hash)
+/* Any version of what @n is one of. */
+static struct item *find_any_locked(const struct block_cache *c, const struct shard *s,
+				    struct block_name n)
 {
-	uint32_t link = s->buckets[hash & c->bucket_mask];
+	uint32_t link = s->buckets[n.home & c->bucket_mask];
 
 	while (link) {
 		struct item *i = item_at(s, link);
 
-		if (i->id == n.id && i->part == n.part)
+		if (i->home == n.home)
 			return i;
 		link = i->next;
 	}
 	return NULL;
 }
 
+static struct item *find_locked(const struct block_cache *c, const struct shard *s,
+				struct block_name n)
+{
+	struct item *i = find_any_locked(c, s, n);
+
+	return i && i->id == n.id && i->part == n.part ? i : NULL;
+}
+
 /* What points to @i: its bucket, or the item before it there. */
 static uint32_t *pointer_to_locked(const struct block_cache *c, const struct shard *s,
 				   const struct item *i)
 {
-	uint32_t *p = &s->buckets[name_hash(name_of(i)) & c->bucket_mask];
+	uint32_t *p = &s->buckets[i->home & c->bucket_mask];
 
 	while (*p != link_of(s, i))
 		p = &item_at(s, *p)->next;
@@ -362,7 +359,7 @@ static void step_locked(struct block_cache *c, struct shard *s, struct ring *r, 
 	} else if (r == &s->main) {
 		unlink_locked(c, s, i);
 	} else if (!promote_locked(c, s, i)) {
-		ghost_add_locked(c, s, name_hash(name_of(i)));
+		ghost_add_locked(c, s, i->home);
 		unlink_locked(c, s, i);
 	}
 	r->tail += bytes;
@@ -385,13 +382,12 @@ static bool make_room_locked(struct block_cache *c, struct shard *s, struct ring
 
 bool block_cache_get(struct block_cache *c, struct block_name name, struct block *out)
 {
-	uint64_t hash = name_hash(name);
-	struct shard *s = shard_of(c, hash);
+	struct shard *s = shard_of(c, name);
 	struct item *i;
 
 	assert(name.id);
 	talos_mutex_lock(&s->lock);
-	i = find_locked(c, s, name, hash);
+	i = find_locked(c, s, name);
 	if (i && atomic_load_explicit(&i->pins, memory_order_relaxed) == UINT16_MAX)
 		i = NULL;
 	if (i) {
@@ -416,44 +412,130 @@ void block_cache_put(struct block *b)
 	*b = (struct block){ 0 };
 }
 
-void block_cache_add(struct block_cache *c, struct block_name name, const void *bytes,
-		     uint32_t count)
+/* @name is not here. */
+static void insert_locked(struct block_cache *c, struct shard *s, struct ring *r,
+			  struct block_name name, const void *bytes, uint32_t count, uint8_t uses)
 {
 	uint32_t item = (uint32_t)talos_round_up(sizeof(struct item) + count, ITEM_ALIGN);
-	uint64_t hash = name_hash(name);
-	struct shard *s = shard_of(c, hash);
-	struct ring *r;
+	uint32_t *bucket = &s->buckets[name.home & c->bucket_mask];
+	struct item *i;
+
+	if (!make_room_locked(c, s, r, item))
+		return;
+	i = take_head_locked(s, r, item);
+	*i = (struct item){
+		.home = name.home,
+		.id = name.id,
+		.part = name.part,
+		.next = *bucket,
+		.bytes = count,
+		.uses = uses,
+	};
+	memcpy(i + 1, bytes, count);
+	*bucket = link_of(s, i);
+	s->used_bytes += item;
+}
+
+/* What is left is a filler. */
+static void remove_locked(struct block_cache *c, struct shard *s, struct item *i)
+{
+	bool small = (uint64_t)((const uint8_t *)i - s->memory) < s->small.bytes;
+	uint32_t bytes = item_bytes(i);
+
+	unlink_locked(c, s, i);
+	i->id = 0;
+	i->bytes = bytes;
+	(small ? &s->small : &s->main)->filler_bytes += bytes;
+}
+
+/* In the place of @i, unless that is newer, or somebody looks at it. */
+static void renew_locked(struct block_cache *c, struct shard *s, struct item *i,
+			 struct block_name name, const void *bytes, uint32_t count)
+{
+	uint8_t uses = i->uses;
+
+	if (i->id >= name.id || atomic_load_explicit(&i->pins, memory_order_acquire))
+		return;
+	if (i->bytes == count) {
+		i->id = name.id;
+		i->part = name.part;
+		memcpy(i + 1, bytes, count);
+		return;
+	}
+	remove_locked(c, s, i);
+	insert_locked(c, s, &s->main, name, bytes, count, uses);
+}
+
+static void add(struct block_cache *c, struct block_name name, const void *bytes, uint32_t count,
+		bool used)
+{
+	struct shard *s = shard_of(c, name);
+	struct item *i;
 
 	assert(name.id && count && count <= TALOS_BLOCK_BYTES);
 	talos_mutex_lock(&s->lock);
-	r = !s->small.bytes || is_ghost_locked(c, s, hash) ? &s->main : &s->small;
-	if (!find_locked(c, s, name, hash) && make_room_locked(c, s, r, item)) {
-		struct item *i = take_head_locked(s, r, item);
-		uint32_t *bucket = &s->buckets[hash & c->bucket_mask];
-
-		*i = (struct item){
-			.id = name.id,
-			.part = name.part,
-			.next = *bucket,
-			.bytes = count,
-		};
-		memcpy(i + 1, bytes, count);
-		*bucket = link_of(s, i);
-		s->used_bytes += item;
-	}
+	i = find_any_locked(c, s, name);
+	if (i)
+		renew_locked(c, s, i, name, bytes, count);
+	else if (used || !s->small.bytes || is_ghost_locked(c, s, name.home))
+		insert_locked(c, s, &s->main, name, bytes, count, 0);
+	else
+		insert_locked(c, s, &s->small, name, bytes, count, 0);
 	talos_mutex_unlock(&s->lock);
+}
+
+void block_cache_renew(struct block_cache *c, struct block_name name, const void *bytes,
+		       uint32_t count)
+{
+	struct shard *s = shard_of(c, name);
+	struct item *i;
+
+	talos_mutex_lock(&s->lock);
+	i = find_any_locked(c, s, name);
+	if (i)
+		renew_locked(c, s, i, name, bytes, count);
+	talos_mutex_unlock(&s->lock);
+}
+
+void block_cache_add(struct block_cache *c, struct block_name name, const void *bytes,
+		     uint32_t count)
+{
+	add(c, name, bytes, count, false);
+}
+
+void block_cache_add_used(struct block_cache *c, struct block_name name, const void *bytes,
+			  uint32_t count)
+{
+	add(c, name, bytes, count, true);
+}
+
+#define SAMPLE_STRIDE 13u
+
+uint32_t block_cache_percent(struct block_cache *c, struct talos_segment_id id, uint32_t count)
+{
+	uint32_t looked = 0, found = 0;
+
+	for (uint32_t idx = 0; idx < count; idx += SAMPLE_STRIDE) {
+		struct block_name name = block_of_segment(id, idx);
+		struct shard *s = shard_of(c, name);
+
+		looked++;
+		talos_mutex_lock(&s->lock);
+		found += find_locked(c, s, name) != NULL;
+		talos_mutex_unlock(&s->lock);
+	}
+	return looked ? found * 100 / looked : 0;
 }
 
 void block_cache_drop_segment(struct block_cache *c, struct talos_segment_id id, uint32_t count)
 {
 	for (uint32_t idx = 0; idx < count; idx++) {
 		struct block_name name = block_of_segment(id, idx);
-		uint64_t hash = name_hash(name);
-		struct shard *s = shard_of(c, hash);
+		struct shard *s = shard_of(c, name);
 		struct item *i;
 
 		talos_mutex_lock(&s->lock);
-		i = find_locked(c, s, name, hash);
+		i = find_locked(c, s, name);
 		if (i)
 			i->uses = 0;
 		talos_mutex_unlock(&s->lock);

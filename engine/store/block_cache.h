@@ -5,7 +5,8 @@
  *
  * A block has 1 to TALOS_BLOCK_BYTES bytes under a name, and what a name means
  * never changes: so nothing is ever invalidated. Who adds a block has checked
- * it. The budget is taken as a whole at the start and holds everything, tables
+ * it. Blocks may be versions of one thing, of which the newest is kept at most:
+ * so what is read often stays when it is written. The budget is taken as a whole at the start and holds everything, tables
  * included; the memory is address space until it is used.
  *
  * Replacement is S3-FIFO (Yang et al., SOSP 2023): what is read once leaves
@@ -23,24 +24,38 @@
 struct block_cache;
 
 struct block_name {
-	uint64_t id;   /* not 0 */
+	uint64_t home; /* what it is a version of: a hash; where it is looked for */
+	uint64_t id;   /* not 0; of versions, the newer has the larger one */
 	uint32_t part; /* of what @id names */
 };
+
+static inline uint64_t block_home(uint64_t id, uint32_t part)
+{
+	uint64_t h = (id ^ id >> 32) * 0x9e3779b97f4a7c15ull;
+
+	h = (h ^ h >> 29 ^ (uint64_t)part << 17) * 0xbf58476d1ce4e5b9ull;
+	return h ^ h >> 32;
+}
 
 /* Block @idx of index segment @id. */
 static inline struct block_name block_of_segment(struct talos_segment_id id, uint32_t idx)
 {
-	return (struct block_name){ id.v, idx };
+	return (struct block_name){ block_home(id.v, idx), id.v, idx };
 }
 
 /*
- * The block of data at @pos of the log, of an operation whose data have
+ * Block @idx of an operation's data, which lies at @pos of the log. They have
  * @root_sum: an entry that disagrees with what was read does not find it.
- * Segment ids stay below the bit that marks positions here.
+ * @owner: a hash of the key whose value it is, or 0. Segment ids stay below the
+ * bit that marks positions here.
  */
-static inline struct block_name block_of_log(uint64_t pos, uint32_t root_sum)
+static inline struct block_name block_of_log(uint64_t owner, uint32_t idx, uint64_t pos,
+					     uint32_t root_sum)
 {
-	return (struct block_name){ pos | (uint64_t)1 << 63, root_sum };
+	uint64_t id = pos | (uint64_t)1 << 63;
+
+	return (struct block_name){ owner ? block_home(owner, idx) : block_home(id, root_sum), id,
+				    root_sum };
 }
 
 struct block_cache_stats {
@@ -66,6 +81,14 @@ void block_cache_put(struct block *b); /* a zeroed one is fine */
 /* Copy in a block that was checked; whether it stays is the cache's to say. */
 void block_cache_add(struct block_cache *c, struct block_name name, const void *bytes,
 		     uint32_t count);
+/* The same, if an older version is here, in the place of which it comes. */
+void block_cache_renew(struct block_cache *c, struct block_name name, const void *bytes,
+		       uint32_t count);
+/* As block_cache_add(), of a block that stands for others that are in use. */
+void block_cache_add_used(struct block_cache *c, struct block_name name, const void *bytes,
+			  uint32_t count);
+/* Of the first @count blocks of a segment, how many are here; looks at some. In percent. */
+uint32_t block_cache_percent(struct block_cache *c, struct talos_segment_id id, uint32_t count);
 /* The first @count blocks of a segment that is gone: they may go first. */
 void block_cache_drop_segment(struct block_cache *c, struct talos_segment_id id, uint32_t count);
 

@@ -633,12 +633,14 @@ static int read_device(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes)
 /* Above this, copy without the lock, under a pin. */
 #define COPY_LOCKED_BYTES_MAX 8192u
 
-int vlog_in_memory(struct vlog *v, uint64_t pos)
+enum vlog_stay vlog_stay(struct vlog *v, uint64_t pos)
 {
 	/* Without a lock: the buffer of a segment so far back has gone to a later one. */
-	return segment_of(v, pos) + v->c.buffer_count <= segment_of(v, v->written)
-		       ? TALOS_ERR_NOT_FOUND
-		       : TALOS_OK;
+	uint64_t segment = segment_of(v, pos), now = segment_of(v, v->written);
+
+	if (segment + v->c.buffer_count <= now)
+		return VLOG_LEFT;
+	return segment + v->c.buffer_count / 2 <= now ? VLOG_LEAVES : VLOG_STAYS;
 }
 
 int vlog_read_memory(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes)
@@ -650,7 +652,7 @@ int vlog_read_memory(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes)
 
 	if (bytes > v->c.segment_bytes - offset_in_segment(v, pos))
 		return TALOS_ERR_CORRUPT;
-	if (vlog_in_memory(v, pos))
+	if (vlog_stay(v, pos) == VLOG_LEFT)
 		return TALOS_ERR_NOT_FOUND;
 	talos_mutex_lock(&v->tail_lock);
 	if (pos > v->end || bytes > v->end - pos) {

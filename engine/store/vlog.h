@@ -184,8 +184,13 @@ void vlog_fail(struct vlog *v, int err);
 int vlog_read(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes);
 /* The same, but TALOS_ERR_NOT_FOUND where they are no more, or not yet, in memory: see vlog_place(). */
 int vlog_read_memory(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes);
-/* TALOS_ERR_NOT_FOUND: surely not in memory. Takes no lock, and so may say 0 to what is not. */
-int vlog_in_memory(struct vlog *v, uint64_t pos);
+/*
+ * How long the log's buffers will still hold @pos: for a while; not for long,
+ * since half of them are younger; not at all. Takes no lock: only the last is
+ * certain.
+ */
+enum vlog_stay { VLOG_STAYS, VLOG_LEAVES, VLOG_LEFT };
+enum vlog_stay vlog_stay(struct vlog *v, uint64_t pos);
 /* Where on the device @pos lies. TALOS_ERR_NOT_FOUND: the segment is gone. */
 int vlog_place(struct vlog *v, uint64_t pos, uint64_t *out_offset);
 /* See talos_log_pin(). */

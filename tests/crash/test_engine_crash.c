@@ -206,7 +206,7 @@ static void check_scan(struct talos_engine *e, const struct model *m)
 {
 	struct scan_check s = { .m = m };
 
-	assert_int_equal(talos_engine_scan(e, "p", 1, NULL, 0, check_scanned, &s), 0);
+	assert_int_equal(talos_engine_scan(e, "p", 1, NULL, 0, 0, check_scanned, &s), 0);
 	while (s.next < POINTS && !m->point[s.next])
 		s.next++;
 	assert_int_equal(s.next, POINTS);

@@ -146,7 +146,7 @@ void fs_fake_check(struct fs_fake *f)
 	struct check c = { .inos = calloc(INO_MAX, sizeof(struct seen)) };
 
 	assert_non_null(c.inos);
-	assert_int_equal(talos_engine_scan(f->e, &prefix, 1, NULL, 0, see_pair, &c), 0);
+	assert_int_equal(talos_engine_scan(f->e, &prefix, 1, NULL, 0, 0, see_pair, &c), 0);
 	for (uint64_t ino = 1; ino < INO_MAX; ino++)
 		judge(&c, ino);
 	free(c.inos);
@@ -168,6 +168,6 @@ uint64_t fs_fake_pairs_of(struct fs_fake *f, uint64_t ino)
 	struct fs_key k = key_inode(ino);
 	uint64_t n = 0;
 
-	assert_int_equal(talos_engine_scan(f->e, k.b, 9, NULL, 0, count_pair, &n), 0);
+	assert_int_equal(talos_engine_scan(f->e, k.b, 9, NULL, 0, 0, count_pair, &n), 0);
 	return n;
 }

@@ -24,7 +24,9 @@ static uint32_t fill(struct block_name n, uint8_t *bytes)
 
 static struct block_name numbered(uint64_t i)
 {
-	return (struct block_name){ i + 1, (uint32_t)i ^ 0x55 };
+	uint32_t part = (uint32_t)i ^ 0x55;
+
+	return (struct block_name){ block_home(i + 1, part), i + 1, part };
 }
 
 static void add_sized(struct block_cache *c, uint64_t i, uint32_t count)
@@ -256,6 +258,86 @@ static void blocks_of_a_dropped_segment_go_first(void **state)
 	block_cache_free(c);
 }
 
+/* Version @id of thing @i. */
+static struct block_name version(uint64_t i, uint64_t id)
+{
+	return (struct block_name){ block_home(i + 1, 0), id, (uint32_t)i };
+}
+
+static bool has_version(struct block_cache *c, uint64_t i, uint64_t id)
+{
+	uint8_t bytes[TALOS_BLOCK_BYTES];
+	uint32_t count = fill(version(i, id), bytes);
+	struct block b;
+
+	if (!block_cache_get(c, version(i, id), &b))
+		return false;
+	assert_int_equal(b.count, count);
+	assert_memory_equal(b.bytes, bytes, count);
+	block_cache_put(&b);
+	return true;
+}
+
+static void add_version(struct block_cache *c, uint64_t i, uint64_t id, bool renew)
+{
+	uint8_t bytes[TALOS_BLOCK_BYTES];
+	uint32_t count = fill(version(i, id), bytes);
+
+	if (renew)
+		block_cache_renew(c, version(i, id), bytes, count);
+	else
+		block_cache_add(c, version(i, id), bytes, count);
+}
+
+static void of_versions_the_newest_is_kept(void **state)
+{
+	struct block_cache *c = block_cache_new(200 << 10);
+	struct block pinned;
+
+	(void)state;
+	add_version(c, 1, 5, true);
+	assert_false(has_version(c, 1, 5)); /* there was none to renew */
+	add_version(c, 1, 5, false);
+	assert_true(has_version(c, 1, 5));
+	add_version(c, 1, 7, true);
+	assert_true(has_version(c, 1, 7));
+	assert_false(has_version(c, 1, 5));
+	add_version(c, 1, 6, false); /* of who looks at the past */
+	assert_true(has_version(c, 1, 7));
+	assert_false(has_version(c, 1, 6));
+	assert_true(block_cache_get(c, version(1, 7), &pinned));
+	add_version(c, 1, 8, true);
+	assert_false(has_version(c, 1, 8)); /* somebody looks at the one before */
+	assert_true(has_version(c, 1, 7));
+	block_cache_put(&pinned);
+	add_version(c, 1, 8, true);
+	assert_true(has_version(c, 1, 8));
+	block_cache_free(c);
+}
+
+static void versions_of_all_sizes_come_and_go(void **state)
+{
+	struct block_cache *c = block_cache_new(300 << 10);
+	struct rng rng = { rng_test_seed() };
+	uint64_t newest[400] = { 0 }, found = 0;
+
+	(void)state;
+	for (uint64_t id = 1; id < 60000; id++) {
+		uint64_t i = rng_below(&rng, 400);
+
+		switch (rng_below(&rng, 3)) {
+		case 0:
+			add_version(c, i, id, rng_below(&rng, 2));
+			newest[i] = id;
+			break;
+		default:
+			found += newest[i] && has_version(c, i, newest[i]);
+		}
+	}
+	assert_true(found > 1000);
+	block_cache_free(c);
+}
+
 struct worker {
 	pthread_t thread;
 	struct block_cache *cache;
@@ -306,6 +388,8 @@ int main(void)
 		cmocka_unit_test(what_comes_back_soon_stays),
 		cmocka_unit_test(a_pinned_block_stays_as_it_is),
 		cmocka_unit_test(blocks_of_a_dropped_segment_go_first),
+		cmocka_unit_test(of_versions_the_newest_is_kept),
+		cmocka_unit_test(versions_of_all_sizes_come_and_go),
 		cmocka_unit_test(threads_get_and_add_at_once),
 	};
 

@@ -155,6 +155,41 @@ static void a_value_costs_one_read_and_then_none(void **state)
 	}
 }
 
+/* Other things, until the log's buffers hold nothing of what was before them. */
+static void put_much(struct store *s)
+{
+	for (unsigned i = 300; i < 300 + 8 * SEGMENT / s->value_bytes; i++) {
+		put(s, i % 300 + 300);
+		assert_true(talos_engine_step(s->e) >= 0);
+	}
+}
+
+static void what_is_read_often_stays_cached_when_it_is_written(void **state)
+{
+	const uint32_t sizes[] = { 300, 1004, 8000 };
+
+	(void)state;
+	for (unsigned k = 0; k < 3; k++) {
+		struct store s;
+		uint64_t before;
+
+		make(&s, sizes[k]);
+		assert_int_equal(talos_engine_lead(s.e, 1), 0);
+		assert_int_equal(get(&s, 100), 0);
+		assert_int_equal(get(&s, 101), 0);
+		put(&s, 101);
+		put(&s, 102);
+		put_much(&s);
+		assert_int_equal(get(&s, 100), 0); /* whatever that takes of leaves */
+		before = reads(&s);
+		assert_int_equal(get(&s, 101), 0);
+		assert_int_equal(reads(&s), before);
+		assert_int_equal(get(&s, 102), 0); /* nobody read it before */
+		assert_int_equal(reads(&s), before + 1);
+		drop(&s);
+	}
+}
+
 struct seen {
 	struct store *s;
 	unsigned next;
@@ -179,7 +214,7 @@ static void scan(struct store *s)
 {
 	struct seen seen = { s, 0 };
 
-	assert_int_equal(talos_engine_scan(s->e, "key", 3, NULL, 0, see, &seen), 0);
+	assert_int_equal(talos_engine_scan(s->e, "key", 3, NULL, 0, 0, see, &seen), 0);
 	assert_int_equal(seen.next, PAIRS);
 }
 
@@ -288,10 +323,11 @@ static void a_bad_value_ends_a_scan_only_where_it_is_met(void **state)
 	make(&s, 1004);
 	flip(&s, 300);
 	seen = (struct seen){ &s, 0 };
-	assert_int_equal(talos_engine_scan(s.e, "key", 3, NULL, 0, see, &seen), TALOS_ERR_CORRUPT);
+	assert_int_equal(talos_engine_scan(s.e, "key", 3, NULL, 0, 0, see, &seen),
+			 TALOS_ERR_CORRUPT);
 	assert_int_equal(seen.next, 300);
 	seen = (struct seen){ &s, 301 };
-	assert_int_equal(talos_engine_scan(s.e, "key", 3, "key 000301", 10, see, &seen), 0);
+	assert_int_equal(talos_engine_scan(s.e, "key", 3, "key 000301", 10, 0, see, &seen), 0);
 	assert_int_equal(seen.next, PAIRS);
 	talos_log_set_sink(NULL);
 	drop(&s);
@@ -301,6 +337,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_value_costs_one_read_and_then_none),
+		cmocka_unit_test(what_is_read_often_stays_cached_when_it_is_written),
 		cmocka_unit_test(a_scan_reads_many_at_once),
 		cmocka_unit_test(a_scan_that_fits_the_cache_is_not_read_twice),
 		cmocka_unit_test(pieces_of_an_object_come_in_one_read),

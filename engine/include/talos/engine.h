@@ -202,15 +202,17 @@ int talos_engine_span_read(struct talos_engine *e, const void *key,
 
 /*
  * Call @fn for each point value whose key begins with @prefix and is >= @from
- * (NULL: the first), in key order, until it returns non-zero, which is then
- * the result. Holds no lock during @fn. Each pair is one that existed at some
+ * (NULL: the first), in key order, for @pairs_max of them (0: all), or until it
+ * returns non-zero, which is then the result. Who knows how many he wants should
+ * say so: values are read ahead that far, all at once. Holds no lock during @fn. Each pair is one that existed at some
  * moment during the call; pairs unchanged during it appear exactly once.
  */
 typedef int (*talos_scan_fn)(void *ctx, const uint8_t *key, uint32_t key_bytes,
 			     const uint8_t *value, uint32_t value_bytes);
 int talos_engine_scan(struct talos_engine *e, const void *prefix,
 		      uint32_t prefix_bytes, const void *from,
-		      uint32_t from_bytes, talos_scan_fn fn, void *ctx);
+		      uint32_t from_bytes, uint64_t pairs_max, talos_scan_fn fn,
+		      void *ctx);
 
 /* --- snapshots and iterators ------------------------------------------------- */
 

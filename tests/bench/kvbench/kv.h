@@ -44,7 +44,9 @@ struct kv_backend {
 	/* NULL: a store that can only be written to */
 	int (*get)(void *store, unsigned thread, const void *key, void *buf, uint32_t capacity,
 		   uint32_t *out_bytes);
-	int (*scan)(void *store, unsigned thread, const void *from, kv_pair_fn fn, void *ctx);
+	/* @fn ends it after @pairs. */
+	int (*scan)(void *store, unsigned thread, const void *from, unsigned pairs, kv_pair_fn fn,
+		    void *ctx);
 	int (*flush)(void *store); /* write out what memory holds; may be NULL */
 	void (*close)(void *store);
 };

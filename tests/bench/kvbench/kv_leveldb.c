@@ -95,7 +95,8 @@ static int level_get(void *store, unsigned thread, const void *key, void *buf, u
 	return 0;
 }
 
-static int level_scan(void *store, unsigned thread, const void *from, kv_pair_fn fn, void *ctx)
+static int level_scan(void *store, unsigned thread, const void *from, unsigned pairs, kv_pair_fn fn,
+		      void *ctx)
 {
 	struct store *s = store;
 	leveldb_iterator_t *it = leveldb_create_iterator(s->db, s->read);
@@ -103,6 +104,7 @@ static int level_scan(void *store, unsigned thread, const void *from, kv_pair_fn
 	bool more = true;
 
 	(void)thread;
+	(void)pairs; /* of no use here */
 	for (leveldb_iter_seek(it, from, KV_KEY_BYTES); more && leveldb_iter_valid(it);) {
 		size_t key_bytes, value_bytes;
 		const char *key = leveldb_iter_key(it, &key_bytes);

@@ -131,13 +131,15 @@ static int lm_get(void *store, unsigned thread, const void *key, void *buf, uint
 	return err ? complain("get", err) : 0;
 }
 
-static int lm_scan(void *store, unsigned thread, const void *from, kv_pair_fn fn, void *ctx)
+static int lm_scan(void *store, unsigned thread, const void *from, unsigned pairs, kv_pair_fn fn,
+		   void *ctx)
 {
 	struct store *s = store;
 	struct reader *r = &s->readers[thread];
 	MDB_val k = { KV_KEY_BYTES, (void *)from }, v;
 	int err = mdb_txn_renew(r->txn);
 
+	(void)pairs; /* of no use here */
 	if (err)
 		return complain("scan", err);
 	err = mdb_cursor_renew(r->txn, r->cursor);

@@ -160,7 +160,8 @@ static int rocks_get(void *store, unsigned thread, const void *key, void *buf, u
 	return 0;
 }
 
-static int rocks_scan(void *store, unsigned thread, const void *from, kv_pair_fn fn, void *ctx)
+static int rocks_scan(void *store, unsigned thread, const void *from, unsigned pairs, kv_pair_fn fn,
+		      void *ctx)
 {
 	struct store *s = store;
 	rocksdb_iterator_t *it = rocksdb_create_iterator(s->db, s->read);
@@ -168,6 +169,7 @@ static int rocks_scan(void *store, unsigned thread, const void *from, kv_pair_fn
 	bool more = true;
 
 	(void)thread;
+	(void)pairs; /* of no use here */
 	for (rocksdb_iter_seek(it, from, KV_KEY_BYTES); more && rocksdb_iter_valid(it);) {
 		size_t key_bytes, value_bytes;
 		const char *key = rocksdb_iter_key(it, &key_bytes);

@@ -12,8 +12,8 @@
 
 #define TAIL_BUFFERS 8u
 #define SEGMENT_BYTES (2u << 20)
-#define MEMTABLES_MAX 4u	      /* one active, three that wait for their flush */
-#define UNPLANNED_BYTES (40ull << 20) /* code, stacks, segments' directories, work of compactions */
+#define MEMTABLES_MAX 3u	      /* one active, two that wait for their flush */
+#define UNPLANNED_BYTES (16ull << 20) /* code, stacks, segments' directories, work of compactions */
 
 struct store {
 	struct talos_io *io;
@@ -147,11 +147,12 @@ static int pass_on(void *ctx, const uint8_t *key, uint32_t key_bytes, const uint
 	return s->fn(s->ctx, key, key_bytes, value, value_bytes) ? 0 : 1;
 }
 
-static int talos_scan(void *store, unsigned thread, const void *from, kv_pair_fn fn, void *ctx)
+static int talos_scan(void *store, unsigned thread, const void *from, unsigned pairs, kv_pair_fn fn,
+		      void *ctx)
 {
 	struct store *s = store;
 	struct scan scan = { fn, ctx };
-	int err = talos_engine_scan(s->e, "user", 4, from, KV_KEY_BYTES, pass_on, &scan);
+	int err = talos_engine_scan(s->e, "user", 4, from, KV_KEY_BYTES, pairs, pass_on, &scan);
 
 	(void)thread;
 	return err < 0 ? complain("scan", err) : 0;

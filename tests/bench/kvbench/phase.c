@@ -153,7 +153,7 @@ static int do_scan(struct client *c, const char *key, unsigned pairs)
 	int r;
 
 	memcpy(s.last, key, KV_KEY_BYTES);
-	r = n->backend->scan(n->store, c->thread, key, take_pair, &s);
+	r = n->backend->scan(n->store, c->thread, key, pairs, take_pair, &s);
 	return s.wrong || s.first ? KV_FAILED : r;
 }
 
