@@ -10,9 +10,7 @@
 #include <cmocka.h>
 
 #include "rng.h"
-#include "sim_clock.h"
-#include "sim_disk.h"
-#include "talos/engine.h"
+#include "sim_store.h"
 
 #define SEGMENT (64u << 10)
 #define DEVICE (4096ull * SEGMENT)
@@ -21,34 +19,15 @@
 #define VALUE_BYTES 40u
 #define KEY_BYTES 8u
 
-static struct sim_clock sim_time;
-
-static int format(struct sim_disk *d, uint32_t growth)
+static int format(struct sim_store *s, uint32_t growth)
 {
-	struct talos_io *io = sim_disk_io(d);
-	struct talos_format_options o = {
-		.device_bytes = DEVICE,
+	const struct talos_format_options o = {
 		.segment_bytes = SEGMENT,
 		.l0_bytes = L0_BYTES,
 		.growth = growth,
-		.volume = { "levels volume" },
-		.replica = { "levels replica" },
 	};
-	int err = talos_engine_format(io, &o);
 
-	talos_io_close(io);
-	return err;
-}
-
-static struct talos_engine *open_on(struct talos_io *io)
-{
-	struct talos_engine_options o = { .clock = &sim_time.clock, .no_threads = true };
-	struct talos_engine *e;
-
-	sim_clock_init(&sim_time);
-	assert_int_equal(talos_engine_open(io, &o, &e), 0);
-	assert_int_equal(talos_engine_lead(e, 1), 0);
-	return e;
+	return sim_store_format(s, &o);
 }
 
 /* Any order without repeats: the factor is prime to PAIRS. */
@@ -60,8 +39,9 @@ static void pair(uint32_t i, uint8_t key[KEY_BYTES], uint8_t value[VALUE_BYTES])
 	rng_fill(&rng, value, VALUE_BYTES);
 }
 
-static void load(struct talos_engine *e)
+static void load(struct sim_store *s)
 {
+	struct talos_engine *e = s->e;
 	struct talos_batch *b = talos_batch_new(e);
 	uint8_t key[KEY_BYTES], value[VALUE_BYTES];
 
@@ -76,8 +56,7 @@ static void load(struct talos_engine *e)
 		if (i % 256 == 0)
 			assert_true(talos_engine_step(e) >= 0);
 	}
-	while (talos_engine_step(e) > 0)
-		;
+	sim_store_settle(s);
 	talos_batch_free(b);
 }
 
@@ -105,52 +84,47 @@ static void a_load_is_found_in_levels_that_keep_to_their_factor(void **state)
 
 	(void)state;
 	for (unsigned i = 0; i < 3; i++) {
-		struct sim_disk *d = sim_disk_new(DEVICE);
-		struct talos_io *io;
+		const struct talos_engine_options o = { 0 };
 		struct talos_engine_stats s;
-		struct talos_engine *e;
+		struct sim_store store;
 
-		assert_int_equal(format(d, factors[i]), 0);
-		io = sim_disk_io(d);
-		e = open_on(io);
-		load(e);
-		talos_engine_stats(e, &s);
+		sim_store_init(&store, DEVICE);
+		assert_int_equal(format(&store, factors[i]), 0);
+		sim_store_lead(&store, &o);
+		load(&store);
+		talos_engine_stats(store.e, &s);
 		print_message("factor %u: %.1f times written; levels %u %u %u %u\n", factors[i],
 			      (double)s.index_bytes_written / (double)s.user_bytes,
-			      s.level_segments[1], s.level_segments[2], s.level_segments[3],
+			      s.level_segments[1], s.levels[2].segments, s.levels[3].segments,
 			      s.level_segments[4]);
 		assert_int_equal(s.growth, factors[i]);
 		assert_true(s.compactions > 8);
 		/* 8 runs' worth below level 1 at most, with room for what is half full. */
 		assert_true(s.level_segments[2] <= 2 * 8 * factors[i]);
 		assert_true((double)s.index_bytes_written < 12.0 * (double)s.user_bytes);
-		check_all(e);
-		assert_int_equal(talos_engine_compact(e), 0);
-		check_all(e);
-		assert_int_equal(talos_engine_close(e), 0);
-		e = open_on(io);
-		check_all(e);
-		assert_int_equal(talos_engine_close(e), 0);
-		talos_io_close(io);
-		sim_disk_free(d);
+		check_all(store.e);
+		assert_int_equal(talos_engine_compact(store.e), 0);
+		check_all(store.e);
+		sim_store_close(&store);
+		sim_store_lead(&store, &o);
+		check_all(store.e);
+		sim_store_free(&store);
 	}
 }
 
 static void a_factor_out_of_range_is_refused(void **state)
 {
-	struct sim_disk *d = sim_disk_new(DEVICE);
 	struct talos_superblock_info info;
-	struct talos_io *io;
+	struct sim_store s;
 
 	(void)state;
-	assert_int_equal(format(d, 3), TALOS_ERR_INVALID);
-	assert_int_equal(format(d, 17), TALOS_ERR_INVALID);
-	assert_int_equal(format(d, 0), 0);
-	io = sim_disk_io(d);
-	assert_int_equal(talos_engine_probe(io, &info), 0);
+	sim_store_init(&s, DEVICE);
+	assert_int_equal(format(&s, 3), TALOS_ERR_INVALID);
+	assert_int_equal(format(&s, 17), TALOS_ERR_INVALID);
+	assert_int_equal(format(&s, 0), 0);
+	assert_int_equal(talos_engine_probe(s.io, &info), 0);
 	assert_int_equal(info.growth, 8);
-	talos_io_close(io);
-	sim_disk_free(d);
+	sim_store_free(&s);
 }
 
 int main(void)

@@ -7,72 +7,46 @@
 #include <cmocka.h>
 
 #include "rng.h"
-#include "sim_clock.h"
-#include "sim_disk.h"
-#include "talos/engine.h"
+#include "sim_store.h"
 
 #define SEGMENT (64u << 10)
 #define DEVICE (512ull * SEGMENT)
 #define PAIRS 400u
 
-static struct sim_clock sim_time;
-
-static int format(struct sim_disk *d, uint32_t inline_max)
+static int format(struct sim_store *s, uint32_t inline_max)
 {
-	struct talos_io *io = sim_disk_io(d);
-	struct talos_format_options o = {
-		.device_bytes = DEVICE,
+	const struct talos_format_options o = {
 		.segment_bytes = SEGMENT,
 		.l0_bytes = 1 << 20,
 		.inline_max = inline_max,
-		.volume = { "place volume" },
-		.replica = { "place replica" },
-	};
-	int err = talos_engine_format(io, &o);
-
-	talos_io_close(io);
-	return err;
-}
-
-static int try_open(struct talos_io *io, uint32_t inline_max, struct talos_engine **out)
-{
-	struct talos_engine_options o = {
-		.clock = &sim_time.clock,
-		.inline_max = inline_max,
-		.no_threads = true,
 	};
 
-	sim_clock_init(&sim_time);
-	return talos_engine_open(io, &o, out);
+	return sim_store_format(s, &o);
 }
 
 /* What an engine opened with @option says of a volume formatted with @formatted. */
 static uint32_t in_force(uint32_t formatted, uint32_t option)
 {
-	struct sim_disk *d = sim_disk_new(DEVICE);
+	const struct talos_engine_options o = { .inline_max = option };
 	struct talos_superblock_info info;
 	struct talos_engine_stats s;
-	struct talos_engine *e;
-	struct talos_io *io;
+	struct sim_store store;
 
-	assert_int_equal(format(d, formatted), 0);
-	io = sim_disk_io(d);
-	assert_int_equal(try_open(io, option, &e), 0);
-	talos_engine_stats(e, &s);
-	assert_int_equal(talos_engine_close(e), 0);
-	assert_int_equal(talos_engine_probe(io, &info), 0);
+	sim_store_init(&store, DEVICE);
+	assert_int_equal(format(&store, formatted), 0);
+	assert_int_equal(talos_engine_probe(store.io, &info), 0);
+	assert_int_equal(sim_store_open(&store, &o), 0);
+	talos_engine_stats(store.e, &s);
 	if (!option)
 		assert_int_equal(info.inline_max, s.inline_max);
-	talos_io_close(io);
-	sim_disk_free(d);
+	sim_store_free(&store);
 	return s.inline_max;
 }
 
 static void the_option_wins_over_the_volume_and_the_default(void **state)
 {
-	struct sim_disk *d = sim_disk_new(DEVICE);
-	struct talos_engine *e;
-	struct talos_io *io;
+	const struct talos_engine_options too_large = { .inline_max = TALOS_INLINE_BYTES_MAX + 1 };
+	struct sim_store s;
 
 	(void)state;
 	assert_int_equal(in_force(77, 0), 77);
@@ -81,12 +55,11 @@ static void the_option_wins_over_the_volume_and_the_default(void **state)
 	assert_int_equal(in_force(77, 500), 500);
 	assert_int_equal(in_force(77, TALOS_INLINE_NONE), 0);
 	assert_true(in_force(0, 0) > 0);
-	assert_int_equal(format(d, TALOS_INLINE_BYTES_MAX + 1), TALOS_ERR_INVALID);
-	assert_int_equal(format(d, 0), 0);
-	io = sim_disk_io(d);
-	assert_int_equal(try_open(io, TALOS_INLINE_BYTES_MAX + 1, &e), TALOS_ERR_INVALID);
-	talos_io_close(io);
-	sim_disk_free(d);
+	sim_store_init(&s, DEVICE);
+	assert_int_equal(format(&s, TALOS_INLINE_BYTES_MAX + 1), TALOS_ERR_INVALID);
+	assert_int_equal(format(&s, 0), 0);
+	assert_int_equal(sim_store_open(&s, &too_large), TALOS_ERR_INVALID);
+	sim_store_free(&s);
 }
 
 static uint32_t size_of(uint32_t i)
@@ -139,27 +112,24 @@ static void check_all(struct talos_engine *e)
 /* Bytes of index that the pairs take with this threshold. */
 static uint64_t index_bytes(uint32_t inline_max)
 {
-	struct sim_disk *d = sim_disk_new(DEVICE);
+	const struct talos_engine_options as_formatted = { 0 };
+	const struct talos_engine_options other = { .inline_max = TALOS_INLINE_NONE };
 	struct talos_engine_stats s;
-	struct talos_engine *e;
-	struct talos_io *io;
+	struct sim_store store;
 
-	assert_int_equal(format(d, inline_max), 0);
-	io = sim_disk_io(d);
-	assert_int_equal(try_open(io, 0, &e), 0);
-	assert_int_equal(talos_engine_lead(e, 1), 0);
-	put_all(e);
-	check_all(e); /* from the memtable */
-	assert_int_equal(talos_engine_flush(e), 0);
-	check_all(e); /* from the index */
-	talos_engine_stats(e, &s);
-	assert_int_equal(talos_engine_close(e), 0);
+	sim_store_init(&store, DEVICE);
+	assert_int_equal(format(&store, inline_max), 0);
+	sim_store_lead(&store, &as_formatted);
+	put_all(store.e);
+	check_all(store.e); /* from the memtable */
+	assert_int_equal(talos_engine_flush(store.e), 0);
+	check_all(store.e); /* from the index */
+	talos_engine_stats(store.e, &s);
+	sim_store_close(&store);
 	/* Another threshold is for what comes; what is there stays where it is. */
-	assert_int_equal(try_open(io, TALOS_INLINE_NONE, &e), 0);
-	check_all(e);
-	assert_int_equal(talos_engine_close(e), 0);
-	talos_io_close(io);
-	sim_disk_free(d);
+	assert_int_equal(sim_store_open(&store, &other), 0);
+	check_all(store.e);
+	sim_store_free(&store);
 	return s.index_bytes_written;
 }
 

@@ -7,9 +7,7 @@
 #include <cmocka.h>
 
 #include "rng.h"
-#include "sim_clock.h"
-#include "sim_disk.h"
-#include "talos/engine.h"
+#include "sim_store.h"
 #include "talos/log.h"
 
 #define SEGMENT (64u << 10)
@@ -18,10 +16,7 @@
 #define PIECE_BYTES 3000u
 
 struct store {
-	struct sim_disk *disk;
-	struct sim_clock clock;
-	struct talos_io *io;
-	struct talos_engine *e;
+	struct sim_store sim;
 	uint32_t value_bytes;
 };
 
@@ -31,26 +26,11 @@ static void quiet(enum talos_log_level level, const char *line)
 	(void)line;
 }
 
-static void open_engine(struct store *s)
-{
-	struct talos_engine_options o = {
-		.clock = &s->clock.clock,
-		.cache_bytes = 2 << 20,
-		.tail_buffers = 3,
-		.inline_max = 200,
-		.no_threads = true,
-	};
-
-	s->io = sim_disk_io(s->disk);
-	sim_clock_init(&s->clock);
-	assert_int_equal(talos_engine_open(s->io, &o, &s->e), 0);
-}
-
-static void close_engine(struct store *s)
-{
-	assert_int_equal(talos_engine_close(s->e), 0);
-	talos_io_close(s->io);
-}
+static const struct talos_engine_options options = {
+	.cache_bytes = 2 << 20,
+	.tail_buffers = 3,
+	.inline_max = 200,
+};
 
 static uint32_t key_of(unsigned i, char key[16])
 {
@@ -66,7 +46,7 @@ static void value_of(const struct store *s, unsigned i, uint8_t *value)
 
 static void put(struct store *s, unsigned i)
 {
-	struct talos_batch *b = talos_batch_new(s->e);
+	struct talos_batch *b = talos_batch_new(s->sim.e);
 	uint8_t value[TALOS_INLINE_BYTES_MAX + 8192];
 	struct talos_pos end;
 	char key[16];
@@ -77,41 +57,30 @@ static void put(struct store *s, unsigned i)
 						s->value_bytes < PIECE_BYTES ? s->value_bytes
 									     : PIECE_BYTES),
 			 0);
-	assert_int_equal(talos_engine_write(s->e, b, &end), 0);
+	assert_int_equal(talos_engine_write(s->sim.e, b, &end), 0);
 	talos_batch_free(b);
 }
 
 /* PAIRS pairs, in one level, of which the engine remembers nothing. */
 static void make(struct store *s, uint32_t value_bytes)
 {
-	struct talos_format_options o = {
-		.device_bytes = DEVICE,
+	const struct talos_format_options o = {
 		.segment_bytes = SEGMENT,
 		.l0_bytes = 256 << 10,
-		.volume = { "reads volume" },
-		.replica = { "reads replica" },
 	};
 
-	*s = (struct store){ .disk = sim_disk_new(DEVICE), .value_bytes = value_bytes };
-	s->io = sim_disk_io(s->disk);
-	assert_int_equal(talos_engine_format(s->io, &o), 0);
-	talos_io_close(s->io);
-	open_engine(s);
-	assert_int_equal(talos_engine_lead(s->e, 1), 0);
+	s->value_bytes = value_bytes;
+	sim_store_init(&s->sim, DEVICE);
+	assert_int_equal(sim_store_format(&s->sim, &o), 0);
+	sim_store_lead(&s->sim, &options);
 	for (unsigned i = 0; i < PAIRS; i++) {
 		put(s, i);
-		assert_true(talos_engine_step(s->e) >= 0);
+		assert_true(talos_engine_step(s->sim.e) >= 0);
 	}
-	assert_int_equal(talos_engine_flush(s->e), 0);
-	assert_int_equal(talos_engine_compact(s->e), 0);
-	close_engine(s);
-	open_engine(s);
-}
-
-static void drop(struct store *s)
-{
-	close_engine(s);
-	sim_disk_free(s->disk);
+	assert_int_equal(talos_engine_flush(s->sim.e), 0);
+	assert_int_equal(talos_engine_compact(s->sim.e), 0);
+	sim_store_close(&s->sim);
+	assert_int_equal(sim_store_open(&s->sim, &options), 0);
 }
 
 static int get(struct store *s, unsigned i)
@@ -119,7 +88,7 @@ static int get(struct store *s, unsigned i)
 	uint8_t value[16384], want[16384];
 	char key[16];
 	uint32_t n;
-	int err = talos_engine_get(s->e, key, key_of(i, key), value, sizeof(value), &n);
+	int err = talos_engine_get(s->sim.e, key, key_of(i, key), value, sizeof(value), &n);
 
 	if (err)
 		return err;
@@ -131,7 +100,7 @@ static int get(struct store *s, unsigned i)
 
 static uint64_t reads(struct store *s)
 {
-	return sim_disk_counters(s->disk).reads;
+	return sim_disk_counters(s->sim.disk).reads;
 }
 
 static void a_value_costs_one_read_and_then_none(void **state)
@@ -151,7 +120,7 @@ static void a_value_costs_one_read_and_then_none(void **state)
 		assert_int_equal(get(&s, 101), 0);
 		assert_int_equal(get(&s, 100), 0);
 		assert_int_equal(reads(&s) - before, 1);
-		drop(&s);
+		sim_store_free(&s.sim);
 	}
 }
 
@@ -160,7 +129,7 @@ static void put_much(struct store *s)
 {
 	for (unsigned i = 300; i < 300 + 8 * SEGMENT / s->value_bytes; i++) {
 		put(s, i % 300 + 300);
-		assert_true(talos_engine_step(s->e) >= 0);
+		assert_true(talos_engine_step(s->sim.e) >= 0);
 	}
 }
 
@@ -174,7 +143,7 @@ static void what_is_read_often_stays_cached_when_it_is_written(void **state)
 		uint64_t before;
 
 		make(&s, sizes[k]);
-		assert_int_equal(talos_engine_lead(s.e, 1), 0);
+		assert_int_equal(talos_engine_lead(s.sim.e, 1), 0);
 		assert_int_equal(get(&s, 100), 0);
 		assert_int_equal(get(&s, 101), 0);
 		put(&s, 101);
@@ -186,7 +155,7 @@ static void what_is_read_often_stays_cached_when_it_is_written(void **state)
 		assert_int_equal(reads(&s), before);
 		assert_int_equal(get(&s, 102), 0); /* nobody read it before */
 		assert_int_equal(reads(&s), before + 1);
-		drop(&s);
+		sim_store_free(&s.sim);
 	}
 }
 
@@ -214,7 +183,7 @@ static void scan(struct store *s)
 {
 	struct seen seen = { s, 0 };
 
-	assert_int_equal(talos_engine_scan(s->e, "key", 3, NULL, 0, 0, see, &seen), 0);
+	assert_int_equal(talos_engine_scan(s->sim.e, "key", 3, NULL, 0, 0, see, &seen), 0);
 	assert_int_equal(seen.next, PAIRS);
 }
 
@@ -232,7 +201,7 @@ static void a_scan_reads_many_at_once(void **state)
 		scan(&s);
 		first = reads(&s) - before;
 		assert_true(first && first < PAIRS / 4);
-		drop(&s);
+		sim_store_free(&s.sim);
 	}
 }
 
@@ -247,7 +216,7 @@ static void a_scan_that_fits_the_cache_is_not_read_twice(void **state)
 	before = reads(&s);
 	scan(&s);
 	assert_int_equal(reads(&s), before);
-	drop(&s);
+	sim_store_free(&s.sim);
 }
 
 static void pieces_of_an_object_come_in_one_read(void **state)
@@ -259,10 +228,10 @@ static void pieces_of_an_object_come_in_one_read(void **state)
 
 	(void)state;
 	make(&s, PIECE_BYTES);
-	assert_int_equal(talos_engine_span_read(s.e, "object", 6, 0, data, 1), 0);
+	assert_int_equal(talos_engine_span_read(s.sim.e, "object", 6, 0, data, 1), 0);
 	before = reads(&s);
 	/* Sixteen records: that they lie in two segments is possible. */
-	assert_int_equal(talos_engine_span_read(s.e, "object", 6, 40ull * PIECE_BYTES, data,
+	assert_int_equal(talos_engine_span_read(s.sim.e, "object", 6, 40ull * PIECE_BYTES, data,
 						sizeof(data)),
 			 0);
 	assert_true(reads(&s) - before <= 3); /* a leaf, and those two */
@@ -270,7 +239,7 @@ static void pieces_of_an_object_come_in_one_read(void **state)
 		value_of(&s, 40 + i, want);
 		assert_memory_equal(data + i * PIECE_BYTES, want, PIECE_BYTES);
 	}
-	drop(&s);
+	sim_store_free(&s.sim);
 }
 
 /* Invert a bit wherever on the device the value of key @i is. */
@@ -280,11 +249,11 @@ static void flip(struct store *s, unsigned i)
 	unsigned found = 0;
 
 	value_of(s, i, value);
-	sim_disk_peek(s->disk, 0, all, DEVICE);
+	sim_disk_peek(s->sim.disk, 0, all, DEVICE);
 	/* But for its first bytes, where the flip is. */
 	for (uint64_t at = 0; at + s->value_bytes <= DEVICE; at++)
 		if (!memcmp(all + at + 8, value + 8, s->value_bytes - 8)) {
-			sim_disk_flip_bit(s->disk, at, 3);
+			sim_disk_flip_bit(s->sim.disk, at, 3);
 			found++;
 		}
 	assert_true(found);
@@ -303,14 +272,14 @@ static void what_does_not_check_is_never_kept(void **state)
 	assert_int_equal(get(&s, 299), 0);
 	assert_int_equal(get(&s, 300), TALOS_ERR_CORRUPT);
 	assert_int_equal(get(&s, 300), TALOS_ERR_CORRUPT);
-	talos_engine_stats(s.e, &stats);
+	talos_engine_stats(s.sim.e, &stats);
 	assert_int_equal(stats.corruptions, 2);
 	flip(&s, 300); /* back */
 	assert_int_equal(get(&s, 300), 0);
 	flip(&s, 300); /* what was checked is what is given */
 	assert_int_equal(get(&s, 300), 0);
 	talos_log_set_sink(NULL);
-	drop(&s);
+	sim_store_free(&s.sim);
 }
 
 static void a_bad_value_ends_a_scan_only_where_it_is_met(void **state)
@@ -323,14 +292,14 @@ static void a_bad_value_ends_a_scan_only_where_it_is_met(void **state)
 	make(&s, 1004);
 	flip(&s, 300);
 	seen = (struct seen){ &s, 0 };
-	assert_int_equal(talos_engine_scan(s.e, "key", 3, NULL, 0, 0, see, &seen),
+	assert_int_equal(talos_engine_scan(s.sim.e, "key", 3, NULL, 0, 0, see, &seen),
 			 TALOS_ERR_CORRUPT);
 	assert_int_equal(seen.next, 300);
 	seen = (struct seen){ &s, 301 };
-	assert_int_equal(talos_engine_scan(s.e, "key", 3, "key 000301", 10, 0, see, &seen), 0);
+	assert_int_equal(talos_engine_scan(s.sim.e, "key", 3, "key 000301", 10, 0, see, &seen), 0);
 	assert_int_equal(seen.next, PAIRS);
 	talos_log_set_sink(NULL);
-	drop(&s);
+	sim_store_free(&s.sim);
 }
 
 int main(void)
