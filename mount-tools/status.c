@@ -60,24 +60,69 @@ static void set_bool(json_t *o, const char *name, bool v)
 	json_object_set_new(o, name, json_boolean(v));
 }
 
+/* A number of a struct, under its own name. */
+struct field {
+	const char *name;
+	size_t offset, bytes;
+};
+#define FIELD(type, name)                                                            \
+	{                                                                            \
+#name, offsetof(struct type, name), sizeof(((struct type *)0)->name) \
+	}
+#define SET_FIELDS(o, from, fields) \
+	set_fields(o, from, fields, sizeof(fields) / sizeof((fields)[0]))
+#define FIELDS_JSON(from, fields) SET_FIELDS(json_object(), from, fields)
+
+static json_t *set_fields(json_t *o, const void *from, const struct field *fields, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		const uint8_t *at = (const uint8_t *)from + fields[i].offset;
+		uint64_t v = 0;
+		uint32_t v32;
+
+		if (fields[i].bytes == sizeof(v32)) {
+			memcpy(&v32, at, sizeof(v32));
+			v = v32;
+		} else {
+			memcpy(&v, at, sizeof(v));
+		}
+		set_int(o, fields[i].name, v);
+	}
+	return o;
+}
+
+/* --- replication ---------------------------------------------------------------------------- */
+
 static json_t *link_json(const struct talos_link_status *l)
 {
+	static const struct field fields[] = {
+		FIELD(talos_link_status, path_mtu),
+		FIELD(talos_link_status, queue_depth),
+		FIELD(talos_link_status, sent_bytes),
+		FIELD(talos_link_status, received_bytes),
+		FIELD(talos_link_status, sent_messages),
+		FIELD(talos_link_status, received_messages),
+		FIELD(talos_link_status, retries),
+	};
 	json_t *o = json_object();
 
 	set_text(o, "transport", l->transport);
 	set_text(o, "device", l->device);
-	set_int(o, "path_mtu", l->path_mtu);
-	set_int(o, "queue_depth", l->queue_depth);
-	set_int(o, "sent_bytes", l->sent_bytes);
-	set_int(o, "received_bytes", l->received_bytes);
-	set_int(o, "sent_messages", l->sent_messages);
-	set_int(o, "received_messages", l->received_messages);
-	set_int(o, "retries", l->retries);
+	SET_FIELDS(o, l, fields);
 	return o;
 }
 
 static json_t *peer_json(const struct talos_peer_status *p)
 {
+	static const struct field fields[] = {
+		FIELD(talos_peer_status, acked),
+		FIELD(talos_peer_status, applied),
+		FIELD(talos_peer_status, lag_bytes),
+		FIELD(talos_peer_status, lag_ms),
+		FIELD(talos_peer_status, copy_done_bytes),
+		FIELD(talos_peer_status, copy_total_bytes),
+		FIELD(talos_peer_status, away_ms),
+	};
 	json_t *o = json_object();
 
 	set_uuid(o, "replica", &p->replica);
@@ -85,19 +130,21 @@ static json_t *peer_json(const struct talos_peer_status *p)
 	set_text(o, "state", peer_state_text(p->state));
 	set_bool(o, "member", p->member);
 	set_bool(o, "in_sync", p->in_sync);
-	set_int(o, "acked", p->acked);
-	set_int(o, "applied", p->applied);
-	set_int(o, "lag_bytes", p->lag_bytes);
-	set_int(o, "lag_ms", p->lag_ms);
 	json_object_set_new(o, "link", link_json(&p->link));
-	set_int(o, "copy_done_bytes", p->copy_done_bytes);
-	set_int(o, "copy_total_bytes", p->copy_total_bytes);
-	set_int(o, "away_ms", p->away_ms);
+	SET_FIELDS(o, p, fields);
 	return o;
 }
 
 static json_t *repl_json(const struct talos_repl_status *r)
 {
+	static const struct field fields[] = {
+		FIELD(talos_repl_status, committed),
+		FIELD(talos_repl_status, lag_bytes),
+		FIELD(talos_repl_status, lag_ms),
+		FIELD(talos_repl_status, copy_done_bytes),
+		FIELD(talos_repl_status, copy_total_bytes),
+		FIELD(talos_repl_status, higher_epoch),
+	};
 	json_t *o = json_object(), *peers = json_array();
 
 	set_text(o, "policy", r->policy == TALOS_POLICY_AVAILABLE ? "available" : "consistent");
@@ -108,19 +155,16 @@ static json_t *repl_json(const struct talos_repl_status *r)
 	set_bool(o, "in_sync", r->in_sync);
 	set_bool(o, "writes_blocked", r->writes_blocked);
 	set_text(o, "state", r->state_text);
-	set_int(o, "committed", r->committed);
-	set_int(o, "lag_bytes", r->lag_bytes);
-	set_int(o, "lag_ms", r->lag_ms);
 	json_object_set_new(o, "link", link_json(&r->link));
-	set_int(o, "copy_done_bytes", r->copy_done_bytes);
-	set_int(o, "copy_total_bytes", r->copy_total_bytes);
-	set_int(o, "higher_epoch", r->higher_epoch);
+	SET_FIELDS(o, r, fields);
 	set_text(o, "deposed_by", r->deposed_by);
 	for (unsigned i = 0; i < r->peer_count; i++)
 		json_array_append_new(peers, peer_json(&r->peers[i]));
 	json_object_set_new(o, "peers", peers);
 	return o;
 }
+
+/* --- the engine ------------------------------------------------------------------------------- */
 
 static json_t *log_json(const struct talos_engine_stats *s)
 {
@@ -149,45 +193,136 @@ static json_t *space_json(const struct talos_engine_stats *s)
 
 static json_t *latency_json(const struct talos_latency *l)
 {
-	json_t *o = json_object();
+	static const struct field fields[] = {
+		FIELD(talos_latency, samples),	  FIELD(talos_latency, p50_ns),
+		FIELD(talos_latency, p99_ns),	  FIELD(talos_latency, p999_ns),
+		FIELD(talos_latency, longest_ns),
+	};
 
-	set_int(o, "samples", l->samples);
-	set_int(o, "p50_ns", l->p50_ns);
-	set_int(o, "p99_ns", l->p99_ns);
-	set_int(o, "p999_ns", l->p999_ns);
-	set_int(o, "longest_ns", l->longest_ns);
+	return FIELDS_JSON(l, fields);
+}
+
+static json_t *level_json(const struct talos_level_stats *l)
+{
+	static const struct field fields[] = {
+		FIELD(talos_level_stats, segments),    FIELD(talos_level_stats, bytes),
+		FIELD(talos_level_stats, merges),      FIELD(talos_level_stats, moves),
+		FIELD(talos_level_stats, read_bytes),  FIELD(talos_level_stats, written_bytes),
+		FIELD(talos_level_stats, moved_bytes), FIELD(talos_level_stats, left_bytes),
+	};
+
+	return FIELDS_JSON(l, fields);
+}
+
+static void set_levels(json_t *o, const struct talos_engine_stats *s)
+{
+	json_t *levels = json_array(), *segments = json_array();
+
+	for (unsigned i = 1; i <= TALOS_LEVELS_MAX; i++) {
+		json_array_append_new(levels, level_json(&s->levels[i]));
+		json_array_append_new(segments, json_integer(s->levels[i].segments));
+	}
+	json_object_set_new(o, "levels", levels);
+	json_object_set_new(o, "level_segments", segments);
+}
+
+static json_t *records_json(const struct talos_log_stats *l)
+{
+	static const struct field fields[] = {
+		FIELD(talos_log_stats, user),	 FIELD(talos_log_stats, moved),
+		FIELD(talos_log_stats, edits),	 FIELD(talos_log_stats, checkpoints),
+		FIELD(talos_log_stats, padding), FIELD(talos_log_stats, other),
+	};
+
+	return FIELDS_JSON(l, fields);
+}
+
+static json_t *cache_json(const struct talos_cache_stats *c)
+{
+	static const struct field fields[] = {
+		FIELD(talos_cache_stats, bytes),
+		FIELD(talos_cache_stats, hits),
+		FIELD(talos_cache_stats, misses),
+	};
+
+	return FIELDS_JSON(c, fields);
+}
+
+/* By kind, and as sums under the names that these had before. */
+static void set_cache(json_t *o, const struct talos_engine_stats *s)
+{
+	const struct talos_cache_stats *l = &s->cache_leaves, *v = &s->cache_values;
+	json_t *kinds = json_object();
+
+	json_object_set_new(kinds, "leaves", cache_json(l));
+	json_object_set_new(kinds, "values", cache_json(v));
+	json_object_set_new(o, "cache", kinds);
+	set_int(o, "cache_bytes", l->bytes + v->bytes);
+	set_int(o, "cache_hits", l->hits + v->hits);
+	set_int(o, "cache_misses", l->misses + v->misses);
+}
+
+/* Requests of merges are with their levels: one array for all of them here, by level from 1. */
+static json_t *device_json(const struct talos_io_count *counts)
+{
+	static const struct field fields[] = {
+		FIELD(talos_io_count, requests),
+		FIELD(talos_io_count, bytes),
+	};
+	static const char *const names[TALOS_IO_LEVEL] = {
+		[TALOS_IO_OTHER] = "other", [TALOS_IO_SUPERBLOCK] = "superblock",
+		[TALOS_IO_TABLE] = "table", [TALOS_IO_LOG] = "log",
+		[TALOS_IO_LEAF] = "leaf",   [TALOS_IO_PIVOTS] = "pivots",
+		[TALOS_IO_VALUE] = "value", [TALOS_IO_COLLECTION] = "collection",
+		[TALOS_IO_PEER] = "peer",
+	};
+	json_t *o = json_object(), *levels = json_array(), *one;
+
+	for (unsigned i = 0; i < TALOS_IO_CAUSES; i++) {
+		if (i == TALOS_IO_LEVEL) /* + 0: there is no such level */
+			continue;
+		one = FIELDS_JSON(&counts[i], fields);
+		if (i < TALOS_IO_LEVEL)
+			json_object_set_new(o, names[i], one);
+		else
+			json_array_append_new(levels, one);
+	}
+	json_object_set_new(o, "levels", levels);
 	return o;
 }
 
 static json_t *engine_json(const struct talos_engine_stats *s)
 {
-	json_t *o = json_object(), *levels = json_array();
+	static const struct field fields[] = {
+		FIELD(talos_engine_stats, segment_bytes),
+		FIELD(talos_engine_stats, inline_max),
+		FIELD(talos_engine_stats, growth),
+		FIELD(talos_engine_stats, memtables),
+		FIELD(talos_engine_stats, memtable_bytes),
+		FIELD(talos_engine_stats, user_bytes),
+		FIELD(talos_engine_stats, user_bytes_read),
+		FIELD(talos_engine_stats, log_bytes_written),
+		FIELD(talos_engine_stats, index_bytes_written),
+		FIELD(talos_engine_stats, flushes),
+		FIELD(talos_engine_stats, compactions),
+		FIELD(talos_engine_stats, stalls),
+		FIELD(talos_engine_stats, device_flushes),
+		FIELD(talos_engine_stats, gc_bytes),
+		FIELD(talos_engine_stats, gc_segments),
+		FIELD(talos_engine_stats, trimmed_segments),
+		FIELD(talos_engine_stats, snapshots),
+		FIELD(talos_engine_stats, corruptions),
+	};
+	json_t *o = json_object();
 
-	set_int(o, "segment_bytes", s->segment_bytes);
-	set_int(o, "inline_max", s->inline_max);
-	set_int(o, "growth", s->growth);
-	set_int(o, "memtables", s->memtables);
-	set_int(o, "memtable_bytes", s->memtable_bytes);
-	for (unsigned i = 1; i <= TALOS_LEVELS_MAX; i++)
-		json_array_append_new(levels, json_integer(s->level_segments[i]));
-	json_object_set_new(o, "level_segments", levels);
-	set_int(o, "user_bytes", s->user_bytes);
-	set_int(o, "log_bytes_written", s->log_bytes_written);
-	set_int(o, "index_bytes_written", s->index_bytes_written);
-	set_int(o, "flushes", s->flushes);
-	set_int(o, "compactions", s->compactions);
-	set_int(o, "stalls", s->stalls);
+	SET_FIELDS(o, s, fields);
+	set_levels(o, s);
+	json_object_set_new(o, "log_records", records_json(&s->log));
+	json_object_set_new(o, "device_read", device_json(s->read));
+	json_object_set_new(o, "device_written", device_json(s->written));
+	set_cache(o, s);
 	set_int(o, "stalled_us", s->stalled_ns / 1000);
 	set_int(o, "stall_longest_us", s->stall_longest_ns / 1000);
-	set_int(o, "device_flushes", s->device_flushes);
-	set_int(o, "gc_bytes", s->gc_bytes);
-	set_int(o, "gc_segments", s->gc_segments);
-	set_int(o, "trimmed_segments", s->trimmed_segments);
-	set_int(o, "snapshots", s->snapshots);
-	set_int(o, "cache_bytes", s->cache_bytes);
-	set_int(o, "cache_hits", s->cache_hits);
-	set_int(o, "cache_misses", s->cache_misses);
-	set_int(o, "corruptions", s->corruptions);
 	json_object_set_new(o, "get", latency_json(&s->get));
 	json_object_set_new(o, "write", latency_json(&s->write));
 	json_object_set_new(o, "sync", latency_json(&s->sync));
@@ -299,6 +434,26 @@ static void print_replication(const json_t *status, const json_t *r)
 	json_array_foreach(peers, i, p) print_peer(p);
 }
 
+/* Those that there are, or were. */
+static void print_levels(const json_t *levels)
+{
+	char bytes[32], in[32], out[32];
+	const json_t *l;
+	size_t i;
+
+	json_array_foreach(levels, i, l)
+	{
+		uint64_t came = int_of(l, "written_bytes") + int_of(l, "moved_bytes");
+
+		if (int_of(l, "segments") || came)
+			printf("  %zu: %" PRIu64 " segments, %s; in %s by %" PRIu64 " %s, %" PRIu64
+			       " moves; out %s\n",
+			       i + 1, int_of(l, "segments"), size_text(int_of(l, "bytes"), bytes),
+			       size_text(came, in), int_of(l, "merges"), i ? "merges" : "flushes",
+			       int_of(l, "moves"), size_text(int_of(l, "left_bytes"), out));
+	}
+}
+
 void status_print(const json_t *status)
 {
 	const json_t *log = json_object_get(status, "log");
@@ -326,4 +481,5 @@ void status_print(const json_t *status)
 	       " times, %" PRIu64 " ms at most\n",
 	       int_of(engine, "growth"), int_of(engine, "stalls"),
 	       int_of(engine, "stall_longest_us") / 1000);
+	print_levels(json_object_get(engine, "levels"));
 }

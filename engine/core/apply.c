@@ -338,7 +338,7 @@ static int fetch_record(struct talos_engine *e, uint64_t pos, uint64_t end, stru
 			return TALOS_ERR_NO_MEMORY;
 		w->from = pos;
 		w->to = talos_min(end, segment_end);
-		err = vlog_read(e->vlog, pos, w->bytes, (uint32_t)(w->to - pos));
+		err = vlog_read(e->vlog, TALOS_IO_LOG, pos, w->bytes, (uint32_t)(w->to - pos));
 		if (err) {
 			w->to = w->from;
 			return err;

@@ -109,6 +109,11 @@ static bool is_warm(struct talos_engine *e, const struct level_run *runs, uint32
 
 /* --- one segment after the other ------------------------------------------------------------ */
 
+static enum talos_io_cause cause_of(const struct build_job *j)
+{
+	return TALOS_IO_LEVEL + j->level;
+}
+
 /* To the backups, which take their time, and at once to the device: out of the same bytes. */
 static int write_out(struct talos_engine *e, const struct build_job *j, const struct index_ref *ref,
 		     uint64_t place)
@@ -126,7 +131,7 @@ static int write_out(struct talos_engine *e, const struct build_job *j, const st
 		shipped = e->hook.index_built(e->hook.ctx, &built);
 		hook_leave(e);
 	}
-	err = talos_io_write(e->io, place, built.bytes, built.used_bytes);
+	err = talos_io_write_as(e->io, cause_of(j), place, built.bytes, built.used_bytes);
 	if (err)
 		vlog_fail(e->vlog, err);
 	return err ? err : shipped;
@@ -432,6 +437,20 @@ static void measure_job(struct talos_engine *e, const struct build_job *j)
 	}
 }
 
+/* What was above goes down. */
+static uint64_t note_left(struct talos_engine *e, const struct compaction *c)
+{
+	uint64_t all = 0;
+
+	for (uint32_t i = 0; i < c->input_count - c->has_below; i++) {
+		uint64_t bytes = level_run_bytes(&c->inputs[i]);
+
+		e->levels[c->inputs[i].level].left_bytes += bytes;
+		all += bytes;
+	}
+	return all;
+}
+
 static int finish_job(struct talos_engine *e, struct build_job *j)
 {
 	int err = merge_accounts(&j->live, &j->upper);
@@ -444,8 +463,8 @@ static int finish_job(struct talos_engine *e, struct build_job *j)
 		return err;
 	if (j->flush)
 		e->flushes++;
-	else
-		e->compactions++;
+	e->levels[j->level].merges++;
+	note_left(e, &j->what);
 	measure_job(e, j);
 	write_throttle(e);
 	/* They are the manifest's now. */
@@ -526,7 +545,7 @@ static int open_inputs(struct talos_engine *e, struct build_job *j)
 	for (uint32_t i = 0; i < c->input_count; i++) {
 		bool below = c->has_below && i == c->input_count - 1;
 
-		sources[i] = level_scan_new(&c->inputs[i]);
+		sources[i] = level_scan_new(&c->inputs[i], cause_of(j));
 		if (below)
 			j->below = sources[i];
 		if (sources[i])
@@ -560,11 +579,12 @@ static int do_move(struct talos_engine *e, struct build_job *j)
 	if (!err)
 		err = switch_levels(e, j);
 	manifest_edit_free(&j->edit); /* moved or not: they stay */
+	if (!err) {
+		e->levels[j->level].moves++;
+		e->levels[j->level].moved_bytes += note_left(e, &j->what);
+	}
 	job_free(e, j);
-	if (err)
-		return err;
-	e->compactions++;
-	return 1;
+	return err ? err : 1;
 }
 
 /* Takes over what @what owns. */

@@ -34,20 +34,6 @@ void compaction_free(struct compaction *c)
 
 /* --- how large levels are, and should be ------------------------------------------------- */
 
-static uint64_t segments_bytes(struct level_segment *const *segments, uint32_t count)
-{
-	uint64_t bytes = 0;
-
-	for (uint32_t i = 0; i < count; i++)
-		bytes += segments[i]->ref.used_bytes;
-	return bytes;
-}
-
-static uint64_t run_bytes(const struct level_run *r)
-{
-	return segments_bytes(r->segments, r->count);
-}
-
 static uint32_t level1_runs(const struct manifest *m)
 {
 	uint32_t n = 0;
@@ -98,8 +84,8 @@ static uint32_t score_of(const struct talos_engine *e, const struct level_run *r
 	if (r->level == TALOS_LEVELS_MAX)
 		return 0;
 	if (r != deepest)
-		factor = factor_between(e, deepest->level, run_bytes(deepest));
-	score = SCORE_FULL * ((double)run_bytes(r) / grown(full_level1(e), factor, r->level));
+		factor = factor_between(e, deepest->level, level_run_bytes(deepest));
+	score = SCORE_FULL * ((double)level_run_bytes(r) / grown(full_level1(e), factor, r->level));
 	return score < UINT32_MAX ? (uint32_t)score : UINT32_MAX;
 }
 
@@ -163,7 +149,7 @@ static uint32_t least_overlapping(const struct level_run *r, const struct level_
 
 	for (uint32_t i = 0; i < r->count; i++) {
 		struct level_run part = below_segment(r, i, below);
-		double ratio = (double)run_bytes(&part) / r->segments[i]->ref.used_bytes;
+		double ratio = (double)level_run_bytes(&part) / r->segments[i]->ref.used_bytes;
 
 		if (i && ratio >= least)
 			continue;

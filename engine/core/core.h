@@ -93,6 +93,11 @@ struct worker {
 	bool work; /* guarded by wake_lock */
 };
 
+/* See struct talos_level_stats. */
+struct level_counts {
+	_Atomic uint64_t merges, moves, moved_bytes, left_bytes;
+};
+
 struct build_memory; /* build_memory.c: where segments are built */
 struct talos_build_buffer {
 	_Atomic uint32_t refs; /* 0: free; taken from 0 under the memory's lock only */
@@ -182,7 +187,10 @@ struct talos_engine {
 	uint64_t background_rate;     /* const after open: bytes a second of merges and collection; 0: any */
 	_Atomic uint64_t paced_bytes; /* of theirs, not waited for so far */
 	_Atomic uint64_t flushed_log_bytes; /* by the last flush */
-	_Atomic uint64_t user_bytes, index_bytes_written, flushes, compactions, corruptions;
+	_Atomic uint64_t user_bytes, user_bytes_read, index_bytes_written, flushes, corruptions;
+	struct level_counts levels[TALOS_LEVELS_MAX + 1];
+	/* Const after open: what the device had counted before. */
+	struct talos_io_count io_before[TALOS_IO_CAUSES][TALOS_IO_WRITE + 1];
 	_Atomic uint64_t log_wanted; /* see talos_engine_set_log_wanted() */
 	_Atomic uint32_t snapshots;
 	struct latency get, write, sync, span_read;
@@ -338,6 +346,12 @@ int read_get(struct talos_engine *e, struct view *v, const void *key, uint32_t k
 	     uint32_t capacity, uint32_t *out_bytes);
 int read_span(struct talos_engine *e, struct view *v, const void *key, uint32_t key_bytes,
 	      uint64_t offset, void *buf, uint32_t bytes);
+/* A user has got so much. */
+static inline void read_note(struct talos_engine *e, uint64_t bytes)
+{
+	atomic_fetch_add_explicit(&e->user_bytes_read, bytes, memory_order_relaxed);
+}
+
 /* The value of a point entry, as talos_engine_get() gives it. */
 int read_value(struct talos_engine *e, const struct entry *entry, void *buf, uint32_t capacity,
 	       uint32_t *out_bytes);
@@ -355,11 +369,11 @@ int read_spans(struct view *v, const void *key, uint32_t key_bytes, uint64_t off
 int write_internal(struct talos_engine *e, enum talos_record_type type, const void *meta,
 		   uint32_t meta_bytes, uint64_t *out_pos, uint64_t *out_end);
 /*
- * Append a batch of the engine's own making, provided that @still_true says so
+ * Append a batch of what is in the log already, provided that @still_true says so
  * (0) with tail_lock held, when nobody else can append. @keep_free: see vlog_append.
  */
-int write_checked(struct talos_engine *e, const struct talos_batch *b, uint32_t keep_free,
-		  int (*still_true)(void *ctx), void *ctx);
+int write_moved(struct talos_engine *e, const struct talos_batch *b, uint32_t keep_free,
+		int (*still_true)(void *ctx), void *ctx);
 /* Freeze the active memtable if it holds anything. */
 int write_rotate(struct talos_engine *e);
 /* How much writers are slowed from now on: whenever what they may have to wait for has changed. */
@@ -374,6 +388,11 @@ int worker_start_all(struct talos_engine *e);
 void worker_stop_all(struct talos_engine *e);
 void worker_init(struct talos_engine *e);
 void worker_fini(struct talos_engine *e);
+
+/* --- statistics.c -------------------------------------------------------------------- */
+
+/* Before the first request: what was counted so far is not this engine's. */
+void statistics_begin(struct talos_engine *e);
 
 /* --- engine.c ------------------------------------------------------------------------ */
 

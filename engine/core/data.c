@@ -258,7 +258,10 @@ static uint64_t plan_requests(struct batch *b)
 			last->bytes = (uint32_t)(end - last->offset);
 		} else {
 			b->reqs[b->req_count++] = (struct talos_io_req){
-				.op = TALOS_IO_READ, .offset = from, .bytes = (uint32_t)(to - from)
+				.op = TALOS_IO_READ,
+				.offset = from,
+				.bytes = (uint32_t)(to - from),
+				.tag = TALOS_IO_VALUE,
 			};
 			total += to - from;
 		}

@@ -249,6 +249,7 @@ int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 	if (!e)
 		return TALOS_ERR_NO_MEMORY;
 	e->io = io;
+	statistics_begin(e);
 	e->clock = o->clock ? o->clock : &talos_system_clock;
 	e->no_threads = o->no_threads;
 	e->cache_budget = o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT;
@@ -455,94 +456,4 @@ int talos_engine_checkpoint(struct talos_engine *e)
 		err = checkpoint_write(e, NULL, NULL);
 	talos_mutex_unlock(&e->background_lock);
 	return err;
-}
-
-/* --- statistics ---------------------------------------------------------------------------------------------- */
-
-static void stats_of_view(struct talos_engine *e, struct talos_engine_stats *out)
-{
-	struct view *v = view_get(e);
-
-	if (!v)
-		return;
-	out->replay_pos = v->manifest->replay_pos;
-	out->memtables = 1 + v->frozen_count;
-	out->memtable_bytes = memtable_bytes(v->active->memtable);
-	for (uint32_t i = 0; i < v->frozen_count; i++)
-		out->memtable_bytes += memtable_bytes(v->frozen[i]->memtable);
-	for (uint32_t i = 0; i < v->manifest->run_count; i++)
-		out->level_segments[v->manifest->runs[i].level] += v->manifest->runs[i].count;
-	view_put(v);
-}
-
-/* Segments are never filled again to the last byte. */
-static uint64_t reclaimable(const struct talos_engine *e, const struct talos_engine_stats *s)
-{
-	uint64_t mapped = s->log_mapped_segments * e->segment_bytes / 16 * 15;
-
-	return mapped > s->log_live_bytes ? mapped - s->log_live_bytes : 0;
-}
-
-static void stats_of_store(struct talos_engine *e, struct talos_engine_stats *out)
-{
-	struct block_cache_stats cache;
-	struct slot_counts slots;
-	struct vlog_state s;
-
-	vlog_state(e->vlog, &s);
-	out->failed = e->vlog->failed != 0;
-	out->log_end = s.end;
-	out->log_durable = s.durable;
-	out->log_applied = s.applied;
-	out->log_bytes_written = e->vlog->bytes_written;
-	out->device_flushes = e->vlog->flushes;
-	slot_count(e->slots, &slots);
-	out->slots_total = slots.total;
-	out->slots_free = slots.free;
-	out->slots_log = slots.log;
-	out->slots_index = slots.index + slots.dropping;
-	out->reserve_slots = e->reserve_slots;
-	log_map_totals(e, &out->log_mapped_segments, &out->log_live_bytes);
-	out->reclaimable_bytes = reclaimable(e, out);
-	block_cache_stats(e->cache, &cache);
-	out->cache_bytes = cache.bytes;
-	out->cache_hits = cache.hits;
-	out->cache_misses = cache.misses;
-	out->corruptions = e->corruptions + cache.corruptions;
-	out->segment_bytes = e->segment_bytes;
-	out->inline_max = e->inline_max;
-	out->growth = e->growth;
-}
-
-void talos_engine_stats(struct talos_engine *e, struct talos_engine_stats *out)
-{
-	*out = (struct talos_engine_stats){
-		.role = e->role,
-		.epoch = e->epoch,
-		.applied_wall_ns = e->applied_wall_ns,
-		.user_bytes = e->user_bytes,
-		.index_bytes_written = e->index_bytes_written,
-		.flushes = e->flushes,
-		.compactions = e->compactions,
-		.snapshots = e->snapshots,
-		.gc_bytes = e->gc_bytes,
-		.gc_segments = e->gc_segments,
-		.trimmed_segments = e->trimmed_segments,
-		.stalls = e->throttle.stalls,
-		.stalled_ns = e->throttle.stalled_ns,
-		.stall_longest_ns = e->throttle.longest_ns,
-	};
-	latency_summary(&e->get, &out->get);
-	latency_summary(&e->write, &out->write);
-	latency_summary(&e->sync, &out->sync);
-	latency_summary(&e->span_read, &out->span_read);
-	talos_mutex_lock(&e->superblock_lock);
-	out->volume = e->sb.volume;
-	out->replica = e->sb.replica;
-	out->checkpoint_pos = e->sb.checkpoint_pos;
-	talos_mutex_unlock(&e->superblock_lock);
-	if (out->role == TALOS_ROLE_EMPTY)
-		return;
-	stats_of_store(e, out);
-	stats_of_view(e, out);
 }

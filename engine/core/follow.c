@@ -104,7 +104,7 @@ static int store_index_segment(struct talos_engine *e, struct talos_segment_id i
 	}
 	err = slot_alloc(e->slots, TALOS_SLOT_INDEX, id.v, 0, &place);
 	if (!err)
-		err = talos_io_write(e->io, place, bytes, used_bytes);
+		err = talos_io_write_as(e->io, TALOS_IO_PEER, place, bytes, used_bytes);
 	if (err && err != TALOS_ERR_NO_SPACE)
 		vlog_fail(e->vlog, err);
 	if (!err) {
@@ -308,7 +308,7 @@ static int store_log_segment(struct talos_engine *e, uint64_t segment, const voi
 		return err;
 	memcpy(in->block, bytes, n);
 	memset(in->block + n, 0, whole - n);
-	err = talos_io_write(e->io, place, in->block, whole);
+	err = talos_io_write_as(e->io, TALOS_IO_PEER, place, in->block, whole);
 	if (!err)
 		in->next_segment = segment + 1;
 	return err;

@@ -236,7 +236,7 @@ static int move_some(struct talos_engine *e, struct gc_job *j, uint32_t *idx)
 	if (err == MOVE_FULL)
 		err = TALOS_OK;
 	if (!err && m.count)
-		err = write_checked(e, j->batch, GC_SLOTS_KEPT, still_newest, &m);
+		err = write_moved(e, j->batch, GC_SLOTS_KEPT, still_newest, &m);
 	view_put(m.view);
 	if (err) {
 		/* The last item may be in the middle: all of them are looked at again. */

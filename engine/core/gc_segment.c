@@ -64,7 +64,8 @@ static int read_bytes(struct talos_engine *e, struct gc_segment *s, uint64_t num
 		return err;
 	if (!s->bytes)
 		s->bytes = talos_alloc_aligned(TALOS_BLOCK_BYTES, e->segment_bytes);
-	return s->bytes ? talos_io_read(e->io, place, s->bytes, e->segment_bytes)
+	return s->bytes ? talos_io_read_as(e->io, TALOS_IO_COLLECTION, place, s->bytes,
+					   e->segment_bytes)
 			: TALOS_ERR_NO_MEMORY;
 }
 

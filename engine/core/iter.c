@@ -248,6 +248,7 @@ int talos_iter_value(struct talos_iter *it, const uint8_t **out, uint32_t *out_b
 	if (entry->kind == ENTRY_VALUE) {
 		*out = entry->value;
 		*out_bytes = entry->value_bytes;
+		read_note(it->snapshot->e, *out_bytes);
 		return TALOS_OK;
 	}
 	if (it->value_capacity < entry->value_bytes) {
@@ -258,9 +259,11 @@ int talos_iter_value(struct talos_iter *it, const uint8_t **out, uint32_t *out_b
 		it->value_capacity = entry->value_bytes;
 	}
 	err = read_value(it->snapshot->e, entry, it->value, it->value_capacity, out_bytes);
-	if (!err)
-		*out = it->value;
-	return err;
+	if (err)
+		return err;
+	*out = it->value;
+	read_note(it->snapshot->e, *out_bytes);
+	return TALOS_OK;
 }
 
 /* --- making one ---------------------------------------------------------------------------------- */

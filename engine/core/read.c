@@ -70,7 +70,11 @@ int read_get(struct talos_engine *e, struct view *v, const void *key, uint32_t k
 	err = read_point(v, key, key_bytes, &entry, value_buf);
 	entry.key = key;
 	entry.key_bytes = key_bytes;
-	return err ? err : read_value(e, &entry, buf, capacity, out_bytes);
+	if (!err)
+		err = read_value(e, &entry, buf, capacity, out_bytes);
+	if (!err)
+		read_note(e, *out_bytes);
+	return err;
 }
 
 int talos_engine_get(struct talos_engine *e, const void *key, uint32_t key_bytes, void *buf,
@@ -323,9 +327,11 @@ int read_span(struct talos_engine *e, struct view *v, const void *key, uint32_t 
 	err = read_spans(v, key, key_bytes, offset, offset + bytes, fill_span, &s);
 	if (!err)
 		err = read_wanted(&s);
-	if (!err)
-		fill_zeros(&s, offset + bytes);
-	return err;
+	if (err)
+		return err;
+	fill_zeros(&s, offset + bytes);
+	read_note(e, bytes);
+	return TALOS_OK;
 }
 
 int talos_engine_span_read(struct talos_engine *e, const void *key, uint32_t key_bytes,
@@ -383,6 +389,7 @@ struct scan {
 	uint32_t copy_entries;
 	uint8_t from[ENTRY_KEY_BYTES_MAX + 1];
 	uint32_t from_bytes;
+	uint64_t delivered_bytes; /* of values */
 };
 
 static struct queue *queue_new(void)
@@ -434,6 +441,13 @@ static void queue_read(struct scan *s)
 	s->wants_max = talos_max(s->wants_max, QUEUE_WANTS_NEXT);
 }
 
+static int scan_deliver(struct scan *s, const uint8_t *key, uint32_t key_bytes,
+			const uint8_t *value, uint32_t value_bytes)
+{
+	s->delivered_bytes += value_bytes;
+	return s->fn(s->ctx, key, key_bytes, value, value_bytes);
+}
+
 /* Pass on everything, up to what cannot be read. */
 static int queue_deliver(struct scan *s)
 {
@@ -448,8 +462,8 @@ static int queue_deliver(struct scan *s)
 
 		err = item->status;
 		if (!err)
-			err = s->fn(s->ctx, q->bytes + item->key_at, item->key_bytes,
-				    q->bytes + item->value_at, item->value_bytes);
+			err = scan_deliver(s, q->bytes + item->key_at, item->key_bytes,
+					   q->bytes + item->value_at, item->value_bytes);
 	}
 	q->used = q->item_count = 0;
 	return err;
@@ -523,8 +537,8 @@ static int scan_emit(struct scan *s, const struct entry *entry)
 		return 0;
 	s->left--;
 	if (entry->kind == ENTRY_VALUE && (!s->queue || !s->queue->item_count))
-		return s->fn(s->ctx, entry->key, entry->key_bytes, entry->value,
-			     entry->value_bytes);
+		return scan_deliver(s, entry->key, entry->key_bytes, entry->value,
+				    entry->value_bytes);
 	if (!s->queue)
 		s->queue = queue_new();
 	if (!s->queue)
@@ -631,5 +645,6 @@ int talos_engine_scan(struct talos_engine *e, const void *prefix, uint32_t prefi
 		view_put(v);
 	}
 	queue_free(s.queue);
+	read_note(e, s.delivered_bytes);
 	return err;
 }

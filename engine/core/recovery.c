@@ -155,7 +155,8 @@ static int load_segment(struct log_scan *s, uint64_t segment)
 	s->loaded = false;
 	err = slot_find(s->e->slots, TALOS_SLOT_LOG, segment, &place);
 	if (!err)
-		err = talos_io_read(s->e->io, place, s->bytes, s->e->segment_bytes);
+		err = talos_io_read_as(s->e->io, TALOS_IO_LOG, place, s->bytes,
+				       s->e->segment_bytes);
 	if (err)
 		return err;
 	s->segment = segment;

@@ -84,7 +84,7 @@ int talos_engine_log_chain(struct talos_engine *e, struct talos_pos pos, uint64_
 	bytes = talos_malloc(limit);
 	if (!bytes)
 		return TALOS_ERR_NO_MEMORY;
-	err = vlog_read(e->vlog, base, bytes, (uint32_t)limit);
+	err = vlog_read(e->vlog, TALOS_IO_PEER, base, bytes, (uint32_t)limit);
 	return err ? err : record_chain_at(bytes, limit, base, pos.v, e->volume_seed, out_chain);
 }
 
@@ -123,7 +123,7 @@ int talos_log_read(struct talos_engine *e, struct talos_pos pos, void *buf, uint
 		return TALOS_ERR_AGAIN;
 	segment_end = talos_min(segment_end, s.end);
 	n = (uint32_t)talos_min((uint64_t)capacity, segment_end - pos.v);
-	err = vlog_read(e->vlog, pos.v, buf, n);
+	err = vlog_read(e->vlog, TALOS_IO_PEER, pos.v, buf, n);
 	if (!err)
 		*out_bytes = n;
 	return err;
@@ -161,7 +161,7 @@ static int read_whole(struct talos_engine *e, const struct index_ref *ref, void 
 	int err = slot_find(e->slots, TALOS_SLOT_INDEX, ref->id.v, &place);
 
 	if (!err)
-		err = talos_io_read(e->io, place, buf, ref->used_bytes);
+		err = talos_io_read_as(e->io, TALOS_IO_PEER, place, buf, ref->used_bytes);
 	if (!err && talos_sum64(buf, ref->used_bytes, e->volume_seed ^ ref->id.v) != ref->sum) {
 		e->corruptions++;
 		talos_error("index segment %llu does not match its checksum",

@@ -226,9 +226,10 @@ static int role_error(const struct talos_engine *e)
 	return TALOS_ERR_READ_ONLY;
 }
 
-/* What a batch is appended under: see write_checked(). */
+/* What a batch is appended under: see write_moved(). */
 struct append_terms {
 	uint32_t keep_free;
+	bool moves; /* what is in the log already */
 	int (*still_true)(void *ctx);
 	void *ctx;
 };
@@ -275,6 +276,7 @@ static int append_batch(struct talos_engine *e, const struct talos_batch *b,
 		.data_count = b->data_count,
 		.data_bytes = b->data_bytes,
 		.keep_free = terms->keep_free,
+		.moves = terms->moves,
 	};
 	struct record r;
 	uint64_t before;
@@ -298,10 +300,10 @@ static int append_batch(struct talos_engine *e, const struct talos_batch *b,
 	return TALOS_OK;
 }
 
-int write_checked(struct talos_engine *e, const struct talos_batch *b, uint32_t keep_free,
-		  int (*still_true)(void *ctx), void *ctx)
+int write_moved(struct talos_engine *e, const struct talos_batch *b, uint32_t keep_free,
+		int (*still_true)(void *ctx), void *ctx)
 {
-	struct append_terms terms = { keep_free, still_true, ctx };
+	struct append_terms terms = { keep_free, true, still_true, ctx };
 	uint64_t end;
 
 	return append_batch(e, b, &terms, &end);

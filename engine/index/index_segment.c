@@ -150,8 +150,8 @@ static bool pivots_used_up(const struct pivot_walk *w)
 /* The last @bytes of the segment. */
 static int read_tail(const struct index_segment *s, uint32_t used_bytes, void *buf, uint32_t bytes)
 {
-	return talos_io_read(s->leaves.io, s->leaves.device_offset + used_bytes - bytes, buf,
-			     bytes);
+	return talos_io_read_as(s->leaves.io, TALOS_IO_PIVOTS,
+				s->leaves.device_offset + used_bytes - bytes, buf, bytes);
 }
 
 /*

@@ -53,7 +53,7 @@ int leaf_source_get(const struct leaf_source *s, uint32_t idx, uint8_t *scratch,
 
 	if (block_cache_get(s->cache, name, out))
 		return TALOS_OK;
-	err = talos_io_read(s->io, place_of(s, idx), scratch, TALOS_BLOCK_BYTES);
+	err = talos_io_read_as(s->io, TALOS_IO_LEAF, place_of(s, idx), scratch, TALOS_BLOCK_BYTES);
 	if (!err)
 		err = check_leaf(s, idx, scratch);
 	if (err)
@@ -135,7 +135,8 @@ static unsigned plan_leaves(const struct leaf_window *w, uint32_t idx, uint32_t 
 			reqs[n++] = (struct talos_io_req){ .op = TALOS_IO_READ,
 							   .offset = place_of(w->source, idx + i),
 							   .buf = to,
-							   .bytes = TALOS_BLOCK_BYTES };
+							   .bytes = TALOS_BLOCK_BYTES,
+							   .tag = TALOS_IO_LEAF };
 		*missing |= 1u << i;
 	}
 	return n;
@@ -225,7 +226,8 @@ void leaf_plan_run(struct leaf_plan *p)
 			(struct talos_io_req){ .op = TALOS_IO_READ,
 					       .offset = place_of(p->windows[i]->source, p->idx[i]),
 					       .buf = p->windows[i]->bytes,
-					       .bytes = TALOS_BLOCK_BYTES };
+					       .bytes = TALOS_BLOCK_BYTES,
+					       .tag = TALOS_IO_LEAF };
 	(void)talos_io_run(p->windows[0]->source->io, reqs, p->count);
 	for (uint32_t i = 0; i < p->count; i++)
 		if (!reqs[i].status && !take_leaf(p->windows[i], p->idx[i], p->windows[i]->bytes))

@@ -10,7 +10,7 @@
 #define TALOS_LEAF_SOURCE_H
 
 #include "block_cache.h"
-#include "talos/io.h"
+#include "talos/io_cause.h"
 #include "talos/status.h"
 
 /* Const while in use; thread-safe. */

@@ -54,6 +54,16 @@ struct level_run {
 	struct level_segment **segments; /* by first key */
 };
 
+/* That the segments take on the device. */
+static inline uint64_t level_run_bytes(const struct level_run *run)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < run->count; i++)
+		bytes += run->segments[i]->ref.used_bytes;
+	return bytes;
+}
+
 /* Index of the first segment whose last key is >= @key; run->count if none. */
 uint32_t level_run_find(const struct level_run *run, const uint8_t *key, uint32_t key_bytes);
 

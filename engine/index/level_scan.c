@@ -10,6 +10,7 @@
 struct level_scan {
 	struct run_iter it;
 	const struct level_run *run;
+	enum talos_io_cause cause;
 	uint32_t idx;	       /* segment */
 	uint64_t place;	       /* of it on the device */
 	uint32_t leaf_idx;     /* block in it */
@@ -41,9 +42,9 @@ static int read_piece(struct level_scan *s)
 
 	s->piece_first = s->leaf_idx;
 	s->piece_count = talos_min(blocks, LEVEL_SCAN_BYTES / TALOS_BLOCK_BYTES);
-	return talos_io_read(segment->store->source.io,
-			     s->place + (uint64_t)s->leaf_idx * TALOS_BLOCK_BYTES, s->piece,
-			     s->piece_count * TALOS_BLOCK_BYTES);
+	return talos_io_read_as(segment->store->source.io, s->cause,
+				s->place + (uint64_t)s->leaf_idx * TALOS_BLOCK_BYTES, s->piece,
+				s->piece_count * TALOS_BLOCK_BYTES);
 }
 
 static int check_block(const struct level_scan *s, const uint8_t *block)
@@ -166,7 +167,7 @@ static const struct run_iter_ops scan_ops = {
 	.close = scan_close,
 };
 
-struct run_iter *level_scan_new(const struct level_run *run)
+struct run_iter *level_scan_new(const struct level_run *run, enum talos_io_cause cause)
 {
 	struct level_scan *s = talos_calloc(1, sizeof(*s));
 
@@ -174,6 +175,7 @@ struct run_iter *level_scan_new(const struct level_run *run)
 		return NULL;
 	s->it.ops = &scan_ops;
 	s->run = run;
+	s->cause = cause;
 	s->piece = talos_alloc_aligned(TALOS_BLOCK_BYTES, LEVEL_SCAN_BYTES);
 	if (!s->piece) {
 		talos_free(s);

@@ -15,10 +15,10 @@
 #define LEVEL_SCAN_BYTES (256u << 10) /* of one read; a multiple of TALOS_BLOCK_BYTES */
 
 /*
- * Over the whole run, whose segments must outlive it. Only the first entry can
+ * Over the whole run, whose segments must outlive it; reads for @cause. Only the first entry can
  * be sought. TALOS_ERR_CORRUPT (logged), _IO, _NO_MEMORY. NULL: no memory.
  */
-struct run_iter *level_scan_new(const struct level_run *run);
+struct run_iter *level_scan_new(const struct level_run *run, enum talos_io_cause cause);
 
 /* Index of the segment that it stands in; all before it are used up. run->count past the end. */
 uint32_t level_scan_segment(const struct run_iter *it);

@@ -70,8 +70,8 @@ struct shard {
 	uint32_t *buckets;	 /* 0: empty; see item_at() */
 	uint32_t *ghosts;
 	struct ring small, main;
-	uint64_t used_bytes; /* of items that are no fillers */
-	uint64_t hits, misses;
+	uint64_t used_bytes[BLOCK_KINDS]; /* of items that are no fillers */
+	uint64_t hits[BLOCK_KINDS], misses[BLOCK_KINDS];
 };
 
 struct block_cache {
@@ -177,6 +177,11 @@ static struct shard *shard_of(struct block_cache *c, struct block_name n)
 	return &c->shards[(n.home >> 48) % c->shard_count];
 }
 
+static enum block_kind kind_of(uint64_t id)
+{
+	return id & BLOCK_OF_LOG ? BLOCK_VALUE : BLOCK_LEAF;
+}
+
 static bool is_ghost_locked(const struct block_cache *c, const struct shard *s, uint64_t home)
 {
 	return s->ghosts[home & c->ghost_mask] == (uint32_t)(home >> 20 | 1);
@@ -243,7 +248,7 @@ static uint32_t *pointer_to_locked(const struct block_cache *c, const struct sha
 static void unlink_locked(const struct block_cache *c, struct shard *s, const struct item *i)
 {
 	*pointer_to_locked(c, s, i) = i->next;
-	s->used_bytes -= item_bytes(i);
+	s->used_bytes[kind_of(i->id)] -= item_bytes(i);
 }
 
 /* --- rings --------------------------------------------------------------------------------- */
@@ -395,9 +400,9 @@ bool block_cache_get(struct block_cache *c, struct block_name name, struct block
 		if (i->uses < USES_MAX)
 			i->uses++;
 		*out = (struct block){ (const uint8_t *)(i + 1), i->bytes, i };
-		s->hits++;
+		s->hits[kind_of(name.id)]++;
 	} else {
-		s->misses++;
+		s->misses[kind_of(name.id)]++;
 	}
 	talos_mutex_unlock(&s->lock);
 	return i != NULL;
@@ -433,7 +438,7 @@ static void insert_locked(struct block_cache *c, struct shard *s, struct ring *r
 	};
 	memcpy(i + 1, bytes, count);
 	*bucket = link_of(s, i);
-	s->used_bytes += item;
+	s->used_bytes[kind_of(name.id)] += item;
 }
 
 /* What is left is a filler. */
@@ -456,7 +461,7 @@ static void renew_locked(struct block_cache *c, struct shard *s, struct item *i,
 
 	if (i->id >= name.id || atomic_load_explicit(&i->pins, memory_order_acquire))
 		return;
-	if (i->bytes == count) {
+	if (i->bytes == count && kind_of(i->id) == kind_of(name.id)) {
 		i->id = name.id;
 		i->part = name.part;
 		memcpy(i + 1, bytes, count);
@@ -554,9 +559,11 @@ void block_cache_stats(struct block_cache *c, struct block_cache_stats *out)
 		struct shard *s = &c->shards[i];
 
 		talos_mutex_lock(&s->lock);
-		out->bytes += s->used_bytes;
-		out->hits += s->hits;
-		out->misses += s->misses;
+		for (unsigned k = 0; k < BLOCK_KINDS; k++) {
+			out->of[k].bytes += s->used_bytes[k];
+			out->of[k].hits += s->hits[k];
+			out->of[k].misses += s->misses[k];
+		}
 		talos_mutex_unlock(&s->lock);
 	}
 }

@@ -43,24 +43,31 @@ static inline struct block_name block_of_segment(struct talos_segment_id id, uin
 	return (struct block_name){ block_home(id.v, idx), id.v, idx };
 }
 
+#define BLOCK_OF_LOG ((uint64_t)1 << 63) /* in ids: a position */
+
 /*
  * Block @idx of an operation's data, which lies at @pos of the log. They have
  * @root_sum: an entry that disagrees with what was read does not find it.
  * @owner: a hash of the key whose value it is, or 0. Segment ids stay below the
- * bit that marks positions here.
+ * bit that marks positions.
  */
 static inline struct block_name block_of_log(uint64_t owner, uint32_t idx, uint64_t pos,
 					     uint32_t root_sum)
 {
-	uint64_t id = pos | (uint64_t)1 << 63;
+	uint64_t id = pos | BLOCK_OF_LOG;
 
 	return (struct block_name){ owner ? block_home(owner, idx) : block_home(id, root_sum), id,
 				    root_sum };
 }
 
+enum block_kind { BLOCK_LEAF, BLOCK_VALUE, BLOCK_KINDS };
+
 struct block_cache_stats {
-	uint64_t bytes; /* of blocks, with what each costs besides */
-	uint64_t hits, misses, corruptions;
+	struct {
+		uint64_t bytes; /* of blocks, with what each costs besides */
+		uint64_t hits, misses;
+	} of[BLOCK_KINDS];
+	uint64_t corruptions;
 };
 
 /* NULL: no memory. A budget too small for a block caches nothing. */

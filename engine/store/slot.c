@@ -5,6 +5,7 @@
 
 #include "talos/alloc.h"
 #include "talos/checksum.h"
+#include "talos/io_cause.h"
 #include "talos/lock.h"
 
 #define ENTRY_BYTES sizeof(struct talos_disk_slot)
@@ -82,8 +83,9 @@ int slot_table_format(struct talos_io *io, const struct slot_geometry *g)
 		bytes = talos_min(g->segment_bytes,
 				  (uint32_t)((block_count(g) - first / ENTRIES_PER_BLOCK) *
 					     TALOS_BLOCK_BYTES));
-		err = talos_io_write(io, g->segment_bytes + (uint64_t)first * ENTRY_BYTES, chunk,
-				     bytes);
+		err = talos_io_write_as(io, TALOS_IO_TABLE,
+					g->segment_bytes + (uint64_t)first * ENTRY_BYTES, chunk,
+					bytes);
 		if (err)
 			return err;
 	}
@@ -193,8 +195,9 @@ static int load(struct slot_table *t)
 		uint64_t blocks = t->block_count - first / ENTRIES_PER_BLOCK;
 		uint32_t bytes = (uint32_t)talos_min((uint64_t)t->g.segment_bytes,
 						     blocks * TALOS_BLOCK_BYTES);
-		int err = talos_io_read(t->io, t->g.segment_bytes + (uint64_t)first * ENTRY_BYTES,
-					chunk, bytes);
+		int err = talos_io_read_as(t->io, TALOS_IO_TABLE,
+					   t->g.segment_bytes + (uint64_t)first * ENTRY_BYTES,
+					   chunk, bytes);
 
 		for (uint32_t i = 0; !err && i < per_chunk && first + i < t->g.slot_count; i++)
 			err = load_entry(t, first + i, &chunk[i]);
@@ -453,6 +456,7 @@ int slot_table_stage(struct slot_table *t, struct slot_stage *out)
 			.offset = t->g.segment_bytes + (uint64_t)block * TALOS_BLOCK_BYTES,
 			.buf = buf,
 			.bytes = TALOS_BLOCK_BYTES,
+			.tag = TALOS_IO_TABLE,
 		};
 		t->dirty[block] = 0;
 		t->dirty_count--;

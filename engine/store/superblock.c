@@ -3,6 +3,7 @@
 
 #include "talos/alloc.h"
 #include "talos/checksum.h"
+#include "talos/io_cause.h"
 
 static_assert(TALOS_SUPERBLOCK_COPIES * TALOS_SUPERBLOCK_STRIDE <= TALOS_SEGMENT_BYTES_MIN,
 	      "superblocks fit slot 0");
@@ -127,7 +128,7 @@ int superblock_read(struct talos_io *io, struct superblock *out)
 
 		if (offset + sizeof(*d) > io->size_bytes)
 			break;
-		err = talos_io_read(io, offset, d, sizeof(*d));
+		err = talos_io_read_as(io, TALOS_IO_SUPERBLOCK, offset, d, sizeof(*d));
 		if (err)
 			return err;
 		err = decode(d, &sb);
@@ -156,7 +157,7 @@ int superblock_write(struct talos_io *io, struct superblock *sb)
 		return TALOS_ERR_NO_MEMORY;
 	sb->seq++;
 	encode(sb, d);
-	err = talos_io_write(io, copy_offset(sb->seq), d, sizeof(*d));
+	err = talos_io_write_as(io, TALOS_IO_SUPERBLOCK, copy_offset(sb->seq), d, sizeof(*d));
 	return err ? err : talos_io_flush(io);
 }
 
@@ -168,7 +169,8 @@ int superblock_wipe(struct talos_io *io)
 		return TALOS_ERR_NO_MEMORY;
 	memset(zero, 0, TALOS_BLOCK_BYTES);
 	for (unsigned i = 0; i < TALOS_SUPERBLOCK_COPIES; i++) {
-		int err = talos_io_write(io, copy_offset(i), zero, TALOS_BLOCK_BYTES);
+		int err = talos_io_write_as(io, TALOS_IO_SUPERBLOCK, copy_offset(i), zero,
+					    TALOS_BLOCK_BYTES);
 
 		if (err)
 			return err;

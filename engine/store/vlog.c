@@ -100,8 +100,8 @@ int vlog_start_at(struct vlog *v, uint64_t end, uint64_t applied, uint64_t chain
 		int err = slot_find(v->c.slots, TALOS_SLOT_LOG, segment_of(v, end), &place);
 
 		if (!err)
-			err = talos_io_read(v->c.io, place, b->bytes,
-					    (uint32_t)talos_round_up(offset, TALOS_BLOCK_BYTES));
+			err = talos_io_read_as(v->c.io, TALOS_IO_LOG, place, b->bytes,
+					       (uint32_t)talos_round_up(offset, TALOS_BLOCK_BYTES));
 		if (err)
 			return err;
 		memset(b->bytes + offset, 0, v->c.segment_bytes - offset);
@@ -180,6 +180,16 @@ static int buffer_wait_locked(struct vlog *v, const struct vlog_buffer *b)
 
 /* --- appending --------------------------------------------------------------------- */
 
+/* The end moves behind the record that begins there. */
+static void advance_locked(struct vlog *v, const struct record *r)
+{
+	uint64_t end = v->end + r->total_bytes;
+
+	v->end = vlog_normalize(v, end);
+	v->record_bytes[r->type] += r->total_bytes;
+	v->record_bytes[TALOS_RECORD_PAD] += v->end - end;
+}
+
 static void put_record_locked(struct vlog *v, const struct vlog_append *a, struct record *out)
 {
 	struct vlog_buffer *b = buffer_of(v, segment_of(v, v->end));
@@ -209,7 +219,8 @@ static void put_record_locked(struct vlog *v, const struct vlog_append *a, struc
 	}
 	record_seal(p, &r, v->c.volume_seed);
 	v->chain = record_next_chain(v->chain, &r);
-	v->end = vlog_normalize(v, v->end + r.total_bytes);
+	advance_locked(v, &r);
+	v->moved_bytes += a->moves ? r.total_bytes : 0;
 	v->applied = v->end;
 	v->epoch = a->epoch;
 	if (out)
@@ -357,7 +368,7 @@ static int receive_one(struct vlog *v, struct vlog_state *s, uint64_t upto)
 	s->chain = record_next_chain(s->chain, &r);
 	s->epoch = r.epoch;
 	talos_mutex_lock(&v->tail_lock);
-	v->end = s->end;
+	advance_locked(v, &r);
 	v->chain = s->chain;
 	v->epoch = s->epoch;
 	talos_mutex_unlock(&v->tail_lock);
@@ -502,16 +513,18 @@ static int stage_log(struct vlog *v, uint64_t from, uint64_t to, struct talos_io
 		if (last > whole && last - first <= BOUNCE_BYTES - TALOS_BLOCK_BYTES)
 			whole = first;
 		if (whole > first)
-			reqs[(*count)++] =
-				(struct talos_io_req){ TALOS_IO_WRITE, place + first,
-						       b->bytes + first, whole - first, 0 };
+			reqs[(*count)++] = (struct talos_io_req){
+				TALOS_IO_WRITE, place + first, b->bytes + first, whole - first, 0,
+				TALOS_IO_LOG
+			};
 		if (last > whole) {
 			uint32_t bytes = (uint32_t)talos_round_up(last - whole, TALOS_BLOCK_BYTES);
 
 			memcpy(v->bounce, b->bytes + whole, last - whole);
 			memset(v->bounce + (last - whole), 0, bytes - (last - whole));
-			reqs[(*count)++] = (struct talos_io_req){ TALOS_IO_WRITE, place + whole,
-								  v->bounce, bytes, 0 };
+			reqs[(*count)++] = (struct talos_io_req){
+				TALOS_IO_WRITE, place + whole, v->bounce, bytes, 0, TALOS_IO_LOG
+			};
 		}
 	}
 	return TALOS_OK;
@@ -539,8 +552,6 @@ static int write_requests(struct vlog *v, uint64_t from, uint64_t to)
 	count += table.count;
 	if (!err && count)
 		err = talos_io_run(v->c.io, reqs, count);
-	for (unsigned i = 0; i < count; i++)
-		v->bytes_written += reqs[i].bytes;
 	slot_stage_free(&table);
 	if (err)
 		vlog_fail(v, err);
@@ -611,7 +622,8 @@ int vlog_commit_all(struct vlog *v)
 
 /* --- reading ------------------------------------------------------------------------------- */
 
-static int read_device(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes)
+static int read_device(struct vlog *v, enum talos_io_cause cause, uint64_t pos, void *buf,
+		       uint32_t bytes)
 {
 	uint32_t offset = offset_in_segment(v, pos);
 	uint32_t first = (uint32_t)talos_round_down(offset, TALOS_BLOCK_BYTES);
@@ -624,7 +636,7 @@ static int read_device(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes)
 		return TALOS_ERR_NO_MEMORY;
 	err = slot_find(v->c.slots, TALOS_SLOT_LOG, segment_of(v, pos), &place);
 	if (!err)
-		err = talos_io_read(v->c.io, place + first, scratch, n);
+		err = talos_io_read_as(v->c.io, cause, place + first, scratch, n);
 	if (!err)
 		memcpy(buf, scratch + (offset - first), bytes);
 	return err;
@@ -686,11 +698,11 @@ int vlog_place(struct vlog *v, uint64_t pos, uint64_t *out_offset)
 	return err;
 }
 
-int vlog_read(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes)
+int vlog_read(struct vlog *v, enum talos_io_cause cause, uint64_t pos, void *buf, uint32_t bytes)
 {
 	int err = vlog_read_memory(v, pos, buf, bytes);
 
-	return err == TALOS_ERR_NOT_FOUND ? read_device(v, pos, buf, bytes) : err;
+	return err == TALOS_ERR_NOT_FOUND ? read_device(v, cause, pos, buf, bytes) : err;
 }
 
 int vlog_pin(struct vlog *v, uint64_t pos, const uint8_t **out_bytes, uint32_t *out_n,
@@ -734,6 +746,8 @@ void vlog_state(struct vlog *v, struct vlog_state *out)
 		.applied = v->applied,
 		.written = v->written,
 		.durable = v->durable,
+		.moved_bytes = v->moved_bytes,
 	};
+	memcpy(out->record_bytes, v->record_bytes, sizeof(out->record_bytes));
 	talos_mutex_unlock(&v->tail_lock);
 }

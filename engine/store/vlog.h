@@ -37,7 +37,7 @@
 #include "record.h"
 #include "slot.h"
 #include "talos/clock.h"
-#include "talos/io.h"
+#include "talos/io_cause.h"
 #include "talos/lock.h"
 
 struct vlog_config {
@@ -72,6 +72,9 @@ struct vlog {
 	uint64_t end, chain;	/* guarded by tail_lock */
 	uint64_t epoch;		/* guarded by tail_lock: of the last record */
 	uint64_t applied;	/* guarded by tail_lock */
+	/* Of records that were appended or received, by type; the gaps that end segments are padding. */
+	uint64_t record_bytes[TALOS_RECORD_TYPES]; /* guarded by tail_lock */
+	uint64_t moved_bytes; /* guarded by tail_lock: of those whose appender said so */
 	_Atomic uint64_t written; /* moves under tail_lock */
 	_Atomic uint64_t durable; /* moves under tail_lock */
 	_Atomic uint64_t committed; /* what a replicator said; UINT64_MAX: none, durable counts */
@@ -81,7 +84,7 @@ struct vlog {
 	struct talos_cond commit_done;
 	bool committing;	/* guarded by commit_lock */
 	uint8_t *bounce;	/* what goes out as a copy; the committer's */
-	_Atomic uint64_t bytes_written, flushes;
+	_Atomic uint64_t flushes;
 };
 
 int vlog_open(const struct vlog_config *c, struct vlog **out);
@@ -129,6 +132,7 @@ struct vlog_append {
 	 * somebody else took one of them for.
 	 */
 	uint32_t keep_free;
+	bool moves; /* what is in the log already: for the counts */
 };
 
 /*
@@ -180,8 +184,8 @@ void vlog_fail(struct vlog *v, int err);
 
 /* --- reading ------------------------------------------------------------------------ */
 
-/* Copy [pos, pos + bytes), inside one segment and before end, from memory or the device. */
-int vlog_read(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes);
+/* Copy [pos, pos + bytes), inside one segment and before end, from memory or, for @cause, the device. */
+int vlog_read(struct vlog *v, enum talos_io_cause cause, uint64_t pos, void *buf, uint32_t bytes);
 /* The same, but TALOS_ERR_NOT_FOUND where they are no more, or not yet, in memory: see vlog_place(). */
 int vlog_read_memory(struct vlog *v, uint64_t pos, void *buf, uint32_t bytes);
 /*
@@ -203,6 +207,7 @@ uint64_t vlog_normalize(const struct vlog *v, uint64_t pos);
 
 struct vlog_state {
 	uint64_t end, chain, epoch, applied, written, durable;
+	uint64_t record_bytes[TALOS_RECORD_TYPES], moved_bytes;
 };
 void vlog_state(struct vlog *v, struct vlog_state *out);
 

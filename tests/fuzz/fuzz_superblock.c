@@ -20,7 +20,7 @@ static const struct talos_io_ops memory_ops = { .run = memory_run };
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-	struct memory_io m = { .io = { &memory_ops, 1 << 30 } };
+	struct memory_io m = { .io = { .ops = &memory_ops, .size_bytes = 1 << 30 } };
 	struct superblock sb;
 
 	memcpy(&m.sb, data, n < sizeof(m.sb) ? n : sizeof(m.sb));

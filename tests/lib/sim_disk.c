@@ -442,7 +442,7 @@ static int disk_resize(struct talos_io *io, uint64_t bytes)
 static int disk_discard(struct talos_io *io, uint64_t offset, uint64_t bytes)
 {
 	uint8_t *garbage = must_alloc(aligned_alloc(TALOS_BLOCK_BYTES, bytes));
-	struct talos_io_req r = { TALOS_IO_WRITE, offset, garbage, (uint32_t)bytes, 0 };
+	struct talos_io_req r = { TALOS_IO_WRITE, offset, garbage, (uint32_t)bytes, 0, 0 };
 
 	memset(garbage, 0xdd, bytes);
 	disk_run(io, &r, 1);

@@ -95,12 +95,12 @@ static void a_load_is_found_in_levels_that_keep_to_their_factor(void **state)
 		talos_engine_stats(store.e, &s);
 		print_message("factor %u: %.1f times written; levels %u %u %u %u\n", factors[i],
 			      (double)s.index_bytes_written / (double)s.user_bytes,
-			      s.level_segments[1], s.levels[2].segments, s.levels[3].segments,
-			      s.level_segments[4]);
+			      s.levels[1].segments, s.levels[2].segments, s.levels[3].segments,
+			      s.levels[4].segments);
 		assert_int_equal(s.growth, factors[i]);
 		assert_true(s.compactions > 8);
 		/* 8 runs' worth below level 1 at most, with room for what is half full. */
-		assert_true(s.level_segments[2] <= 2 * 8 * factors[i]);
+		assert_true(s.levels[2].segments <= 2 * 8 * factors[i]);
 		assert_true((double)s.index_bytes_written < 12.0 * (double)s.user_bytes);
 		check_all(store.e);
 		assert_int_equal(talos_engine_compact(store.e), 0);

@@ -158,7 +158,8 @@ static void write_and_read_many(void)
 			uint32_t n = (uint32_t)rng_between(&rng, 0, 4) * BLOCK;
 			uint64_t at = i * 4ull * BLOCK;
 
-			reqs[i] = (struct talos_io_req){ TALOS_IO_WRITE, at, region + at, n, 99 };
+			reqs[i] =
+				(struct talos_io_req){ TALOS_IO_WRITE, at, region + at, n, 99, 0 };
 			if (n)
 				rng_fill(&rng, region + at, n);
 		}
@@ -298,8 +299,12 @@ static void *work(void *arg)
 	for (unsigned round = 0; a && round < 10 && !w->err; round++) {
 		memset(a, (int)(w->number * 10 + round), 64 * BLOCK);
 		for (unsigned i = 0; i < 16; i++)
-			reqs[i] = (struct talos_io_req){ TALOS_IO_WRITE, base + i * 4 * BLOCK,
-							 a + i * 4 * BLOCK, 4 * BLOCK, 1 };
+			reqs[i] = (struct talos_io_req){ TALOS_IO_WRITE,
+							 base + i * 4 * BLOCK,
+							 a + i * 4 * BLOCK,
+							 4 * BLOCK,
+							 1,
+							 0 };
 		w->err = talos_io_run(w->io, reqs, 16);
 		if (round % 5 == 0 && !w->err)
 			w->err = talos_io_flush(w->io);
@@ -356,8 +361,8 @@ static void requests_go_through_when_no_ring_can_be_made(void **state)
 {
 	struct rlimit old, tight;
 	uint8_t *a = buffer(2 * BLOCK);
-	struct talos_io_req reqs[2] = { { TALOS_IO_WRITE, 0, a, BLOCK, 1 },
-					{ TALOS_IO_WRITE, BLOCK, a + BLOCK, BLOCK, 1 } };
+	struct talos_io_req reqs[2] = { { TALOS_IO_WRITE, 0, a, BLOCK, 1, 0 },
+					{ TALOS_IO_WRITE, BLOCK, a + BLOCK, BLOCK, 1, 0 } };
 	struct talos_io *io;
 	int probe;
 
@@ -412,8 +417,8 @@ static int use_file_without(int call, bool forbid_first)
 		return CHILD_CANNOT;
 	memset(a, 6, 8 * BLOCK);
 	for (unsigned i = 0; i < 8; i++)
-		reqs[i] =
-			(struct talos_io_req){ TALOS_IO_WRITE, i * BLOCK, a + i * BLOCK, BLOCK, 1 };
+		reqs[i] = (struct talos_io_req){ TALOS_IO_WRITE, i * BLOCK, a + i * BLOCK,
+						 BLOCK,		 1,	    0 };
 	for (unsigned round = 0; round < 3; round++) {
 		if (talos_io_run(io, reqs, 8) || talos_io_file_uses_uring(io))
 			return CHILD_BAD;
@@ -455,8 +460,8 @@ static void running_out_of_memory_is_an_error_only_at_open(void **state)
 {
 	struct talos_io *io = NULL, *other = NULL;
 	uint8_t *a = buffer(2 * BLOCK);
-	struct talos_io_req reqs[2] = { { TALOS_IO_WRITE, 0, a, BLOCK, 1 },
-					{ TALOS_IO_WRITE, BLOCK, a + BLOCK, BLOCK, 1 } };
+	struct talos_io_req reqs[2] = { { TALOS_IO_WRITE, 0, a, BLOCK, 1, 0 },
+					{ TALOS_IO_WRITE, BLOCK, a + BLOCK, BLOCK, 1, 0 } };
 	int err, open_err;
 
 	(void)state;
@@ -478,9 +483,9 @@ static void refuse_bad_requests(void)
 {
 	struct talos_io *io = open_new(8 * BLOCK);
 	uint8_t *a = buffer(4 * BLOCK);
-	struct talos_io_req reqs[3] = { { TALOS_IO_WRITE, 0, a, BLOCK, 1 },
-					{ TALOS_IO_WRITE, 512, a, BLOCK, 1 },
-					{ TALOS_IO_WRITE, BLOCK, a, BLOCK, 1 } };
+	struct talos_io_req reqs[3] = { { TALOS_IO_WRITE, 0, a, BLOCK, 1, 0 },
+					{ TALOS_IO_WRITE, 512, a, BLOCK, 1, 0 },
+					{ TALOS_IO_WRITE, BLOCK, a, BLOCK, 1, 0 } };
 
 	memset(a, 1, 4 * BLOCK);
 	assert_int_equal(talos_io_read(io, 512, a, BLOCK), TALOS_ERR_INVALID);
@@ -507,8 +512,8 @@ static void reach_past_the_end(void)
 {
 	struct talos_io *io = open_new(8 * BLOCK);
 	uint8_t *a = buffer(4 * BLOCK);
-	struct talos_io_req reqs[2] = { { TALOS_IO_READ, 0, a, BLOCK, 1 },
-					{ TALOS_IO_READ, 8 * BLOCK, a + BLOCK, BLOCK, 1 } };
+	struct talos_io_req reqs[2] = { { TALOS_IO_READ, 0, a, BLOCK, 1, 0 },
+					{ TALOS_IO_READ, 8 * BLOCK, a + BLOCK, BLOCK, 1, 0 } };
 
 	memset(a, 1, 4 * BLOCK);
 	assert_int_equal(talos_io_read(io, 8 * BLOCK, a, BLOCK), TALOS_ERR_IO);
@@ -532,9 +537,9 @@ static void read_a_cut_file(void)
 {
 	struct talos_io *io = open_new(8 * BLOCK);
 	uint8_t *a = buffer(8 * BLOCK);
-	struct talos_io_req reqs[3] = { { TALOS_IO_READ, 0, a, BLOCK, 1 },
-					{ TALOS_IO_READ, BLOCK, a + BLOCK, 4 * BLOCK, 1 },
-					{ TALOS_IO_READ, 6 * BLOCK, a + 6 * BLOCK, BLOCK, 1 } };
+	struct talos_io_req reqs[3] = { { TALOS_IO_READ, 0, a, BLOCK, 1, 0 },
+					{ TALOS_IO_READ, BLOCK, a + BLOCK, 4 * BLOCK, 1, 0 },
+					{ TALOS_IO_READ, 6 * BLOCK, a + 6 * BLOCK, BLOCK, 1, 0 } };
 
 	assert_int_equal(truncate(path, 3 * BLOCK + 1000), 0);
 	assert_int_equal(talos_io_read(io, 2 * BLOCK, a, 2 * BLOCK), TALOS_ERR_IO);
@@ -593,8 +598,8 @@ static void write_over_the_limit(void)
 	struct rlimit old, tight;
 	struct talos_io *io = open_new(8 * BLOCK);
 	uint8_t *a = buffer(4 * BLOCK);
-	struct talos_io_req reqs[2] = { { TALOS_IO_WRITE, 0, a, BLOCK, 1 },
-					{ TALOS_IO_WRITE, 2 * BLOCK, a, 4 * BLOCK, 1 } };
+	struct talos_io_req reqs[2] = { { TALOS_IO_WRITE, 0, a, BLOCK, 1, 0 },
+					{ TALOS_IO_WRITE, 2 * BLOCK, a, 4 * BLOCK, 1, 0 } };
 	int err;
 
 	memset(a, 1, 4 * BLOCK);
@@ -767,8 +772,10 @@ static void a_killed_holder_gives_the_file_free(void **state)
 				_exit(1); /* the parent sees the pipe end */
 			for (;;) {
 				for (unsigned i = 0; i < 64; i++)
-					reqs[i] = (struct talos_io_req){ TALOS_IO_WRITE, i * BLOCK,
-									 a + i * BLOCK, BLOCK, 0 };
+					reqs[i] = (struct talos_io_req){
+						TALOS_IO_WRITE, i * BLOCK, a + i * BLOCK,
+						BLOCK,		0,	   0
+					};
 				talos_io_run(io, reqs, 64);
 				if (write(ready[1], "", 1) < 0)
 					_exit(1);

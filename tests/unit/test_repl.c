@@ -166,7 +166,10 @@ static void a_backup_gets_a_copy_and_follows(void **state)
 	assert_true(has_range(&b, 0, 3100));
 	talos_engine_stats(b.store.e, &s);
 	assert_int_equal(s.flushes + s.compactions, 0); /* a backup never compacts */
-	assert_true(s.level_segments[2] > 0);
+	assert_true(s.levels[2].segments > 0);
+	assert_true(s.written[TALOS_IO_PEER].bytes >=
+		    s.index_bytes_written); /* and the first copy */
+	assert_int_equal(s.written[TALOS_IO_LEVEL + 1].bytes, 0);
 	assert_int_equal(put(&b, 1, false), TALOS_ERR_READ_ONLY);
 	stop(&b);
 	stop(&a);

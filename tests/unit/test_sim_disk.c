@@ -538,7 +538,7 @@ static void one_request_of_many_fails_alone(void **state)
 	(void)state;
 	memset(buf, 1, BLOCK);
 	for (unsigned i = 0; i < 8; i++)
-		reqs[i] = (struct talos_io_req){ TALOS_IO_WRITE, i * BLOCK, buf, BLOCK, 5 };
+		reqs[i] = (struct talos_io_req){ TALOS_IO_WRITE, i * BLOCK, buf, BLOCK, 5, 0 };
 	sim_disk_fail_nth(d, 4);
 	assert_int_equal(talos_io_run(io, reqs, 8), TALOS_ERR_IO);
 	for (unsigned i = 0; i < 8; i++) {

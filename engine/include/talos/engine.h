@@ -18,8 +18,7 @@
 #define TALOS_ENGINE_H
 
 #include "talos/clock.h"
-#include "talos/format.h"
-#include "talos/io.h"
+#include "talos/io_cause.h"
 #include "talos/status.h"
 #include "talos/types.h"
 
@@ -273,6 +272,30 @@ struct talos_latency {
 	uint64_t samples, p50_ns, p99_ns, p999_ns, longest_ns;
 };
 
+/* One level of the index. */
+struct talos_level_stats {
+	uint32_t segments;
+	uint64_t bytes; /* that they take */
+	/* Since it was opened. Into level 1 go flushes, into each other what merges and moves bring. */
+	uint64_t merges, moves;
+	uint64_t read_bytes, written_bytes; /* by merges into it */
+	uint64_t moved_bytes;		    /* of segments that came down as they were */
+	uint64_t left_bytes;		    /* of segments that went down, merged or moved */
+};
+
+/* Bytes of the records that went into the log since it was opened, with their headers. */
+struct talos_log_stats {
+	uint64_t user;	/* batches; less user_bytes: headers, lengths and sums. A backup's: moved, too */
+	uint64_t moved; /* what collection appended again */
+	uint64_t edits, checkpoints;
+	uint64_t padding; /* where segments end */
+	uint64_t other;	  /* each segment's first record, rotations, trims, epochs */
+};
+
+struct talos_cache_stats {
+	uint64_t bytes, hits, misses;
+};
+
 struct talos_engine_stats {
 	enum talos_engine_role role;
 	bool failed; /* a device error latched it read-only */
@@ -288,8 +311,13 @@ struct talos_engine_stats {
 	uint64_t reserve_slots; /* of slots_free, kept for deletes, compaction */
 	uint64_t memtable_bytes;
 	uint32_t memtables;
-	uint32_t level_segments[TALOS_LEVELS_MAX + 1]; /* [1]..; [0] unused */
-	uint64_t user_bytes, log_bytes_written, index_bytes_written;
+	struct talos_level_stats levels[TALOS_LEVELS_MAX + 1]; /* [1]..; [0] unused */
+	/* Keys and values of batches; values and spans that were read. */
+	uint64_t user_bytes, user_bytes_read;
+	uint64_t log_bytes_written, index_bytes_written;
+	struct talos_log_stats log;
+	/* Requests to the device and their bytes since it was opened, by enum talos_io_cause. */
+	struct talos_io_count read[TALOS_IO_CAUSES], written[TALOS_IO_CAUSES];
 	uint64_t flushes, compactions, device_flushes;
 	/* The log's older part, up to what is flushed: its segments, and what of them is live. */
 	uint64_t log_mapped_segments, log_live_bytes;
@@ -299,7 +327,7 @@ struct talos_engine_stats {
 	uint64_t trimmed_segments;	/* given up */
 	/* Writers held up, because flushes, merges or collection were behind. */
 	uint64_t stalls, stalled_ns, stall_longest_ns;
-	uint64_t cache_bytes, cache_hits, cache_misses;
+	struct talos_cache_stats cache_leaves, cache_values; /* leaves; blocks of values and spans */
 	uint64_t corruptions; /* blocks and records that did not check */
 	/* Since it was opened: gets; writes, with what they waited for; syncs; reads of spans. */
 	struct talos_latency get, write, sync, span_read;

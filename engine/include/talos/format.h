@@ -112,6 +112,7 @@ enum talos_record_type {
 	TALOS_RECORD_CHECKPOINT = 7, /* one part of a whole manifest */
 	TALOS_RECORD_TRIM = 8,	     /* log segments that nothing refers to any more */
 };
+#define TALOS_RECORD_TYPES (TALOS_RECORD_TRIM + 1)
 
 /*
  * Header, then meta, then data, then zeros to a multiple of 8. A record never

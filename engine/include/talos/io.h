@@ -11,6 +11,7 @@
 #ifndef TALOS_IO_H
 #define TALOS_IO_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -27,6 +28,7 @@ struct talos_io_req {
 	void *buf; /* borrowed until run() returns; not written to by WRITE */
 	uint32_t bytes;
 	int status; /* out: 0, TALOS_ERR_IO, TALOS_ERR_NO_SPACE (backing full) */
+	uint8_t tag; /* below TALOS_IO_TAGS: what it is counted under */
 };
 
 struct talos_io;
@@ -64,15 +66,48 @@ struct talos_io_ops {
 	void (*close)(struct talos_io *io); /* frees io */
 };
 
+#define TALOS_IO_TAGS 24u
+
+/* Requests that ended well, and their bytes. */
+struct talos_io_count {
+	uint64_t requests, bytes;
+};
+
 struct talos_io {
 	const struct talos_io_ops *ops;
 	uint64_t size_bytes;
+	/* Kept by talos_io_run(); the backend zeroes them when it makes the device. */
+	struct {
+		_Atomic uint64_t requests, bytes;
+	} counts[TALOS_IO_TAGS][TALOS_IO_WRITE + 1];
 };
 
 static inline int talos_io_run(struct talos_io *io, struct talos_io_req *reqs,
 			       unsigned count)
 {
-	return io->ops->run(io, reqs, count);
+	int err = io->ops->run(io, reqs, count);
+
+	for (unsigned i = 0; i < count; i++) {
+		const struct talos_io_req *r = &reqs[i];
+
+		if (r->status)
+			continue;
+		atomic_fetch_add_explicit(&io->counts[r->tag][r->op].requests, 1,
+					  memory_order_relaxed);
+		atomic_fetch_add_explicit(&io->counts[r->tag][r->op].bytes, r->bytes,
+					  memory_order_relaxed);
+	}
+	return err;
+}
+
+/* What was counted since the device was opened. */
+static inline struct talos_io_count talos_io_counted(const struct talos_io *io, unsigned tag,
+						     enum talos_io_op op)
+{
+	return (struct talos_io_count){
+		atomic_load_explicit(&io->counts[tag][op].requests, memory_order_relaxed),
+		atomic_load_explicit(&io->counts[tag][op].bytes, memory_order_relaxed),
+	};
 }
 
 static inline int talos_io_flush(struct talos_io *io)
@@ -85,21 +120,32 @@ static inline int talos_io_discard(struct talos_io *io, uint64_t offset, uint64_
 	return io->ops->discard(io, offset, bytes);
 }
 
-static inline int talos_io_read(struct talos_io *io, uint64_t offset, void *buf,
-				uint32_t bytes)
+static inline int talos_io_read_as(struct talos_io *io, uint8_t tag, uint64_t offset, void *buf,
+				   uint32_t bytes)
 {
-	struct talos_io_req r = { TALOS_IO_READ, offset, buf, bytes, 0 };
+	struct talos_io_req r = { TALOS_IO_READ, offset, buf, bytes, 0, tag };
 
-	return io->ops->run(io, &r, 1);
+	return talos_io_run(io, &r, 1);
 }
 
-static inline int talos_io_write(struct talos_io *io, uint64_t offset,
-				 const void *buf, uint32_t bytes)
+static inline int talos_io_write_as(struct talos_io *io, uint8_t tag, uint64_t offset,
+				    const void *buf, uint32_t bytes)
 {
-	struct talos_io_req r = { TALOS_IO_WRITE, offset, (void *)buf, bytes,
-				  0 };
+	struct talos_io_req r = { TALOS_IO_WRITE, offset, (void *)buf, bytes, 0, tag };
 
-	return io->ops->run(io, &r, 1);
+	return talos_io_run(io, &r, 1);
+}
+
+/* Under tag 0. */
+static inline int talos_io_read(struct talos_io *io, uint64_t offset, void *buf, uint32_t bytes)
+{
+	return talos_io_read_as(io, 0, offset, buf, bytes);
+}
+
+static inline int talos_io_write(struct talos_io *io, uint64_t offset, const void *buf,
+				 uint32_t bytes)
+{
+	return talos_io_write_as(io, 0, offset, buf, bytes);
 }
 
 static inline void talos_io_close(struct talos_io *io)
