@@ -577,16 +577,26 @@ static bool is_busy(struct talos_engine *e)
 	return busy;
 }
 
+/*
+ * Make garbage known, or trim what is emptied: 1 or a status, 0: there is
+ * nothing of that kind to do now; *out_busy: but something is under way.
+ */
+static int learn_more(struct talos_engine *e, struct gc_job *j, bool *out_busy)
+{
+	int r = j->emptied_count ? trim_emptied(e, j) : reveal(e);
+
+	*out_busy = !r && is_busy(e);
+	return r;
+}
+
 /* Slots run short, and no segment has much garbage that is known. */
 static int make_do(struct talos_engine *e, struct gc_job *j)
 {
 	uint64_t segment;
-	int r;
+	bool busy;
+	int r = learn_more(e, j, &busy);
 
-	if (j->emptied_count)
-		return trim_emptied(e, j);
-	r = reveal(e);
-	if (r || is_busy(e))
+	if (r || busy)
 		return r;
 	if (pick_segment(e, j, GC_URGENT, e->segment_bytes - e->segment_bytes / 10, &segment))
 		return evacuate(e, j, segment);
@@ -598,12 +608,10 @@ static int make_do(struct talos_engine *e, struct gc_job *j)
 /* There was no slot to move anything to. */
 static int without_slots(struct talos_engine *e, struct gc_job *j)
 {
-	int r;
+	bool busy;
+	int r = learn_more(e, j, &busy);
 
-	if (j->emptied_count)
-		return trim_emptied(e, j);
-	r = reveal(e);
-	if (r || is_busy(e))
+	if (r || busy)
 		return r;
 	tell_waiters(e, true);
 	return TALOS_ERR_NO_SPACE;
