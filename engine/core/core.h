@@ -73,7 +73,7 @@ struct view {
 };
 
 struct build_job; /* build.c: a flush or a compaction under way */
-struct gc_job;	  /* gc.c: log segments that are being emptied */
+struct gc_job;	  /* gc_private.h: log segments that are being emptied */
 
 /* Threads of the engine; see worker.c. */
 enum worker_kind {
@@ -261,8 +261,8 @@ void log_map_totals(struct talos_engine *e, uint64_t *out_segments, uint64_t *ou
 int log_map_trim(struct talos_engine *e, const uint64_t *segments, uint32_t count, uint64_t pos);
 /* Total. *out is freed with talos_free(). */
 int trim_decode(const uint8_t *meta, uint32_t bytes, uint64_t **out, uint32_t *out_count);
-/* Append a trim of @segments (ascending) and apply it. background_lock held. */
-int trim_append(struct talos_engine *e, const uint64_t *segments, uint32_t count);
+/* Append a trim of @segments, which it sorts, and apply it. background_lock held. */
+int trim_append(struct talos_engine *e, uint64_t *segments, uint32_t count);
 
 /* --- apply.c: one record into the state -------------------------------------------- */
 

@@ -27,14 +27,9 @@
  * is garbage is only known once runs are merged; so where known garbage does
  * not do, the memtable is rotated and levels are merged, upper ones first.
  */
-#include "core.h"
+#include "gc_private.h"
 
-#include <stdlib.h>
-
-#include "batch.h"
-#include "gc_segment.h"
 #include "talos/alloc.h"
-#include "talos/log.h"
 
 #define GARBAGE_PERCENT 20u
 #define GARBAGE_SEGMENTS_MIN 16u
@@ -45,23 +40,11 @@
  */
 #define LIVE_PERCENT_GENTLE 60
 #define LIVE_PERCENT_URGENT 87
-#define TRIM_SEGMENTS 8u
 #define EMPTY_SEGMENTS_MAX 4096u /* of one trim */
-#define BATCH_OPS_MAX 64u
-#define BATCH_BYTES_MAX (128u << 10)
-#define PROBE_STRIDE 5u /* one probe and the next are so many parts of the log apart */
-#define PAUSE_RATIO 3u	/* pauses between gentle steps, as multiples of the step */
+#define PROBE_STRIDE 5u		 /* one probe and the next are so many parts of the log apart */
+#define PAUSE_RATIO 3u		 /* pauses between gentle steps, as multiples of the step */
 
 enum urgency { GC_NOTHING, GC_GENTLE, GC_URGENT };
-
-struct gc_job {
-	struct gc_segment segment; /* being emptied, or probed */
-	struct talos_batch *batch;
-	/* Emptied, not trimmed so far; ascending when trimmed. */
-	uint64_t emptied[TRIM_SEGMENTS];
-	uint32_t emptied_count;
-	struct account damaged; /* segments that do not check: left alone */
-};
 
 static void job_free(struct gc_job *j)
 {
@@ -91,193 +74,6 @@ void gc_abort(struct talos_engine *e)
 {
 	job_free(e->gc_job);
 	e->gc_job = NULL;
-}
-
-/* --- moving what lives ----------------------------------------------------------------------- */
-
-/* A batch under way, and what has to be true when it is appended. */
-struct move {
-	struct talos_engine *e;
-	struct gc_job *j;
-	struct view *view; /* that the look-ups are made in */
-	uint32_t room;	   /* bytes that the batch may take */
-	uint32_t bytes;
-	struct {
-		const struct record_op *op;
-		uint64_t offset, end; /* spans */
-	} moved[BATCH_OPS_MAX];
-	uint32_t count;
-};
-
-static bool has_newer(struct memtable *m, const struct record_op *op, uint64_t offset, uint64_t end)
-{
-	uint8_t value[TALOS_INLINE_BYTES_MAX];
-	struct entry entry;
-
-	if (gc_is_span(op))
-		return memtable_overlaps(m, op->key, op->key_bytes, offset, end);
-	return !memtable_get(m, op->key, op->key_bytes, &entry, value);
-}
-
-/* Under tail_lock: is what the look-ups found still the newest? */
-static int still_newest(void *ctx)
-{
-	const struct move *m = ctx;
-	struct view *v = view_get(m->e);
-	bool changed = v->manifest->replay_pos != m->view->manifest->replay_pos;
-
-	for (uint32_t i = 0; !changed && i < m->count; i++) {
-		changed = has_newer(v->active->memtable, m->moved[i].op, m->moved[i].offset,
-				    m->moved[i].end);
-		for (uint32_t k = 0; !changed && k < v->frozen_count; k++)
-			changed = has_newer(v->frozen[k]->memtable, m->moved[i].op,
-					    m->moved[i].offset, m->moved[i].end);
-	}
-	view_put(v);
-	return changed ? TALOS_ERR_AGAIN : TALOS_OK;
-}
-
-/* 1: the batch is full, go on with it another time. */
-#define MOVE_FULL 1
-
-static int note_moved(struct move *m, const struct record_op *op, uint64_t offset, uint64_t end,
-		      uint32_t bytes)
-{
-	m->moved[m->count].op = op;
-	m->moved[m->count].offset = offset;
-	m->moved[m->count++].end = end;
-	m->bytes += bytes;
-	return TALOS_OK;
-}
-
-static int move_point(struct move *m, struct gc_item *it)
-{
-	const struct record_op *op = &it->op;
-	bool lives;
-	int err = gc_point_lives(m->view, op, &lives);
-
-	if (err || !lives)
-		return err;
-	if (m->count == BATCH_OPS_MAX || (m->count && m->bytes + op->value_bytes > m->room))
-		return MOVE_FULL;
-	err = talos_batch_put(m->j->batch, op->key, op->key_bytes, op->value, op->value_bytes);
-	return err ? err : note_moved(m, op, 0, 0, op->value_bytes);
-}
-
-struct span_move {
-	struct move *m;
-	struct gc_item *it;
-};
-
-static int move_stretch(void *ctx, const struct entry *entry, uint64_t from, uint64_t to)
-{
-	struct span_move *s = ctx;
-	struct move *m = s->m;
-	const struct record_op *op = &s->it->op;
-	uint32_t bytes = (uint32_t)(to - from), left = m->room - talos_min(m->room, m->bytes);
-	bool cut;
-	int err;
-
-	s->it->offset = from;
-	if (!gc_span_lives(op, entry)) {
-		s->it->offset = to;
-		return TALOS_OK;
-	}
-	if (m->count == BATCH_OPS_MAX || (m->count && !left))
-		return MOVE_FULL;
-	/* What does not fit goes into the next batch. */
-	cut = left && bytes > left;
-	if (cut)
-		bytes = left;
-	err = talos_batch_span_write(m->j->batch, op->key, op->key_bytes, from,
-				     op->value + (from - op->offset), bytes);
-	if (err)
-		return err;
-	s->it->offset = from + bytes;
-	note_moved(m, op, from, from + bytes, bytes);
-	return cut ? MOVE_FULL : TALOS_OK;
-}
-
-static int move_item(struct move *m, struct gc_item *it)
-{
-	struct span_move s = { m, it };
-
-	if (!gc_is_span(&it->op))
-		return move_point(m, it);
-	if (it->offset >= it->end)
-		return TALOS_OK;
-	return read_spans(m->view, it->op.key, it->op.key_bytes, it->offset, it->end, move_stretch,
-			  &s);
-}
-
-/* Bytes for one batch: what the log's last segment has left, so that it is not padded. */
-static uint32_t batch_room(struct talos_engine *e)
-{
-	uint32_t room = talos_engine_room(e, BATCH_OPS_MAX * 64);
-	uint32_t most = talos_min(BATCH_BYTES_MAX, talos_engine_batch_bytes_max(e) / 2);
-
-	return room < most / 8 ? most : talos_min(room, most);
-}
-
-/* Fill a batch from the items at *idx on, and append it. *idx and the items move on only if it was. */
-static int move_some(struct talos_engine *e, struct gc_job *j, uint32_t *idx)
-{
-	struct move m = { .e = e, .j = j, .view = view_get(e), .room = batch_room(e) };
-	uint64_t first_offset = j->segment.items[*idx].offset;
-	uint32_t i = *idx;
-	int err = TALOS_OK;
-
-	talos_batch_clear(j->batch);
-	while (!err && i < j->segment.count) {
-		err = move_item(&m, &j->segment.items[i]);
-		if (!err)
-			i++;
-	}
-	if (err == MOVE_FULL)
-		err = TALOS_OK;
-	if (!err && m.count)
-		err = write_moved(e, j->batch, GC_SLOTS_KEPT, still_newest, &m);
-	view_put(m.view);
-	if (err) {
-		/* The last item may be in the middle: all of them are looked at again. */
-		for (uint32_t k = *idx; k <= i && k < j->segment.count; k++)
-			j->segment.items[k].offset = j->segment.items[k].op.offset;
-		j->segment.items[*idx].offset = first_offset;
-		return err == TALOS_ERR_AGAIN ? TALOS_OK : err;
-	}
-	e->gc_bytes += m.bytes;
-	*idx = i;
-	return TALOS_OK;
-}
-
-static int evacuate(struct talos_engine *e, struct gc_job *j, uint64_t segment)
-{
-	uint64_t began = talos_now_ns(e->clock), moved = e->gc_bytes;
-	uint32_t idx = 0;
-	int err = gc_segment_load(e, &j->segment, segment);
-
-	if (err == TALOS_ERR_NOT_FOUND)
-		return 1; /* trimmed meanwhile, as empty */
-	if (err == TALOS_ERR_CORRUPT) {
-		talos_error("log segment %llu does not match its checksums: it cannot be reclaimed",
-			    (unsigned long long)segment);
-		e->corruptions++;
-		err = account_add(&j->damaged, segment, 0);
-		return err ? err : 1;
-	}
-	while (!err && idx < j->segment.count && e->role == TALOS_ROLE_LEADER && !e->stopping)
-		err = move_some(e, j, &idx);
-	moved = e->gc_bytes - moved;
-	e->paced_bytes += e->segment_bytes + moved;
-	if (err || idx < j->segment.count)
-		return err;
-	if (moved < e->segment_bytes)
-		throttle_measure(&e->throttle, THROTTLE_RECLAIM, e->segment_bytes - moved,
-				 talos_now_ns(e->clock) - began);
-	j->emptied[j->emptied_count++] = segment;
-	e->gc_emptied++;
-	e->gc_segments++;
-	return 1;
 }
 
 /* --- when ------------------------------------------------------------------------------ */
@@ -313,47 +109,7 @@ static enum urgency how_urgent(struct talos_engine *e)
 	return GC_NOTHING;
 }
 
-/* --- trimming ---------------------------------------------------------------------------------- */
-
-static int segment_order(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-/* Some may have been trimmed as empty meanwhile. */
-static void forget_trimmed(struct talos_engine *e, struct gc_job *j)
-{
-	uint32_t kept = 0;
-
-	for (uint32_t i = 0; i < j->emptied_count; i++)
-		if (log_map_has(e, j->emptied[i]))
-			j->emptied[kept++] = j->emptied[i];
-	j->emptied_count = kept;
-}
-
-static int trim_emptied(struct talos_engine *e, struct gc_job *j)
-{
-	int err = TALOS_OK;
-
-	qsort(j->emptied, j->emptied_count, sizeof(j->emptied[0]), segment_order);
-	talos_mutex_lock(&e->background_lock);
-	forget_trimmed(e, j);
-	if (e->role == TALOS_ROLE_LEADER && j->emptied_count)
-		err = trim_append(e, j->emptied, j->emptied_count);
-	if (!err) {
-		e->trimmed_segments += j->emptied_count;
-		j->emptied_count = 0;
-		e->gc_emptied = 0;
-		e->checkpoint_due = true;
-	}
-	talos_mutex_unlock(&e->background_lock);
-	if (err)
-		return err;
-	worker_wake(e, WORKER_FLUSH);
-	return 1;
-}
+/* --- what may go, and what is empty ----------------------------------------------------- */
 
 /* Log behind the end that is kept for whoever has to catch up, while there are slots. */
 #define WANTED_SHARE 8u
@@ -393,14 +149,11 @@ int gc_trim_empty(struct talos_engine *e)
 	talos_mutex_unlock(&e->log_map_lock);
 	if (!segments)
 		return TALOS_ERR_NO_MEMORY;
-	qsort(segments, n, sizeof(*segments), segment_order);
 	err = n ? trim_append(e, segments, n) : TALOS_OK;
 	if (!err)
 		e->trimmed_segments += n;
 	return err;
 }
-
-/* --- which ---------------------------------------------------------------------------------------- */
 
 /* --- garbage that is not known so far --------------------------------------------------- */
 
@@ -464,7 +217,7 @@ static int probe(struct talos_engine *e, struct gc_job *j)
 	e->probe_cursor = line.segment + 1 + before / PROBE_STRIDE;
 	err = gc_segment_load(e, &j->segment, line.segment);
 	if (err == TALOS_ERR_NOT_FOUND || err == TALOS_ERR_CORRUPT)
-		return TALOS_OK; /* trimmed meanwhile; or for evacuate() to complain of */
+		return TALOS_OK; /* trimmed meanwhile; or for gc_evacuate() to complain of */
 	if (!err)
 		err = live_percent(e, &j->segment, &live);
 	if (err)
@@ -583,7 +336,7 @@ static bool is_busy(struct talos_engine *e)
  */
 static int learn_more(struct talos_engine *e, struct gc_job *j, bool *out_busy)
 {
-	int r = j->emptied_count ? trim_emptied(e, j) : reveal(e);
+	int r = j->emptied_count ? gc_trim_emptied(e, j) : reveal(e);
 
 	*out_busy = !r && is_busy(e);
 	return r;
@@ -599,7 +352,7 @@ static int make_do(struct talos_engine *e, struct gc_job *j)
 	if (r || busy)
 		return r;
 	if (pick_segment(e, j, GC_URGENT, e->segment_bytes - e->segment_bytes / 10, &segment))
-		return evacuate(e, j, segment);
+		return gc_evacuate(e, j, segment);
 	if (e->space_waiters)
 		tell_waiters(e, true);
 	return 0;
@@ -658,8 +411,8 @@ static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
 	}
 	scarce = !has_space(e, e->reserve_slots);
 	if (e->gc_job->emptied_count &&
-	    (e->gc_job->emptied_count == TRIM_SEGMENTS || u == GC_NOTHING || scarce))
-		return trim_emptied(e, e->gc_job);
+	    (e->gc_job->emptied_count == GC_TRIM_SEGMENTS || u == GC_NOTHING || scarce))
+		return gc_trim_emptied(e, e->gc_job);
 	/* What was trimmed gives slots back first. Moving more takes some. */
 	if (scarce && e->checkpoint_due)
 		return 0;
@@ -670,11 +423,11 @@ static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
 	}
 	*out_gentle = u == GC_GENTLE;
 	if (pick_segment(e, e->gc_job, u, most, &segment))
-		r = evacuate(e, e->gc_job, segment);
+		r = gc_evacuate(e, e->gc_job, segment);
 	else if (u == GC_URGENT)
 		r = make_do(e, e->gc_job);
 	else
-		r = e->gc_job->emptied_count ? trim_emptied(e, e->gc_job) : 0;
+		r = e->gc_job->emptied_count ? gc_trim_emptied(e, e->gc_job) : 0;
 	return r == TALOS_ERR_NO_SPACE ? without_slots(e, e->gc_job) : r;
 }
 

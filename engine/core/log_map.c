@@ -16,6 +16,8 @@
  */
 #include "core.h"
 
+#include <stdlib.h>
+
 #include "talos/alloc.h"
 
 /* Nothing flushed: nothing mapped. */
@@ -145,13 +147,21 @@ int trim_decode(const uint8_t *meta, uint32_t bytes, uint64_t **out, uint32_t *o
 	return TALOS_OK;
 }
 
-int trim_append(struct talos_engine *e, const uint64_t *segments, uint32_t count)
+static int segment_order(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+int trim_append(struct talos_engine *e, uint64_t *segments, uint32_t count)
 {
 	auto_free le64 *meta = talos_calloc(count, sizeof(*meta));
 	uint64_t pos, end;
 	int err = meta ? TALOS_OK : TALOS_ERR_NO_MEMORY;
 
 	talos_mutex_assert_held(&e->background_lock);
+	qsort(segments, count, sizeof(*segments), segment_order);
 	for (uint32_t i = 0; !err && i < count; i++)
 		meta[i] = le64_from(segments[i]);
 	if (!err)
