@@ -153,15 +153,6 @@ static int take_request(struct session *s, const struct talos_wire_segment *d)
 	return TALOS_OK;
 }
 
-static int take_step_down(struct session *s, const struct talos_wire_epoch *d)
-{
-	struct talos_wire_epoch answer = { .epoch = d->epoch };
-
-	primary_step_down(s->r, le64_get(d->epoch), s->address);
-	session_send(s, WIRE_EPOCH, &answer, sizeof(answer));
-	return TALOS_ERR_STALE_EPOCH;
-}
-
 static int take_message(struct session *s, const struct transport_event *ev)
 {
 	uint64_t epoch;
@@ -169,8 +160,6 @@ static int take_message(struct session *s, const struct transport_event *ev)
 
 	if (err)
 		return err;
-	if (ev->type == WIRE_STEP_DOWN)
-		return take_step_down(s, (const void *)ev->bytes);
 	epoch = wire_epoch(ev->type, ev->bytes);
 	if (epoch && epoch != s->seed.epoch)
 		return TALOS_ERR_STALE_EPOCH;

@@ -16,7 +16,6 @@ static uint32_t size_of(uint8_t type)
 	case WIRE_REFUSE:
 		return sizeof(struct talos_wire_refuse);
 	case WIRE_EPOCH:
-	case WIRE_STEP_DOWN:
 		return sizeof(struct talos_wire_epoch);
 	case WIRE_OFFER_LOG:
 	case WIRE_OFFER_BULK:
@@ -75,7 +74,6 @@ int wire_check(uint8_t type, const uint8_t *bytes, uint32_t n)
 		       terminated(((const struct talos_wire_refuse *)bytes)->text, 160);
 		break;
 	case WIRE_EPOCH:
-	case WIRE_STEP_DOWN:
 		good = !(le32_get(((const struct talos_wire_epoch *)bytes)->flags) &
 			 ~WIRE_FLAG_IN_SYNC);
 		break;

@@ -34,8 +34,7 @@
  * least every fifth of the timeout.
  *
  * HELLO(query) asks a node for its epoch, HELLO(notice) tells it a higher one;
- * both are answered by EPOCH. STEP_DOWN is a backup's word, just before its
- * promotion, to a primary that is still connected; answered by EPOCH.
+ * both are answered by EPOCH.
  */
 #ifndef TALOS_WIRE_H
 #define TALOS_WIRE_H
@@ -56,7 +55,7 @@ enum wire_type {
 	WIRE_WELCOME = 2,
 	WIRE_REFUSE = 3,
 	WIRE_EPOCH = 4,
-	WIRE_STEP_DOWN = 5,
+	/* 5 is not used, and refused. */
 	WIRE_OFFER_LOG = 6,
 	WIRE_OFFER_BULK = 7,
 	WIRE_DOORBELL = 8,

@@ -256,9 +256,8 @@ static void a_message_of_wrong_size_or_order_is_refused(void **state)
 		uint8_t type;
 		uint32_t n;
 	} bad[] = {
-		{ WIRE_PROOF, 31 }, { WIRE_PROOF, 33 },	   { WIRE_PROOF, 0 },
-		{ WIRE_HELLO, 32 }, { WIRE_DOORBELL, 48 }, { WIRE_STEP_DOWN, 16 },
-		{ 0, 0 },	    { 255, 300 },
+		{ WIRE_PROOF, 31 },    { WIRE_PROOF, 33 },    { WIRE_PROOF, 0 }, { WIRE_HELLO, 32 },
+		{ WIRE_DOORBELL, 48 }, { WIRE_PROGRESS, 40 }, { 0, 0 },		 { 255, 300 },
 	};
 	struct meeting m;
 
@@ -379,10 +378,10 @@ static void an_answer_changed_on_the_way_is_not_believed(void **state)
 		assert_int_equal(auth_take_reply(&m.a, m.p.a, &m.ev), TALOS_ERR_SECRET_DIFFERS);
 		conn_pair_close(&m.p);
 	}
-	/* The proof of one answer before another of the same size: EPOCH is no STEP_DOWN. */
+	/* The proof of an answer before one of another type, with the same bytes. */
 	meet(&m, &ours, &ours, false);
 	prove_to_b(&m);
-	auth_answer(&m.b, m.p.b, WIRE_STEP_DOWN, &epoch, sizeof(epoch));
+	auth_answer(&m.b, m.p.b, WIRE_PROGRESS, &epoch, sizeof(epoch));
 	assert_int_equal(at_a(&m), TALOS_ERR_AGAIN);
 	m.ev = conn_pair_event(m.p.a, m.p.b);
 	m.ev.type = WIRE_EPOCH;

@@ -16,14 +16,14 @@
 
 static void a_message_of_another_size_or_type_is_refused(void **state)
 {
-	static const uint32_t sizes[] = { 0,  200, 72, 184, 16, 16, 24, 24, 48, 40,
+	static const uint32_t sizes[] = { 0,  200, 72, 184, 16, 0,  24, 24, 48, 40,
 					  40, 40,  40, 40,  80, 40, 80, 40, 32 };
 	static uint8_t bytes[4096];
 
 	(void)state;
 	for (unsigned type = 0; type < 256; type++) {
 		for (uint32_t n = 0; n <= 250; n++) {
-			bool right = type && type <= WIRE_PROOF && n == sizes[type];
+			bool right = type && type <= WIRE_PROOF && sizes[type] && n == sizes[type];
 
 			/* HELLO, WELCOME, REFUSE and CHALLENGE also need their magic. */
 			if (type <= WIRE_REFUSE || type == WIRE_CHALLENGE)
