@@ -135,7 +135,7 @@ static int hook_index_built(void *ctx, const struct talos_built *b)
 		if (!to || to->seeding)
 			continue;
 		s->refs++;
-		session_queue_locked(to, s);
+		stream_queue_locked(to, s);
 	}
 	primary_wake_sessions_locked(r);
 	talos_mutex_unlock(&r->lock);

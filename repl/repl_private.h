@@ -246,14 +246,29 @@ void shipment_memory(const struct shipment_pool *p, const void **out_base, uint6
 int seed_begin(struct session *s);
 int seed_step(struct session *s);
 
-/* --- session.c ------------------------------------------------------------------------------ */
+/* --- stream.c: log and segments of a session ------------------------------------------------ */
+
+/* Post what can go out now. 1: progress, 0: nothing to do now, or an error. */
+int stream_log(struct session *s);
+int stream_segments(struct session *s);
+/* A write has completed. */
+void stream_written(struct session *s, uint64_t cookie);
+/* Takes the reference over. r->lock held. */
+void stream_queue_locked(struct session *s, struct shipment *ship);
+/* Let go of all that waits or was under way; the connection is closed. */
+void stream_free(struct session *s);
+
+/* --- attach.c ------------------------------------------------------------------------------- */
 
 /* Serve a backup whose hello may be acted on; the connection is taken over. */
 int session_attach(struct talos_repl *r, struct transport_conn *conn,
 		   const struct auth_acceptor *auth);
+
+/* --- session.c ------------------------------------------------------------------------------ */
+
+/* Begin its thread; it is among r->sessions. When that fails it is no more. */
+int session_start(struct session *s);
 int session_send(struct session *s, uint8_t type, const void *bytes, uint32_t n);
-/* Takes the reference over. r->lock held. */
-void session_queue_locked(struct session *s, struct shipment *ship);
 /* The backup's memory holds the log before @pos. */
 void session_note_acked(struct session *s, uint64_t pos);
 void session_stop_all(struct talos_repl *r);

@@ -93,7 +93,7 @@ int seed_step(struct session *s)
 		return err == TALOS_ERR_AGAIN ? 0 : err;
 	if (ship) {
 		talos_mutex_lock(&s->r->lock);
-		session_queue_locked(s, ship);
+		stream_queue_locked(s, ship);
 		talos_mutex_unlock(&s->r->lock);
 		return 1;
 	}
