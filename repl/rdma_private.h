@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The RDMA transport's own state, shared by transport_rdma.c (the queue pair)
- * and rdma_connect.c (how two of them find each other).
+ * The RDMA transport's own state, shared by transport_rdma.c (what goes over a
+ * queue pair), rdma_memory.c (what of our memory the device may use), rdma_life.c
+ * (how a connection is made and ends) and rdma_connect.c (how two nodes find
+ * each other).
  *
  * One reliable queue pair for each connection, in a protection domain of its
  * own, so that a key is of use to one peer only:
@@ -164,7 +166,57 @@ struct rdma_conn {
 	_Atomic uint64_t sent_bytes, received_bytes, sent_messages, received_messages;
 };
 
+static inline struct rdma_conn *rdma_of(struct transport_conn *c)
+{
+	return (struct rdma_conn *)c;
+}
+
+static inline void rdma_break_off(struct rdma_conn *r, int status)
+{
+	if (!r->closed)
+		r->closed = status;
+}
+
 /* --- transport_rdma.c ------------------------------------------------------------------- */
+
+/* As in struct transport_ops. */
+int rdma_send_message(struct transport_conn *c, uint8_t type, const void *bytes, uint32_t n);
+int rdma_write(struct transport_conn *c, uint32_t region, uint64_t offset, const void *data,
+	       uint32_t n, uint64_t cookie);
+void rdma_expect_bulk(struct transport_conn *c, uint32_t region);
+int rdma_poll(struct transport_conn *c, uint64_t timeout_ns, struct transport_event *out);
+void rdma_wake(struct transport_conn *c);
+void rdma_info(const struct transport_conn *c, struct transport_info *out);
+
+/* A message, now or when there is room for it. TALOS_ERR_CLOSED, _TOO_BIG, _NO_MEMORY. */
+int rdma_send_kind(struct rdma_conn *r, enum rdma_kind kind, uint8_t type, const void *bytes,
+		   uint32_t n);
+/* Let the next message come into @slot. */
+void rdma_post_receive(struct rdma_conn *r, uint32_t slot);
+/* See to one event of the connection manager, if one is there. */
+void rdma_conn_cm_event(struct rdma_conn *r);
+/* Let what was said last go out, for a moment. */
+void rdma_linger(struct rdma_conn *r);
+
+/* --- rdma_memory.c ---------------------------------------------------------------------- */
+
+/* As in struct transport_ops. */
+int rdma_use_memory(struct transport_conn *c, const void *base, uint64_t bytes);
+int rdma_offer(struct transport_conn *c, void *buf, uint64_t bytes, uint32_t *out_region);
+void rdma_revoke(struct transport_conn *c, uint32_t region);
+
+/* NULL: it could not (logged). */
+struct ibv_mr *rdma_register(struct rdma_conn *r, const void *base, uint64_t bytes, int access);
+/* What was announced that @data lie in. NULL: nothing. */
+const struct ibv_mr *rdma_find_source(const struct rdma_conn *r, const uint8_t *data, uint32_t n);
+/* Copy data that nobody announced to where they can be sent from: *data is that place. TALOS_ERR_AGAIN, _NO_MEMORY. */
+int rdma_bounce(struct rdma_conn *r, const void **data, uint32_t n);
+/* The peer offers a region. TALOS_ERR_PROTOCOL. */
+int rdma_take_region(struct rdma_conn *r, const uint8_t *bytes, uint32_t n);
+/* Nothing is registered afterwards, and nothing waits. The queue pair is gone. */
+void rdma_free_memory(struct rdma_conn *r);
+
+/* --- rdma_life.c ------------------------------------------------------------------------ */
 
 /*
  * A connection over @id, whose events come over @events; both are taken over,
@@ -175,8 +227,6 @@ int rdma_conn_new(struct rdma_cm_id *id, struct rdma_event_channel *events, cons
 		  struct rdma_conn **out);
 /* The queue pair can send from now on. */
 void rdma_conn_established(struct rdma_conn *r);
-/* See to one event of the connection manager, if one is there. */
-void rdma_conn_cm_event(struct rdma_conn *r);
 
 /* --- rdma_watch.c: what a device tells of its own accord --------------------------------- */
 

@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The transport over RDMA verbs: one queue pair. See rdma_private.h. */
+/* The transport over RDMA verbs: what goes over a queue pair, and comes. See rdma_private.h. */
 #include <errno.h>
 #include <poll.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "rdma_private.h"
@@ -19,73 +16,9 @@
 /* For the last words of a connection that is being closed. */
 #define LINGER_NS (50 * TALOS_NS_PER_MS)
 
-static struct rdma_conn *rdma(struct transport_conn *c)
-{
-	return (struct rdma_conn *)c;
-}
-
 static uint64_t now_ns(void)
 {
 	return talos_now_ns(&talos_system_clock);
-}
-
-static void break_off(struct rdma_conn *r, int status)
-{
-	if (!r->closed)
-		r->closed = status;
-}
-
-/* --- memory -------------------------------------------------------------------------------- */
-
-static struct ibv_mr *register_memory(struct rdma_conn *r, const void *base, uint64_t bytes,
-				      int access)
-{
-	struct ibv_mr *mr = ibv_reg_mr(r->pd, (void *)base, bytes, access);
-	struct rlimit limit;
-
-	if (mr)
-		return mr;
-	if (errno == ENOMEM && !getrlimit(RLIMIT_MEMLOCK, &limit) &&
-	    limit.rlim_cur != RLIM_INFINITY)
-		talos_error(
-			"cannot register %llu bytes with %s: the limit of locked memory is %llu "
-			"(ulimit -l, LimitMEMLOCK=)",
-			(unsigned long long)bytes, r->device, (unsigned long long)limit.rlim_cur);
-	else
-		talos_error("cannot register %llu bytes with %s: %s", (unsigned long long)bytes,
-			    r->device, strerror(errno));
-	return NULL;
-}
-
-static int rdma_use_memory(struct transport_conn *c, const void *base, uint64_t bytes)
-{
-	struct rdma_conn *r = rdma(c);
-
-	for (unsigned i = 0; i < SOURCES_MAX; i++) {
-		struct source *s = &r->sources[i];
-
-		if (s->mr)
-			continue;
-		s->mr = register_memory(r, base, bytes, 0);
-		if (!s->mr)
-			return TALOS_ERR_NO_MEMORY;
-		s->base = base;
-		s->bytes = bytes;
-		return TALOS_OK;
-	}
-	return TALOS_ERR_NO_SPACE;
-}
-
-static const struct ibv_mr *find_source(const struct rdma_conn *r, const uint8_t *data, uint32_t n)
-{
-	for (unsigned i = 0; i < SOURCES_MAX; i++) {
-		const struct source *s = &r->sources[i];
-
-		if (s->mr && data >= s->base && n <= s->bytes &&
-		    (uint64_t)(data - s->base) <= s->bytes - n)
-			return s->mr;
-	}
-	return NULL;
 }
 
 /* --- posting ---------------------------------------------------------------------------------- */
@@ -108,7 +41,7 @@ static void post_chain(struct rdma_conn *r)
 	r->chain[r->chain_count - 1].send_flags |= IBV_SEND_SIGNALED;
 	if (ibv_post_send(r->id->qp, r->chain, &bad)) {
 		talos_warn("%s: cannot post to the queue pair: %s", r->conn.peer, strerror(errno));
-		break_off(r, TALOS_ERR_SYSTEM);
+		rdma_break_off(r, TALOS_ERR_SYSTEM);
 	}
 	r->chain_count = 0;
 }
@@ -186,8 +119,8 @@ static int enqueue_message(struct rdma_conn *r, enum rdma_kind kind, uint8_t typ
 	return TALOS_OK;
 }
 
-static int send_kind(struct rdma_conn *r, enum rdma_kind kind, uint8_t type, const void *bytes,
-		     uint32_t n)
+int rdma_send_kind(struct rdma_conn *r, enum rdma_kind kind, uint8_t type, const void *bytes,
+		   uint32_t n)
 {
 	if (r->closed)
 		return TALOS_ERR_CLOSED;
@@ -199,9 +132,9 @@ static int send_kind(struct rdma_conn *r, enum rdma_kind kind, uint8_t type, con
 	return TALOS_OK;
 }
 
-static int rdma_send_message(struct transport_conn *c, uint8_t type, const void *bytes, uint32_t n)
+int rdma_send_message(struct transport_conn *c, uint8_t type, const void *bytes, uint32_t n)
 {
-	return send_kind(rdma(c), RDMA_MESSAGE, type, bytes, n);
+	return rdma_send_kind(rdma_of(c), RDMA_MESSAGE, type, bytes, n);
 }
 
 /* Everything that can go out now. */
@@ -221,34 +154,10 @@ static void push_out(struct rdma_conn *r)
 	post_chain(r);
 }
 
-/* Data from memory that nobody announced. */
-static int bounce(struct rdma_conn *r, const void **data, uint32_t n)
+int rdma_write(struct transport_conn *c, uint32_t region, uint64_t offset, const void *data,
+	       uint32_t n, uint64_t cookie)
 {
-	uint8_t *slot;
-
-	if (!r->bounce) {
-		uint64_t bytes = (uint64_t)BOUNCE_SLOTS * TRANSPORT_WRITE_BYTES_MAX;
-
-		r->bounce = talos_alloc_aligned(4096, bytes);
-		r->bounce_mr = r->bounce ? register_memory(r, r->bounce, bytes, 0) : NULL;
-		if (!r->bounce_mr) {
-			talos_free(r->bounce);
-			r->bounce = NULL;
-			return TALOS_ERR_NO_MEMORY;
-		}
-	}
-	if (r->bounces - r->bounces_done == BOUNCE_SLOTS)
-		return TALOS_ERR_AGAIN;
-	slot = r->bounce + r->bounces++ % BOUNCE_SLOTS * TRANSPORT_WRITE_BYTES_MAX;
-	memcpy(slot, *data, n);
-	*data = slot;
-	return TALOS_OK;
-}
-
-static int rdma_write(struct transport_conn *c, uint32_t region, uint64_t offset, const void *data,
-		      uint32_t n, uint64_t cookie)
-{
-	struct rdma_conn *r = rdma(c);
+	struct rdma_conn *r = rdma_of(c);
 	const struct peer_region *to = &r->peer_regions[region % TRANSPORT_REGIONS_MAX];
 	const struct ibv_mr *mr;
 	struct posted what = { POSTED_WRITE, cookie };
@@ -263,9 +172,9 @@ static int rdma_write(struct transport_conn *c, uint32_t region, uint64_t offset
 		return TALOS_ERR_PROTOCOL; /* the peer has offered no such thing */
 	if (!r->connected || send_queue_is_full(r))
 		return TALOS_ERR_AGAIN;
-	mr = find_source(r, data, n);
+	mr = rdma_find_source(r, data, n);
 	if (!mr && n > r->max_inline) {
-		err = bounce(r, &data, n);
+		err = rdma_bounce(r, &data, n);
 		if (err)
 			return err;
 		mr = r->bounce_mr;
@@ -282,89 +191,28 @@ static int rdma_write(struct transport_conn *c, uint32_t region, uint64_t offset
 }
 
 /* The device goes by order of posting: see rdma_private.h. */
-static void rdma_expect_bulk(struct transport_conn *c, uint32_t region)
+void rdma_expect_bulk(struct transport_conn *c, uint32_t region)
 {
 	(void)c;
 	(void)region;
 }
 
-/* --- regions ------------------------------------------------------------------------------------ */
-
-static int rdma_offer(struct transport_conn *c, void *buf, uint64_t bytes, uint32_t *out_region)
-{
-	struct rdma_conn *r = rdma(c);
-	struct rdma_region_note note;
-	uint32_t i = 0;
-	int err;
-
-	while (i < TRANSPORT_REGIONS_MAX && r->regions[i].mr)
-		i++;
-	if (i == TRANSPORT_REGIONS_MAX)
-		return TALOS_ERR_NO_SPACE;
-	if (r->closed)
-		return TALOS_ERR_CLOSED;
-	r->regions[i].mr =
-		register_memory(r, buf, bytes, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
-	if (!r->regions[i].mr)
-		return TALOS_ERR_NO_MEMORY;
-	note = (struct rdma_region_note){
-		.region = le32_from(i),
-		.key = le32_from(r->regions[i].mr->rkey),
-		.address = le64_from((uintptr_t)buf),
-		.bytes = le64_from(bytes),
-	};
-	err = send_kind(r, RDMA_REGION, 0, &note, sizeof(note));
-	if (!err)
-		*out_region = i;
-	return err;
-}
-
-static void rdma_revoke(struct transport_conn *c, uint32_t region)
-{
-	struct own_region *o = &rdma(c)->regions[region];
-
-	/* When this returns the device knows the key no more, and writes no more there. */
-	if (o->mr && ibv_dereg_mr(o->mr))
-		talos_error("cannot take a region back from %s: %s", rdma(c)->device,
-			    strerror(errno));
-	o->mr = NULL;
-}
-
-static int take_region(struct rdma_conn *r, const uint8_t *bytes, uint32_t n)
-{
-	struct rdma_region_note note;
-	uint32_t region;
-
-	if (n != sizeof(note))
-		return TALOS_ERR_PROTOCOL;
-	memcpy(&note, bytes, sizeof(note));
-	region = le32_get(note.region);
-	if (region >= TRANSPORT_REGIONS_MAX || !le64_get(note.bytes))
-		return TALOS_ERR_PROTOCOL;
-	r->peer_regions[region] = (struct peer_region){
-		.address = le64_get(note.address),
-		.bytes = le64_get(note.bytes),
-		.key = le32_get(note.key),
-	};
-	return TALOS_OK;
-}
-
 /* --- receiving -------------------------------------------------------------------------------------- */
 
-static void post_receive(struct rdma_conn *r, uint32_t slot)
+void rdma_post_receive(struct rdma_conn *r, uint32_t slot)
 {
 	struct ibv_sge sge = { (uintptr_t)(r->slots + slot * MESSAGE_SLOT_BYTES),
 			       MESSAGE_SLOT_BYTES, r->slots_mr->lkey };
 	struct ibv_recv_wr wr = { .wr_id = slot, .sg_list = &sge, .num_sge = 1 }, *bad;
 
 	if (ibv_post_recv(r->id->qp, &wr, &bad))
-		break_off(r, TALOS_ERR_SYSTEM);
+		rdma_break_off(r, TALOS_ERR_SYSTEM);
 }
 
 /* The buffer may be used for the next message. */
 static void give_back(struct rdma_conn *r, uint32_t slot)
 {
-	post_receive(r, slot);
+	rdma_post_receive(r, slot);
 	r->owed++;
 }
 
@@ -381,11 +229,11 @@ static bool take_received(struct rdma_conn *r, uint32_t slot, uint32_t n,
 	r->received_bytes += n;
 	if (n < sizeof(head) || le32_get(head.bytes) != n - sizeof(head) ||
 	    credits > RECV_SLOTS - r->credits) {
-		break_off(r, TALOS_ERR_PROTOCOL);
+		rdma_break_off(r, TALOS_ERR_PROTOCOL);
 		return false;
 	}
 	if (r->conn.received_max && r->received_bytes > r->conn.received_max) {
-		break_off(r, TALOS_ERR_TOO_BIG);
+		rdma_break_off(r, TALOS_ERR_TOO_BIG);
 		return false;
 	}
 	r->credits += credits;
@@ -401,13 +249,14 @@ static bool take_received(struct rdma_conn *r, uint32_t slot, uint32_t n,
 		return true;
 	case RDMA_REGION:
 		/* Nobody is believed about memory before it is known who he is. */
-		if (r->conn.received_max || take_region(r, p + sizeof(head), le32_get(head.bytes)))
-			break_off(r, TALOS_ERR_PROTOCOL);
+		if (r->conn.received_max ||
+		    rdma_take_region(r, p + sizeof(head), le32_get(head.bytes)))
+			rdma_break_off(r, TALOS_ERR_PROTOCOL);
 		break;
 	case RDMA_CREDITS:
 		break;
 	default:
-		break_off(r, TALOS_ERR_PROTOCOL);
+		rdma_break_off(r, TALOS_ERR_PROTOCOL);
 	}
 	give_back(r, slot);
 	return false;
@@ -417,7 +266,7 @@ static void take_failure(struct rdma_conn *r, const struct ibv_wc *wc)
 {
 	/* Flushed: what ended the connection has come, or is about to. */
 	if (wc->status == IBV_WC_WR_FLUSH_ERR) {
-		break_off(r, TALOS_ERR_CLOSED);
+		rdma_break_off(r, TALOS_ERR_CLOSED);
 		return;
 	}
 	talos_warn("%s over %s: %s", r->conn.peer, r->device, ibv_wc_status_str(wc->status));
@@ -425,10 +274,10 @@ static void take_failure(struct rdma_conn *r, const struct ibv_wc *wc)
 	case IBV_WC_RETRY_EXC_ERR:
 	case IBV_WC_RNR_RETRY_EXC_ERR:
 	case IBV_WC_RESP_TIMEOUT_ERR:
-		break_off(r, TALOS_ERR_TIMEOUT);
+		rdma_break_off(r, TALOS_ERR_TIMEOUT);
 		break;
 	default:
-		break_off(r, TALOS_ERR_CLOSED);
+		rdma_break_off(r, TALOS_ERR_CLOSED);
 	}
 }
 
@@ -473,7 +322,7 @@ static bool next_completed(struct rdma_conn *r, struct transport_event *out)
 			r->wc_count = ibv_poll_cq(r->cq, 16, r->wc);
 			if (r->wc_count < 0) {
 				r->wc_count = 0;
-				break_off(r, TALOS_ERR_SYSTEM);
+				rdma_break_off(r, TALOS_ERR_SYSTEM);
 			}
 			if (!r->wc_count)
 				return false;
@@ -489,7 +338,7 @@ static bool next_event(struct rdma_conn *r, struct transport_event *out)
 	if (next_completed(r, out))
 		return true;
 	if (!r->closed && r->async_status)
-		break_off(r, r->async_status);
+		rdma_break_off(r, r->async_status);
 	if (!r->closed || r->close_reported)
 		return false;
 	r->close_reported = true;
@@ -550,7 +399,7 @@ static void sleep_until_woken(struct rdma_conn *r, uint64_t timeout_ns)
 	if (p[2].revents)
 		rdma_watch_look(r->id->verbs);
 	if (p[3].revents && read(r->wake_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
-		break_off(r, TALOS_ERR_SYSTEM);
+		rdma_break_off(r, TALOS_ERR_SYSTEM);
 }
 
 /*
@@ -565,7 +414,7 @@ static bool wait_for_event(struct rdma_conn *r, uint64_t timeout_ns, struct tran
 		if (next_event(r, out))
 			return true;
 	if (ibv_req_notify_cq(r->cq, 0))
-		break_off(r, TALOS_ERR_SYSTEM);
+		rdma_break_off(r, TALOS_ERR_SYSTEM);
 	/* What came before the request gives no notice. */
 	if (next_event(r, out))
 		return true;
@@ -581,9 +430,9 @@ static bool wait_for_event(struct rdma_conn *r, uint64_t timeout_ns, struct tran
 	return true;
 }
 
-static int rdma_poll(struct transport_conn *c, uint64_t timeout_ns, struct transport_event *out)
+int rdma_poll(struct transport_conn *c, uint64_t timeout_ns, struct transport_event *out)
 {
-	struct rdma_conn *r = rdma(c);
+	struct rdma_conn *r = rdma_of(c);
 
 	if (r->held_slot >= 0)
 		give_back(r, (uint32_t)r->held_slot);
@@ -599,16 +448,16 @@ static int rdma_poll(struct transport_conn *c, uint64_t timeout_ns, struct trans
 	return wait_for_event(r, timeout_ns, out);
 }
 
-static void rdma_wake(struct transport_conn *c)
+void rdma_wake(struct transport_conn *c)
 {
 	uint64_t one = 1;
 
 	/* A full counter means that it is awake already. */
-	if (write(rdma(c)->wake_fd, &one, sizeof(one)) < 0)
+	if (write(rdma_of(c)->wake_fd, &one, sizeof(one)) < 0)
 		return;
 }
 
-static void rdma_info(const struct transport_conn *c, struct transport_info *out)
+void rdma_info(const struct transport_conn *c, struct transport_info *out)
 {
 	const struct rdma_conn *r = (const struct rdma_conn *)c;
 
@@ -624,10 +473,10 @@ static void rdma_info(const struct transport_conn *c, struct transport_info *out
 	memcpy(out->device, r->device, sizeof(out->device));
 }
 
-/* --- the end --------------------------------------------------------------------------------------------- */
+/* --- the last words ---------------------------------------------------------------------- */
 
 /* Let what was said last go out, for a moment. */
-static void linger(struct rdma_conn *r)
+void rdma_linger(struct rdma_conn *r)
 {
 	uint64_t until = now_ns() + LINGER_NS;
 	struct transport_event ev;
@@ -641,167 +490,4 @@ static void linger(struct rdma_conn *r)
 		}
 		push_out(r);
 	}
-}
-
-static void free_memory(struct rdma_conn *r)
-{
-	for (uint32_t i = 0; i < TRANSPORT_REGIONS_MAX; i++)
-		rdma_revoke(&r->conn, i);
-	for (unsigned i = 0; i < SOURCES_MAX; i++)
-		if (r->sources[i].mr)
-			ibv_dereg_mr(r->sources[i].mr);
-	if (r->bounce_mr)
-		ibv_dereg_mr(r->bounce_mr);
-	if (r->slots_mr)
-		ibv_dereg_mr(r->slots_mr);
-	talos_free(r->bounce);
-	talos_free(r->slots);
-	while (r->waiting) {
-		struct waiting_message *m = r->waiting;
-
-		r->waiting = m->next;
-		talos_free(m);
-	}
-}
-
-static void rdma_close(struct transport_conn *c)
-{
-	struct rdma_conn *r = rdma(c);
-
-	if (r->connected && !r->closed)
-		linger(r);
-	if (r->id->qp) {
-		struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
-
-		/* The fence: when this has returned, the queue pair takes no more writes. */
-		ibv_modify_qp(r->id->qp, &attr, IBV_QP_STATE);
-		rdma_disconnect(r->id);
-		rdma_watch_remove(r);
-		rdma_destroy_qp(r->id);
-	}
-	free_memory(r);
-	if (r->cq) {
-		ibv_ack_cq_events(r->cq, r->cq_events);
-		ibv_destroy_cq(r->cq);
-	}
-	if (r->completions)
-		ibv_destroy_comp_channel(r->completions);
-	if (r->pd)
-		ibv_dealloc_pd(r->pd);
-	rdma_destroy_id(r->id);
-	rdma_destroy_event_channel(r->events);
-	if (r->wake_fd >= 0)
-		close(r->wake_fd);
-	talos_free(r);
-}
-
-static const struct transport_ops rdma_ops = {
-	.send = rdma_send_message,
-	.write = rdma_write,
-	.use_memory = rdma_use_memory,
-	.expect_bulk = rdma_expect_bulk,
-	.offer = rdma_offer,
-	.revoke = rdma_revoke,
-	.poll = rdma_poll,
-	.wake = rdma_wake,
-	.info = rdma_info,
-	.close = rdma_close,
-};
-
-/* --- the beginning ----------------------------------------------------------------------------------------- */
-
-static int make_queue_pair(struct rdma_conn *r)
-{
-	struct ibv_device_attr limits;
-	struct ibv_qp_init_attr attr = {
-		.send_cq = r->cq,
-		.recv_cq = r->cq,
-		.qp_type = IBV_QPT_RC,
-		.cap = { .max_recv_wr = RECV_SLOTS,
-			 .max_send_sge = 1,
-			 .max_recv_sge = 1,
-			 .max_inline_data = INLINE_BYTES },
-	};
-
-	if (ibv_query_device(r->id->verbs, &limits))
-		return TALOS_ERR_SYSTEM;
-	r->send_depth = talos_min(SEND_DEPTH, (uint32_t)limits.max_qp_wr);
-	attr.cap.max_send_wr = r->send_depth;
-	r->cq = ibv_create_cq(r->id->verbs,
-			      (int)talos_min(r->send_depth + RECV_SLOTS, (uint32_t)limits.max_cqe),
-			      NULL, r->completions, 0);
-	if (!r->cq)
-		return TALOS_ERR_SYSTEM;
-	attr.send_cq = attr.recv_cq = r->cq;
-	if (rdma_create_qp(r->id, r->pd, &attr)) {
-		attr.cap.max_inline_data = 0; /* not every device has it */
-		if (rdma_create_qp(r->id, r->pd, &attr))
-			return TALOS_ERR_SYSTEM;
-	}
-	r->max_inline = talos_min(attr.cap.max_inline_data, INLINE_BYTES);
-	rdma_watch_add(r);
-	return TALOS_OK;
-}
-
-static int set_up(struct rdma_conn *r)
-{
-	uint64_t bytes = (uint64_t)(RECV_SLOTS + SEND_SLOTS) * MESSAGE_SLOT_BYTES;
-	int err;
-
-	r->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	r->slots = talos_alloc_aligned(4096, bytes);
-	if (r->wake_fd < 0 || !r->slots)
-		return TALOS_ERR_NO_MEMORY;
-	/* Of its own: a key is good for this peer only. */
-	r->pd = ibv_alloc_pd(r->id->verbs);
-	r->completions = r->pd ? ibv_create_comp_channel(r->id->verbs) : NULL;
-	if (!r->completions)
-		return TALOS_ERR_SYSTEM;
-	r->slots_mr = register_memory(r, r->slots, bytes, IBV_ACCESS_LOCAL_WRITE);
-	if (!r->slots_mr)
-		return TALOS_ERR_NO_MEMORY;
-	err = make_queue_pair(r);
-	for (uint32_t i = 0; !err && i < RECV_SLOTS; i++)
-		post_receive(r, i);
-	return err ? err : r->closed;
-}
-
-int rdma_conn_new(struct rdma_cm_id *id, struct rdma_event_channel *events, const char *peer,
-		  struct rdma_conn **out)
-{
-	struct rdma_conn *r = talos_calloc(1, sizeof(*r));
-	int err;
-
-	if (!r) {
-		rdma_destroy_id(id);
-		rdma_destroy_event_channel(events);
-		return TALOS_ERR_NO_MEMORY;
-	}
-	r->conn.ops = &rdma_ops;
-	snprintf(r->conn.peer, sizeof(r->conn.peer), "%s", peer);
-	snprintf(r->device, sizeof(r->device), "%s", ibv_get_device_name(id->verbs->device));
-	r->id = id;
-	r->events = events;
-	r->held_slot = -1;
-	r->credits = RECV_SLOTS;
-	r->waiting_last = &r->waiting;
-	err = set_up(r);
-	if (err) {
-		talos_warn("%s: cannot set up a queue pair on %s: %s", peer, r->device,
-			   strerror(errno));
-		rdma_close(&r->conn);
-		return err;
-	}
-	*out = r;
-	return TALOS_OK;
-}
-
-void rdma_conn_established(struct rdma_conn *r)
-{
-	struct ibv_qp_init_attr init;
-	struct ibv_qp_attr attr;
-
-	r->connected = true;
-	if (!ibv_query_qp(r->id->qp, &attr, IBV_QP_PATH_MTU, &init))
-		r->path_mtu = 128u << attr.path_mtu;
 }
