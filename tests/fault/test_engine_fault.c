@@ -10,21 +10,15 @@
 #include <stdio.h>
 #include <cmocka.h>
 
+#include "quiet_log.h"
 #include "sim_clock.h"
 #include "sim_disk.h"
 #include "talos/alloc.h"
 #include "talos/engine.h"
-#include "talos/log.h"
 
 #define SEGMENT (64u << 10)
 #define DEVICE (100ull * SEGMENT)
 #define BATCHES 60u
-
-static void quiet(enum talos_log_level level, const char *line)
-{
-	(void)level;
-	(void)line;
-}
 
 static struct sim_disk *formatted(void)
 {
@@ -246,6 +240,6 @@ int main(void)
 		cmocka_unit_test(any_allocation_may_fail_once),
 	};
 
-	talos_log_set_sink(quiet);
+	talos_log_set_sink(quiet_log);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,8 +10,8 @@
 
 #include "index_segment.h"
 #include "memory_io.h"
+#include "quiet_log.h"
 #include "talos/alloc.h"
-#include "talos/log.h"
 
 #define SEED 42
 #define SEGMENT_BYTES (256u << 10)
@@ -20,12 +20,6 @@
 
 static const struct talos_uuid volume = { { 7 } };
 static const struct talos_segment_id built_as = { 1 };
-
-static void quiet(enum talos_log_level level, const char *line)
-{
-	(void)level;
-	(void)line;
-}
 
 /* Points of every kind, then the spans of one object. */
 static struct entry make_entry(uint32_t i, uint8_t key[32], const uint8_t *value)
@@ -123,7 +117,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	bool verifies;
 
 	if (!used) {
-		talos_log_set_sink(quiet);
+		talos_log_set_sink(quiet_log);
 		cache = block_cache_new(1 << 20);
 		used = build(good);
 	}

@@ -13,8 +13,9 @@
 
 #include <cmocka.h>
 
+#include "idle_hook.h"
+#include "quiet_log.h"
 #include "talos/io.h"
-#include "talos/log.h"
 
 static const struct talos_uuid volume = { "fs-fake-volume" }, replica = { "fs-fake-replica" };
 
@@ -41,34 +42,6 @@ static int log_wait(void *ctx, struct talos_pos pos)
 	return TALOS_OK;
 }
 
-static void log_durable(void *ctx, struct talos_pos durable)
-{
-	(void)ctx;
-	(void)durable;
-}
-
-static int index_built(void *ctx, const struct talos_built *b)
-{
-	(void)ctx;
-	(void)b;
-	return TALOS_OK;
-}
-
-static int index_wait(void *ctx, const struct talos_segment_id *ids, uint32_t count)
-{
-	(void)ctx;
-	(void)ids;
-	(void)count;
-	return TALOS_OK;
-}
-
-/* Crashes and full volumes are what tests are about: VERBOSE=1 shows what the daemon would log. */
-static void no_log(enum talos_log_level level, const char *line)
-{
-	(void)level;
-	(void)line;
-}
-
 /* --- life ------------------------------------------------------------------------------- */
 
 static void open_engine(struct fs_fake *f, bool lead)
@@ -82,15 +55,11 @@ static void open_engine(struct fs_fake *f, bool lead)
 	f->admit = TALOS_OK;
 	f->sync_blocked = false;
 	f->appended = 0;
-	f->hook = (struct talos_repl_hook){
-		.admit = admit,
-		.log_appended = log_appended,
-		.log_durable = log_durable,
-		.log_wait = log_wait,
-		.index_built = index_built,
-		.index_wait = index_wait,
-		.ctx = f,
-	};
+	f->hook = idle_hook;
+	f->hook.admit = admit;
+	f->hook.log_appended = log_appended;
+	f->hook.log_wait = log_wait;
+	f->hook.ctx = f;
 	talos_engine_set_hook(f->e, &f->hook);
 	if (lead)
 		assert_int_equal(talos_engine_lead(f->e, info.epoch), 0);
@@ -106,8 +75,9 @@ void fs_fake_new(struct fs_fake *f, const struct fs_fake_options *o)
 {
 	struct talos_format_options format = { .volume = volume, .replica = replica };
 
+	/* Crashes and full volumes are what tests are about: VERBOSE=1 shows what the daemon would log. */
 	if (!getenv("VERBOSE"))
-		talos_log_set_sink(no_log);
+		talos_log_set_sink(quiet_log);
 	memset(f, 0, sizeof(*f));
 	if (o)
 		f->o = *o;
@@ -158,6 +128,25 @@ void fs_fake_free(struct fs_fake *f)
 	fs_fake_close(f);
 	sim_disk_free(f->disk);
 	f->disk = NULL;
+}
+
+int fs_fake_setup(void **state)
+{
+	struct fs_fake *f = malloc(sizeof(*f));
+
+	fs_fake_new(f, NULL);
+	*state = f;
+	return 0;
+}
+
+int fs_fake_teardown(void **state)
+{
+	struct fs_fake *f = *state;
+
+	fs_fake_check(f);
+	fs_fake_free(f);
+	free(f);
+	return 0;
 }
 
 /* --- requests ----------------------------------------------------------------------------- */

@@ -33,6 +33,9 @@ struct fs_fake {
 /* An empty filesystem, mounted by a leader. */
 void fs_fake_new(struct fs_fake *f, const struct fs_fake_options *o);
 void fs_fake_free(struct fs_fake *f);
+/* For a test whose state is one; it is checked at the end. */
+int fs_fake_setup(void **state);
+int fs_fake_teardown(void **state);
 /* Unmount and close the engine in order. */
 void fs_fake_close(struct fs_fake *f);
 /* As fs_fake_close(), but the disk is as a power cut at this moment leaves it. */

@@ -6,24 +6,18 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "quiet_log.h"
 #include "talos/alloc.h"
-#include "talos/log.h"
 
 char scratch_dir[PATH_MAX];
 char scratch_path[PATH_MAX + 16];
-
-static void quiet(enum talos_log_level level, const char *line)
-{
-	(void)level;
-	(void)line;
-}
 
 int scratch_make(void **state)
 {
 	const char *tmp = getenv("TMPDIR");
 
 	(void)state;
-	talos_log_set_sink(quiet);
+	talos_log_set_sink(quiet_log);
 	snprintf(scratch_dir, sizeof(scratch_dir), "%s/talos-io-XXXXXX", tmp ? tmp : "/tmp");
 	if (!mkdtemp(scratch_dir))
 		return -1;

@@ -9,10 +9,10 @@
 #include <pthread.h>
 #include <time.h>
 
+#include "idle_hook.h"
 #include "index_segment.h"
 #include "talos/checksum.h"
 #include "talos/lock.h"
-#include "talos/repl_hook.h"
 #include "temp_store.h"
 
 #define RECORDS 15000u
@@ -26,25 +26,6 @@ struct holder {
 	_Atomic bool done; /* the writer's */
 };
 
-static int admit(void *ctx)
-{
-	(void)ctx;
-	return TALOS_OK;
-}
-
-static void note_pos(void *ctx, struct talos_pos pos)
-{
-	(void)ctx;
-	(void)pos;
-}
-
-static int wait_pos(void *ctx, struct talos_pos pos)
-{
-	(void)ctx;
-	(void)pos;
-	return TALOS_OK;
-}
-
 static int hold(void *ctx, const struct talos_built *b)
 {
 	struct holder *h = ctx;
@@ -57,34 +38,15 @@ static int hold(void *ctx, const struct talos_built *b)
 	return TALOS_OK;
 }
 
-static int let_pass(void *ctx, const struct talos_built *b)
+/* Segments that were built stay @h's; or, with NULL, nobody's. */
+static void set_hook(struct talos_engine *e, struct holder *h)
 {
-	(void)ctx;
-	(void)b;
-	return TALOS_OK;
-}
+	struct talos_repl_hook hook = idle_hook;
 
-static int index_wait(void *ctx, const struct talos_segment_id *ids, uint32_t count)
-{
-	(void)ctx;
-	(void)ids;
-	(void)count;
-	return TALOS_OK;
-}
-
-static void set_hook(struct holder *h, int (*built)(void *, const struct talos_built *))
-{
-	struct talos_repl_hook hook = {
-		.admit = admit,
-		.log_appended = note_pos,
-		.log_durable = note_pos,
-		.log_wait = wait_pos,
-		.index_built = built,
-		.index_wait = index_wait,
-		.ctx = h,
-	};
-
-	talos_engine_set_hook(h->store.e, &hook);
+	if (h)
+		hook.index_built = hold;
+	hook.ctx = h;
+	talos_engine_set_hook(e, &hook);
 }
 
 static unsigned count(struct holder *h)
@@ -144,7 +106,7 @@ static void begin(struct holder *h, pthread_t *writer)
 	memset(h, 0, sizeof(*h));
 	talos_mutex_init(&h->lock, TALOS_LOCK_REPL_SEND);
 	temp_store_primary(&h->store, 1, 64 << 10);
-	set_hook(h, hold);
+	set_hook(h->store.e, h);
 	assert_int_equal(pthread_create(writer, NULL, write_much, h), 0);
 }
 
@@ -192,7 +154,7 @@ static void a_builder_waits_for_a_free_buffer(void **state)
 		await_count(&h, TALOS_BUILD_BUFFERS + i + 1);
 	}
 	assert_false(h.done);
-	set_hook(&h, let_pass); /* does not wait for the builder, who waits */
+	set_hook(h.store.e, NULL); /* does not wait for the builder, who waits */
 	while (h.released < h.count)
 		release_oldest(&h);
 	end(&h, writer);

@@ -12,25 +12,6 @@
 
 #define ROOT TALOS_ROOT_INO
 
-static int setup(void **state)
-{
-	struct fs_fake *f = malloc(sizeof(*f));
-
-	fs_fake_new(f, NULL);
-	*state = f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fs_fake *f = *state;
-
-	fs_fake_check(f);
-	fs_fake_free(f);
-	free(f);
-	return 0;
-}
-
 static struct stat attr(struct fs_fake *f, uint64_t ino)
 {
 	struct stat st;
@@ -326,7 +307,7 @@ static void a_known_but_removed_directory_still_has_attributes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, fs_fake_setup, fs_fake_teardown)
 		T(a_new_volume_holds_an_empty_root),
 		T(a_made_name_is_found_and_a_removed_one_is_not),
 		T(a_name_can_be_made_only_once),

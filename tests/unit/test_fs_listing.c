@@ -15,24 +15,10 @@
 
 #define ROOT TALOS_ROOT_INO
 
-static int setup(void **state)
-{
-	struct fs_fake *f = malloc(sizeof(*f));
-
-	fs_fake_new(f, NULL);
-	*state = f;
-	return 0;
-}
-
 static int teardown(void **state)
 {
-	struct fs_fake *f = *state;
-
 	dentry_hash_mask = ~0ull;
-	fs_fake_check(f);
-	fs_fake_free(f);
-	free(f);
-	return 0;
+	return fs_fake_teardown(state);
 }
 
 static void make(struct fs_fake *f, uint64_t dir, const char *prefix, unsigned i)
@@ -237,7 +223,7 @@ static void an_offset_behind_all_names_ends_the_listing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, fs_fake_setup, teardown)
 		T(every_name_comes_once_whatever_the_size_of_steps),
 		T(names_made_and_removed_meanwhile_disturb_no_other),
 		T(the_same_holds_when_names_collide),

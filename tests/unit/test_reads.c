@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <cmocka.h>
 
+#include "quiet_log.h"
 #include "rng.h"
 #include "sim_store.h"
-#include "talos/log.h"
 
 #define SEGMENT (64u << 10)
 #define DEVICE (256ull * SEGMENT)
@@ -19,12 +19,6 @@ struct store {
 	struct sim_store sim;
 	uint32_t value_bytes;
 };
-
-static void quiet(enum talos_log_level level, const char *line)
-{
-	(void)level;
-	(void)line;
-}
 
 static const struct talos_engine_options options = {
 	.cache_bytes = 2 << 20,
@@ -266,7 +260,7 @@ static void what_does_not_check_is_never_kept(void **state)
 	struct talos_engine_stats stats;
 
 	(void)state;
-	talos_log_set_sink(quiet);
+	talos_log_set_sink(quiet_log);
 	make(&s, 1004);
 	flip(&s, 300);
 	assert_int_equal(get(&s, 299), 0);
@@ -288,7 +282,7 @@ static void a_bad_value_ends_a_scan_only_where_it_is_met(void **state)
 	struct seen seen;
 
 	(void)state;
-	talos_log_set_sink(quiet);
+	talos_log_set_sink(quiet_log);
 	make(&s, 1004);
 	flip(&s, 300);
 	seen = (struct seen){ &s, 0 };

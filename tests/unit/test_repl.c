@@ -52,6 +52,15 @@ static void stop(struct node *n)
 	n->repl = NULL;
 }
 
+/* The backup first: nobody complains. */
+static void end(struct node *primary, struct node *backup)
+{
+	stop(backup);
+	stop(primary);
+	temp_store_remove(&backup->store);
+	temp_store_remove(&primary->store);
+}
+
 static void make_primary(struct node *n, enum talos_policy policy)
 {
 	name_node(n);
@@ -171,10 +180,7 @@ static void a_backup_gets_a_copy_and_follows(void **state)
 		    s.index_bytes_written); /* and the first copy */
 	assert_int_equal(s.written[TALOS_IO_LEVEL + 1].bytes, 0);
 	assert_int_equal(put(&b, 1, false), TALOS_ERR_READ_ONLY);
-	stop(&b);
-	stop(&a);
-	temp_store_remove(&b.store);
-	temp_store_remove(&a.store);
+	end(&a, &b);
 }
 
 static void a_restarted_backup_goes_on_where_it_was(void **state)
@@ -198,10 +204,7 @@ static void a_restarted_backup_goes_on_where_it_was(void **state)
 	await(in_sync(&b));
 	await(has(&b, 1499));
 	assert_true(has_range(&b, 0, 1500));
-	stop(&b);
-	stop(&a);
-	temp_store_remove(&b.store);
-	temp_store_remove(&a.store);
+	end(&a, &b);
 }
 
 static int promote(struct node *n)
@@ -245,10 +248,7 @@ static void a_crashed_backup_must_catch_up_before_it_leads(void **state)
 	await(in_sync(&b));
 	assert_int_equal(promote(&b), 0);
 	assert_true(has_range(&b, 0, 300));
-	stop(&b);
-	stop(&a);
-	temp_store_remove(&b.store);
-	temp_store_remove(&a.store);
+	end(&a, &b);
 }
 
 struct writer {
@@ -354,10 +354,7 @@ static void a_primary_asks_an_absent_backup_for_its_epoch(void **state)
 	assert_int_equal(talos_repl_promote(b.repl, false, &report), 0);
 	await(deposed(&a));
 	assert_int_equal(put(&a, 1, false), TALOS_ERR_STALE_EPOCH);
-	stop(&b);
-	stop(&a);
-	temp_store_remove(&b.store);
-	temp_store_remove(&a.store);
+	end(&a, &b);
 }
 
 static void a_stopped_primary_acknowledges_nothing(void **state)
@@ -492,10 +489,7 @@ static void nodes_with_one_secret_replicate_and_promote(void **state)
 	assert_int_equal(promote(&b), 0);
 	assert_int_equal(put(&a, 701, false), TALOS_ERR_STALE_EPOCH);
 	put_range(&b, 701, 750);
-	stop(&b);
-	stop(&a);
-	temp_store_remove(&b.store);
-	temp_store_remove(&a.store);
+	end(&a, &b);
 	secret = NULL;
 }
 
