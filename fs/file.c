@@ -133,17 +133,7 @@ static int setattr_locked(struct talos_fs *fs, struct fs_request *rq, struct tal
 
 int file_setattr(struct talos_fs *fs, struct fs_request *rq)
 {
-	struct talos_batch *b = talos_batch_new(fs->engine);
-	struct lock_set locks;
-	int err;
-
-	if (!b)
-		return TALOS_ERR_NO_MEMORY;
-	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
-	err = setattr_locked(fs, rq, b);
-	inode_unlock(fs, &locks);
-	talos_batch_free(b);
-	return err;
+	return inode_change(fs, rq, setattr_locked);
 }
 
 /* --- open and release ---------------------------------------------------------------------- */
@@ -356,24 +346,13 @@ static bool mode_is_known(uint32_t mode)
 
 int file_fallocate(struct talos_fs *fs, struct fs_request *rq)
 {
-	struct talos_batch *b;
-	struct lock_set locks;
-	int err;
-
 	if (!mode_is_known(rq->flags))
 		return TALOS_ERR_UNSUPPORTED;
 	if (!rq->length)
 		return TALOS_ERR_INVALID;
 	if (rq->offset > TALOS_FILE_BYTES_MAX || rq->length > TALOS_FILE_BYTES_MAX - rq->offset)
 		return FS_ERRNO(EFBIG);
-	b = talos_batch_new(fs->engine);
-	if (!b)
-		return TALOS_ERR_NO_MEMORY;
-	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
-	err = fallocate_locked(fs, rq, b);
-	inode_unlock(fs, &locks);
-	talos_batch_free(b);
-	return err;
+	return inode_change(fs, rq, fallocate_locked);
 }
 
 int file_statfs(struct talos_fs *fs, struct fs_request *rq)

@@ -127,6 +127,10 @@ void inode_lock(struct talos_fs *fs, struct lock_set *set, uint64_t a, uint64_t 
 		uint64_t d);
 void inode_unlock(struct talos_fs *fs, struct lock_set *set);
 
+/* What writes the batch that it is given: the request's inode is locked meanwhile. */
+typedef int (*inode_change_fn)(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b);
+int inode_change(struct talos_fs *fs, struct fs_request *rq, inode_change_fn change_locked);
+
 /* --- dentry.c -------------------------------------------------------------------------- */
 
 struct dentry {

@@ -252,3 +252,18 @@ void inode_unlock(struct talos_fs *fs, struct lock_set *set)
 	for (uint32_t i = set->count; i-- > 0;)
 		talos_mutex_unlock(&fs->inode_locks[set->idx[i]]);
 }
+
+int inode_change(struct talos_fs *fs, struct fs_request *rq, inode_change_fn change_locked)
+{
+	struct talos_batch *b = talos_batch_new(fs->engine);
+	struct lock_set locks;
+	int err;
+
+	if (!b)
+		return TALOS_ERR_NO_MEMORY;
+	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
+	err = change_locked(fs, rq, b);
+	inode_unlock(fs, &locks);
+	talos_batch_free(b);
+	return err;
+}

@@ -82,23 +82,11 @@ static int remove_locked(struct talos_fs *fs, struct fs_request *rq, struct talo
 	return err ? err : talos_engine_write_reserved(fs->engine, b, NULL);
 }
 
-static int change(struct talos_fs *fs, struct fs_request *rq,
-		  int (*run)(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b))
+static int change(struct talos_fs *fs, struct fs_request *rq, inode_change_fn change_locked)
 {
-	struct talos_batch *b;
-	struct lock_set locks;
 	int err = check_name(rq->name);
 
-	if (err)
-		return err;
-	b = talos_batch_new(fs->engine);
-	if (!b)
-		return TALOS_ERR_NO_MEMORY;
-	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
-	err = run(fs, rq, b);
-	inode_unlock(fs, &locks);
-	talos_batch_free(b);
-	return err;
+	return err ? err : inode_change(fs, rq, change_locked);
 }
 
 int xattr_set(struct talos_fs *fs, struct fs_request *rq)

@@ -12,14 +12,7 @@ for ((i = 1; i <= rounds; i++)); do
 	mount.talosfs "$image_a" "$A"
 	mkdir -p "$A/w"
 	"$writer" "$A/w" check "$last"
-	"$writer" "$A/w" $((last + 1)) >"$dir/acked" &
-	w=$!
-	sleep "0.$((RANDOM % 400 + 100))"
-	kill9 "$(pid_of "$A")"
-	wait $w || true
-	umount "$A"
-	new=$(tail -n 1 "$dir/acked")
-	last=${new:-$last}
+	write_until_killed
 done
 mount.talosfs "$image_a" "$A"
 "$writer" "$A/w" check "$last"

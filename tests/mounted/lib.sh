@@ -113,4 +113,17 @@ start_pair() {
 	[ "$transport" = tcp ] || wait_for 5 is "$B" replication.link.transport "$transport"
 }
 # Everything that the primary has is visible at the backup.
+# A writer with fsync in $A, until the daemon there is killed at a random moment. $last becomes the
+# number of the last record that was acknowledged.
+write_until_killed() {
+	local w new
+	"$writer" "$A/w" $((last + 1)) >"$dir/acked" &
+	w=$!
+	sleep "0.$((RANDOM % 400 + 100))"
+	kill9 "$(pid_of "$A")"
+	wait $w || true
+	umount "$A"
+	new=$(tail -n 1 "$dir/acked")
+	last=${new:-$last}
+}
 caught_up() { [ "$(status_of "$A" log.end)" = "$(status_of "$B" log.applied)" ]; }

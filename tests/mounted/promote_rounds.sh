@@ -11,14 +11,7 @@ mkdir "$A/w"
 talosfs sync "$A"
 last=0
 for ((i = 1; i <= rounds; i++)); do
-	"$writer" "$A/w" $((last + 1)) >"$dir/acked" &
-	w=$!
-	sleep "0.$((RANDOM % 400 + 100))"
-	kill9 "$(pid_of "$A")"
-	wait $w || true
-	umount "$A"
-	new=$(tail -n 1 "$dir/acked")
-	last=${new:-$last}
+	write_until_killed
 	talosfs promote "$B" >/dev/null
 	"$writer" "$B/w" check "$last"
 	# $A is the primary's mount in each round: the roles change.
