@@ -60,7 +60,7 @@ static void set_bool(json_t *o, const char *name, bool v)
 	json_object_set_new(o, name, json_boolean(v));
 }
 
-/* A number of a struct, under its own name. */
+/* A number of a struct, uint32_t or uint64_t, under its own name. */
 struct field {
 	const char *name;
 	size_t offset, bytes;

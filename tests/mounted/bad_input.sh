@@ -63,7 +63,9 @@ refused "in use by process $pid" "$dir/none" mount.talosfs "$image_a" "$B"
 refused "in use by process $pid" "$dir/none" mkfs.talosfs --force --size $size "$image_a"
 mount.talosfs "$image_b" "$B" -o "primary=$addr_a,listen=$addr_b"
 wait_for 20 is "$B" replication.in_sync true
+pid_b=$(pid_of "$B")
 umount "$B"
+wait_for 10 gone "$pid_b" # it writes its image until then
 talosfs member drop "$A" "$addr_b" >/dev/null
 umount "$A"
 wait_for 10 gone "$pid"
