@@ -143,6 +143,11 @@ static void cache_leaves(struct talos_engine *e, const struct build_job *j,
 				     bytes + (size_t)i * TALOS_BLOCK_BYTES, TALOS_BLOCK_BYTES);
 }
 
+static uint32_t slots_kept(const struct build_job *j)
+{
+	return j->flush ? 0 : j->level == 1 ? SQUEEZE_SLOTS_KEPT : COMPACT_SLOTS_KEPT;
+}
+
 /* What the builder holds goes to a slot, and to the backups. */
 static int emit_segment(struct talos_engine *e, struct build_job *j)
 {
@@ -158,8 +163,7 @@ static int emit_segment(struct talos_engine *e, struct build_job *j)
 	ref->level = j->level;
 	ref->run = j->run;
 	j->id = 0;
-	err = slot_alloc(e->slots, TALOS_SLOT_INDEX, ref->id.v, j->flush ? 0 : COMPACT_SLOTS_KEPT,
-			 &place);
+	err = slot_alloc(e->slots, TALOS_SLOT_INDEX, ref->id.v, slots_kept(j), &place);
 	if (!err)
 		err = manifest_edit_add(&j->edit, ref);
 	if (!err)
@@ -580,6 +584,7 @@ static int start_compaction(struct talos_engine *e, struct view *v, struct compa
 	}
 	j->what = *what;
 	j->level = what->to;
+	j->run = what->run;
 	if (what->moves)
 		return do_move(e, j);
 	j->drop_deleted = is_deepest(v->manifest, j->level);

@@ -60,6 +60,7 @@ struct gc_job {
 	/* Emptied, not trimmed so far; ascending when trimmed. */
 	uint64_t emptied[TRIM_SEGMENTS];
 	uint32_t emptied_count;
+	uint64_t log_bytes;	/* that the segment's live bytes have taken so far */
 	struct account damaged; /* segments that do not check: left alone */
 };
 
@@ -223,7 +224,7 @@ static uint32_t batch_room(struct talos_engine *e)
 static int move_some(struct talos_engine *e, struct gc_job *j, uint32_t *idx)
 {
 	struct move m = { .e = e, .j = j, .view = view_get(e), .room = batch_room(e) };
-	uint64_t first_offset = j->segment.items[*idx].offset;
+	uint64_t first_offset = j->segment.items[*idx].offset, log_bytes = 0;
 	uint32_t i = *idx;
 	int err = TALOS_OK;
 
@@ -236,7 +237,7 @@ static int move_some(struct talos_engine *e, struct gc_job *j, uint32_t *idx)
 	if (err == MOVE_FULL)
 		err = TALOS_OK;
 	if (!err && m.count)
-		err = write_checked(e, j->batch, GC_SLOTS_KEPT, still_newest, &m);
+		err = write_checked(e, j->batch, GC_SLOTS_KEPT, still_newest, &m, &log_bytes);
 	view_put(m.view);
 	if (err) {
 		/* The last item may be in the middle: all of them are looked at again. */
@@ -246,8 +247,59 @@ static int move_some(struct talos_engine *e, struct gc_job *j, uint32_t *idx)
 		return err == TALOS_ERR_AGAIN ? TALOS_OK : err;
 	}
 	e->gc_bytes += m.bytes;
+	j->log_bytes += log_bytes;
 	*idx = i;
 	return TALOS_OK;
+}
+
+/* --- is it worth it? ------------------------------------------------------------------------- */
+
+#define GAIN_SEGMENTS 16u /* of a window */
+#define GAIN_PERCENT 10u  /* less than that is nothing */
+
+/*
+ * How large records are and where segments end decide how full segments can
+ * be: two values of half a segment's bytes leave an eighth of it empty wherever
+ * they go. Moving such segments never ends and gives nothing back. So what it
+ * gives is measured. A window without a gain: only emptier segments from now on.
+ * Another one: none, and the volume is full. Until users have written again.
+ */
+static void gain_note(struct talos_engine *e, uint64_t log_bytes)
+{
+	uint64_t most = (uint64_t)GAIN_SEGMENTS * e->segment_bytes / 100 * (100 - GAIN_PERCENT);
+	struct gc_gain *g = &e->gc_gain;
+
+	g->log_bytes += log_bytes;
+	if (++g->segments < GAIN_SEGMENTS)
+		return;
+	if (g->log_bytes > most) {
+		g->vain = talos_min(g->vain + 1, 2u);
+		g->user_bytes = e->user_bytes;
+	}
+	g->segments = 0;
+	g->log_bytes = 0;
+}
+
+static void gain_refresh(struct talos_engine *e)
+{
+	struct gc_gain *g = &e->gc_gain;
+	uint64_t written = e->user_bytes - g->user_bytes;
+
+	if (written >= e->segment_bytes)
+		g->vain = 0;
+	else if (written)
+		g->vain = talos_min(g->vain, 1u);
+}
+
+/* Segments with more live bytes than that are not moved; -1: none is. */
+static int64_t most_live(const struct talos_engine *e, enum urgency u)
+{
+	int64_t percent = e->segment_bytes / 100;
+
+	if (u == GC_URGENT && e->gc_gain.vain > 1)
+		return -1;
+	return percent *
+	       (u == GC_URGENT && !e->gc_gain.vain ? LIVE_PERCENT_URGENT : LIVE_PERCENT_GENTLE);
 }
 
 static int evacuate(struct talos_engine *e, struct gc_job *j, uint64_t segment)
@@ -265,6 +317,7 @@ static int evacuate(struct talos_engine *e, struct gc_job *j, uint64_t segment)
 		err = account_add(&j->damaged, segment, 0);
 		return err ? err : 1;
 	}
+	j->log_bytes = 0;
 	while (!err && idx < j->segment.count && e->role == TALOS_ROLE_LEADER && !e->stopping)
 		err = move_some(e, j, &idx);
 	moved = e->gc_bytes - moved;
@@ -274,6 +327,7 @@ static int evacuate(struct talos_engine *e, struct gc_job *j, uint64_t segment)
 	if (moved < e->segment_bytes)
 		throttle_measure(&e->throttle, THROTTLE_RECLAIM, e->segment_bytes - moved,
 				 talos_now_ns(e->clock) - began);
+	gain_note(e, j->log_bytes);
 	j->emptied[j->emptied_count++] = segment;
 	e->gc_emptied++;
 	e->gc_segments++;
@@ -588,7 +642,8 @@ static int make_do(struct talos_engine *e, struct gc_job *j)
 	r = reveal(e);
 	if (r || is_busy(e))
 		return r;
-	if (pick_segment(e, j, GC_URGENT, e->segment_bytes - e->segment_bytes / 10, &segment))
+	if (!e->gc_gain.vain &&
+	    pick_segment(e, j, GC_URGENT, e->segment_bytes - e->segment_bytes / 10, &segment))
 		return evacuate(e, j, segment);
 	if (e->space_waiters)
 		tell_waiters(e, true);
@@ -642,8 +697,8 @@ static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
 		if (!e->gc_job)
 			return TALOS_ERR_NO_MEMORY;
 	}
-	most = (int64_t)e->segment_bytes / 100 *
-	       (u == GC_URGENT ? LIVE_PERCENT_URGENT : LIVE_PERCENT_GENTLE);
+	gain_refresh(e);
+	most = most_live(e, u);
 	if (due) {
 		r = probe(e, e->gc_job);
 		return r ? r : 1;
@@ -654,6 +709,9 @@ static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
 		return trim_emptied(e, e->gc_job);
 	/* What was trimmed gives slots back first. Moving more takes some. */
 	if (scarce && e->checkpoint_due)
+		return 0;
+	/* What is moved now can only be reclaimed behind flushes that have not even begun. */
+	if (e->frozen_count >= L0_FROZEN_MAX && !e->flush_starved)
 		return 0;
 	if (u == GC_NOTHING) {
 		if (!e->gc_job->damaged.count)
