@@ -161,9 +161,11 @@ check-fuzz fuzz:
 		$(OUT)/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0 $(OUT)/fuzz/corpus.$$f || exit 1; \
 		echo "$$f: $(FUZZ_SECONDS) s, nothing found"; done
 
-# Long forms.
-soak: $(TESTS) $(TOOLS) $(MOUNTED_TOOLS)
-	CRASH_ROUNDS=200 $(OUT)/tests/crash/test_engine_crash
+# Long forms. The crash tests run for SOAK_SECONDS, some thousand points a second, with a new seed each time.
+SOAK_SECONDS ?= 1800
+soak-crash: $(TESTS)
+	@tests/crash/soak.sh $(OUT) $(SOAK_SECONDS)
+soak: soak-crash $(TOOLS) $(MOUNTED_TOOLS)
 	OUT=$(abspath $(OUT)) ROUNDS=200 tests/mounted/crash_rounds.sh
 	OUT=$(abspath $(OUT)) ROUNDS=200 tests/mounted/promote_rounds.sh
 
@@ -221,7 +223,7 @@ clean:
 	rm -rf build build-*
 
 FORCE:
-.PHONY: all check check-unit check-san check-mounted check-tls check-rdma check-includes check-headers check-man check-fuzz fuzz soak \
+.PHONY: all check check-unit check-san check-mounted check-tls check-rdma check-includes check-headers check-man check-fuzz fuzz soak soak-crash \
 	format format-check bench bench-kv bench-transport bench-replcpu check-install demo install uninstall clean FORCE
 .SECONDARY:
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)

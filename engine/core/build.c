@@ -148,6 +148,11 @@ static void cache_leaves(struct talos_engine *e, const struct build_job *j,
 				     bytes + (size_t)i * TALOS_BLOCK_BYTES, TALOS_BLOCK_BYTES);
 }
 
+static uint32_t slots_kept(const struct build_job *j)
+{
+	return j->flush ? 0 : j->level == 1 ? SQUEEZE_SLOTS_KEPT : COMPACT_SLOTS_KEPT;
+}
+
 /* What the builder holds goes to a slot, and to the backups. */
 static int emit_segment(struct talos_engine *e, struct build_job *j)
 {
@@ -163,8 +168,7 @@ static int emit_segment(struct talos_engine *e, struct build_job *j)
 	ref->level = j->level;
 	ref->run = j->run;
 	j->id = 0;
-	err = slot_alloc(e->slots, TALOS_SLOT_INDEX, ref->id.v, j->flush ? 0 : COMPACT_SLOTS_KEPT,
-			 &place);
+	err = slot_alloc(e->slots, TALOS_SLOT_INDEX, ref->id.v, slots_kept(j), &place);
 	if (!err)
 		err = manifest_edit_add(&j->edit, ref);
 	if (!err)
@@ -336,7 +340,8 @@ static int switch_levels(struct talos_engine *e, struct build_job *j)
 	if (e->role == TALOS_ROLE_LEADER)
 		err = commit_edit(e, j);
 	if (!err) {
-		err = gc_trim_empty(e);
+		/* The levels are switched, come what may: what is empty stays until the next time. */
+		(void)gc_trim_empty(e);
 		e->checkpoint_due = true; /* shortens recovery, and frees what was replaced */
 		worker_wake(e, WORKER_FLUSH);
 	}
@@ -599,6 +604,7 @@ static int start_compaction(struct talos_engine *e, struct view *v, struct compa
 	}
 	j->what = *what;
 	j->level = what->to;
+	j->run = what->run;
 	if (what->moves)
 		return do_move(e, j);
 	j->drop_deleted = is_deepest(v->manifest, j->level);

@@ -235,6 +235,28 @@ static int add_below(struct compaction *c, const struct level_run *below)
 	return c->has_below ? add_input(c, &part) : TALOS_OK;
 }
 
+/* Level 1 has a slot for each flush, however little that was. */
+#define SQUEEZE_RUNS_MIN 4u
+
+/*
+ * Where slots are few, runs that are mostly empty are put together within
+ * level 1: that takes few slots for sure, and gives some back, while a merge
+ * into the next level may need more than there are.
+ */
+static bool squeeze_pays(const struct talos_engine *e, const struct manifest *m)
+{
+	uint32_t runs = level1_runs(m);
+	uint64_t bytes = 0, before = 0;
+
+	if (runs < SQUEEZE_RUNS_MIN || slot_free(e->slots) >= e->reserve_slots)
+		return false;
+	for (uint32_t i = 0; i < runs; i++) {
+		bytes += level_run_bytes(&m->runs[i]);
+		before += m->runs[i].count;
+	}
+	return (bytes / e->segment_bytes + 1) * 2 <= before;
+}
+
 int compaction_choose(const struct talos_engine *e, const struct manifest *m, bool all,
 		      struct compaction *out)
 {
@@ -245,6 +267,11 @@ int compaction_choose(const struct talos_engine *e, const struct manifest *m, bo
 
 	if (!level)
 		return 0;
+	if (level == 1 && squeeze_pays(e, m)) {
+		below = NULL;
+		c.to = 1;
+		c.run = m->runs[0].run; /* as new as the newest of them; flushes go on above it */
+	}
 	c.inputs = talos_calloc(m->run_count + 1, sizeof(*c.inputs));
 	if (!c.inputs)
 		return TALOS_ERR_NO_MEMORY;

@@ -12,7 +12,7 @@ struct talos_engine;
 
 /* What goes into level to. */
 struct compaction {
-	uint32_t to;
+	uint32_t to, run; /* run: of level 1 only */
 	struct level_run *inputs; /* in reading order; owned, with a reference to each segment */
 	uint32_t input_count;
 	bool has_below; /* the last input is what level `to` holds now */

@@ -49,6 +49,7 @@
  */
 #define GC_SLOTS_KEPT 5u
 #define COMPACT_SLOTS_KEPT 3u
+#define SQUEEZE_SLOTS_KEPT 1u /* within level 1: gives back more than it takes, for sure */
 #define THROTTLE_RUNS 12u /* in level 1: slower from here on, as slow as merges at twice that */
 #define CACHE_BYTES_DEFAULT (64ull << 20)
 #define TAIL_BUFFERS_DEFAULT 8u
@@ -74,6 +75,14 @@ struct view {
 
 struct build_job; /* build.c: a flush or a compaction under way */
 struct gc_job;	  /* gc_private.h: log segments that are being emptied */
+
+/* Whether moving what lives gives anything back; see gc_gain.c. */
+struct gc_gain {
+	uint32_t segments;   /* emptied, of the window */
+	uint64_t log_bytes;  /* that what lived in them took again */
+	uint32_t vain;	     /* windows that gave back next to nothing, 2 at most */
+	uint64_t user_bytes; /* written when the last of those ended */
+};
 
 /* Threads of the engine; see worker.c. */
 enum worker_kind {
@@ -154,6 +163,7 @@ struct talos_engine {
 	struct gc_job *gc_job; /* guarded by gc_lock */
 	uint64_t probe_cursor, probed_flushes;	/* guarded by gc_lock, with */
 	uint32_t hidden_percent;		/* about how much more is garbage than is known */
+	struct gc_gain gc_gain;			/* guarded by gc_lock */
 	_Atomic uint32_t gc_emptied; /* log segments that wait for their trim */
 	struct talos_mutex background_lock; /* TALOS_LOCK_BACKGROUND; edits, trims, checkpoints */
 	_Atomic uint64_t next_id;
@@ -371,9 +381,10 @@ int write_internal(struct talos_engine *e, enum talos_record_type type, const vo
 /*
  * Append a batch of what is in the log already, provided that @still_true says so
  * (0) with tail_lock held, when nobody else can append. @keep_free: see vlog_append.
+ * *out_log_bytes: what it took of the log, with padding before it.
  */
 int write_moved(struct talos_engine *e, const struct talos_batch *b, uint32_t keep_free,
-		int (*still_true)(void *ctx), void *ctx);
+		int (*still_true)(void *ctx), void *ctx, uint64_t *out_log_bytes);
 /* Freeze the active memtable if it holds anything. */
 int write_rotate(struct talos_engine *e);
 /* How much writers are slowed from now on: whenever what they may have to wait for has changed. */

@@ -253,6 +253,17 @@ static bool is_emptied(const struct gc_job *j, uint64_t segment)
 	return false;
 }
 
+/* Segments with more live bytes than that are not moved; -1: none is. */
+static int64_t most_live(struct talos_engine *e, enum urgency u)
+{
+	uint32_t vain = gc_gain_vain(e);
+	int64_t percent = e->segment_bytes / 100;
+
+	if (u == GC_URGENT && vain > 1)
+		return -1;
+	return percent * (u == GC_URGENT && !vain ? LIVE_PERCENT_URGENT : LIVE_PERCENT_GENTLE);
+}
+
 /* The segment with the fewest live bytes, if they are at most @most. */
 static bool pick_segment(struct talos_engine *e, const struct gc_job *j, enum urgency u,
 			 int64_t most, uint64_t *out)
@@ -351,7 +362,8 @@ static int make_do(struct talos_engine *e, struct gc_job *j)
 
 	if (r || busy)
 		return r;
-	if (pick_segment(e, j, GC_URGENT, e->segment_bytes - e->segment_bytes / 10, &segment))
+	if (!gc_gain_vain(e) &&
+	    pick_segment(e, j, GC_URGENT, e->segment_bytes - e->segment_bytes / 10, &segment))
 		return gc_evacuate(e, j, segment);
 	if (e->space_waiters)
 		tell_waiters(e, true);
@@ -403,8 +415,7 @@ static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
 		if (!e->gc_job)
 			return TALOS_ERR_NO_MEMORY;
 	}
-	most = (int64_t)e->segment_bytes / 100 *
-	       (u == GC_URGENT ? LIVE_PERCENT_URGENT : LIVE_PERCENT_GENTLE);
+	most = most_live(e, u);
 	if (due) {
 		r = probe(e, e->gc_job);
 		return r ? r : 1;
@@ -415,6 +426,9 @@ static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
 		return gc_trim_emptied(e, e->gc_job);
 	/* What was trimmed gives slots back first. Moving more takes some. */
 	if (scarce && e->checkpoint_due)
+		return 0;
+	/* What is moved now can only be reclaimed behind flushes that have not even begun. */
+	if (e->frozen_count >= L0_FROZEN_MAX && !e->flush_starved)
 		return 0;
 	if (u == GC_NOTHING) {
 		if (!e->gc_job->damaged.count)

@@ -138,7 +138,7 @@ static uint32_t batch_room(struct talos_engine *e)
 static int move_some(struct talos_engine *e, struct gc_job *j, uint32_t *idx)
 {
 	struct move m = { .e = e, .j = j, .view = view_get(e), .room = batch_room(e) };
-	uint64_t first_offset = j->segment.items[*idx].offset;
+	uint64_t first_offset = j->segment.items[*idx].offset, log_bytes = 0;
 	uint32_t i = *idx;
 	int err = TALOS_OK;
 
@@ -151,7 +151,7 @@ static int move_some(struct talos_engine *e, struct gc_job *j, uint32_t *idx)
 	if (err == MOVE_FULL)
 		err = TALOS_OK;
 	if (!err && m.count)
-		err = write_moved(e, j->batch, GC_SLOTS_KEPT, still_newest, &m);
+		err = write_moved(e, j->batch, GC_SLOTS_KEPT, still_newest, &m, &log_bytes);
 	view_put(m.view);
 	if (err) {
 		/* The last item may be in the middle: all of them are looked at again. */
@@ -161,6 +161,7 @@ static int move_some(struct talos_engine *e, struct gc_job *j, uint32_t *idx)
 		return err == TALOS_ERR_AGAIN ? TALOS_OK : err;
 	}
 	e->gc_bytes += m.bytes;
+	j->log_bytes += log_bytes;
 	*idx = i;
 	return TALOS_OK;
 }
@@ -180,6 +181,7 @@ int gc_evacuate(struct talos_engine *e, struct gc_job *j, uint64_t segment)
 		err = account_add(&j->damaged, segment, 0);
 		return err ? err : 1;
 	}
+	j->log_bytes = 0;
 	while (!err && idx < j->segment.count && e->role == TALOS_ROLE_LEADER && !e->stopping)
 		err = move_some(e, j, &idx);
 	moved = e->gc_bytes - moved;
@@ -189,6 +191,7 @@ int gc_evacuate(struct talos_engine *e, struct gc_job *j, uint64_t segment)
 	if (moved < e->segment_bytes)
 		throttle_measure(&e->throttle, THROTTLE_RECLAIM, e->segment_bytes - moved,
 				 talos_now_ns(e->clock) - began);
+	gc_gain_note(e, j->log_bytes);
 	j->emptied[j->emptied_count++] = segment;
 	e->gc_emptied++;
 	e->gc_segments++;

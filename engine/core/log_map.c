@@ -12,7 +12,7 @@
  * A trimmed segment's slot is given up in three steps: out of the map at once;
  * out of the slot table when no view from before the trim is in use any more
  * (the gate); free for others when a later checkpoint is this node's root
- * (slot_settle()).
+ * (slot_settle(), or slot_drop() where that was first).
  */
 #include "core.h"
 

@@ -387,7 +387,7 @@ struct scan {
 	uint32_t wants_max;  /* when to read, for now */
 	struct queue *queue; /* NULL: no value in the log so far */
 	uint32_t copy_entries;
-	uint8_t from[ENTRY_KEY_BYTES_MAX + 1];
+	uint8_t from[ENTRY_KEY_BYTES_MAX];
 	uint32_t from_bytes;
 	uint64_t delivered_bytes; /* of values */
 };
@@ -564,6 +564,17 @@ static int last_copied(struct view_iter *vi, const struct scan *s, uint8_t *key,
 	return err;
 }
 
+/* The first key behind @key, which may be of the greatest length; false: there is none. */
+static bool key_behind(const uint8_t *key, uint32_t bytes, uint8_t *out, uint32_t *out_bytes)
+{
+	if (bytes == ENTRY_KEY_BYTES_MAX)
+		return key_prefix_limit(key, bytes, out, out_bytes);
+	memcpy(out, key, bytes);
+	out[bytes] = 0;
+	*out_bytes = bytes + 1;
+	return true;
+}
+
 /*
  * Scan as far as one copy of the active memtable tells. 0 and *out_more: go on
  * from s->from; otherwise the result of the scan.
@@ -600,12 +611,8 @@ static int scan_some(struct scan *s, struct view *v, const uint8_t *limit, uint3
 	if (!err)
 		err = queue_deliver(s);
 	s->copy_entries = copy_more(s->copy_entries);
-	if (!err && !vi.complete && s->left) {
-		memcpy(s->from, last, last_bytes);
-		s->from[last_bytes] = 0; /* the key right behind it */
-		s->from_bytes = last_bytes + 1;
-		*out_more = true;
-	}
+	if (!err && !vi.complete && s->left)
+		*out_more = key_behind(last, last_bytes, s->from, &s->from_bytes);
 	return err;
 }
 

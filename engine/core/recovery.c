@@ -34,6 +34,15 @@ static void log_durable(void *ctx, uint64_t durable)
 	}
 }
 
+/* Somebody still read what an earlier checkpoint would have freed; nobody comes back to it but us. */
+static void slot_freed_late(void *ctx)
+{
+	struct talos_engine *e = ctx;
+
+	gc_slots_freed(e);
+	worker_wake(e, WORKER_GC); /* discards it */
+}
+
 /* A thirty-second of the volume, at least 12 slots, but never more than a quarter. */
 static uint32_t reserve_for(uint32_t slots)
 {
@@ -90,6 +99,7 @@ int recovery_open_store(struct talos_engine *e)
 	err = slot_table_open(e->io, &g, &e->slots);
 	if (err)
 		return err;
+	slot_on_free(e->slots, slot_freed_late, e);
 	slot_count(e->slots, &counts);
 	e->reserve_slots = reserve_for(counts.total);
 	e->cache = block_cache_new(e->cache_budget);

@@ -73,20 +73,31 @@ static int checkpoint_step(struct talos_engine *e)
 	return err;
 }
 
+/* A checkpoint may give it slots that others gave up. */
+static void flush_starves(struct talos_engine *e)
+{
+	struct slot_counts c;
+
+	e->flush_starved = true;
+	slot_count(e->slots, &c);
+	if (c.dropping)
+		e->checkpoint_due = true;
+}
+
 static int flush_step(struct talos_engine *e)
 {
-	int r = build_flush_step(e);
+	int flush = build_flush_step(e), r;
 
-	if (r == TALOS_ERR_NO_SPACE)
-		e->flush_starved = true;
-	if (r)
-		return r;
+	if (flush == TALOS_ERR_NO_SPACE)
+		flush_starves(e);
+	else if (flush)
+		return flush;
 	r = checkpoint_step(e);
 	if (r > 0) { /* slots came free, and levels are as they will be for a while */
 		worker_wake(e, WORKER_COMPACT);
 		worker_wake(e, WORKER_GC);
 	}
-	return r;
+	return r ? r : flush;
 }
 
 #define STALE_SLOTS_KEPT 16u
@@ -115,23 +126,7 @@ static int compact_step(struct talos_engine *e)
 	return r;
 }
 
-/* --- all of it inline ----------------------------------------------------------------------- */
-
-int talos_engine_step(struct talos_engine *e)
-{
-	int log = log_step(e), r;
-
-	if (log < 0 || e->role == TALOS_ROLE_EMPTY)
-		return log;
-	r = flush_step(e);
-	if (!r)
-		r = collect_step(e);
-	if (!r)
-		r = compact_step(e);
-	return r < 0 ? r : log || r;
-}
-
-/* --- threads ----------------------------------------------------------------------------------- */
+/* --- by kind ------------------------------------------------------------ */
 
 static int (*const steps[WORKERS])(struct talos_engine *e) = {
 	[WORKER_LOG] = log_step,
@@ -139,6 +134,28 @@ static int (*const steps[WORKERS])(struct talos_engine *e) = {
 	[WORKER_COMPACT] = compact_step,
 	[WORKER_GC] = collect_step,
 };
+
+/* --- all of it inline ----------------------------------------------------------------------- */
+
+/* One that finds no slot leaves it to the others to make some. */
+int talos_engine_step(struct talos_engine *e)
+{
+	static const enum worker_kind order[] = { WORKER_FLUSH, WORKER_COMPACT, WORKER_GC };
+	int log = log_step(e), r, starved = 0;
+
+	if (log < 0 || e->role == TALOS_ROLE_EMPTY)
+		return log;
+	/* Collection last: it never ends near a full volume, and each flush that it causes is one more run. */
+	for (unsigned i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
+		r = steps[order[i]](e);
+		if (r && r != TALOS_ERR_NO_SPACE)
+			return r;
+		starved = talos_min(starved, r);
+	}
+	return log ? log : starved;
+}
+
+/* --- threads ----------------------------------------------------------------------------------- */
 
 static const char *const what[WORKERS] = {
 	[WORKER_LOG] = "writing the log",

@@ -266,7 +266,7 @@ static void rotate_if_due_locked(struct talos_engine *e)
 }
 
 static int append_batch(struct talos_engine *e, const struct talos_batch *b,
-			const struct append_terms *terms, uint64_t *out_end)
+			const struct append_terms *terms, uint64_t *out_before, uint64_t *out_end)
 {
 	struct vlog_append a = {
 		.type = TALOS_RECORD_BATCH,
@@ -279,15 +279,14 @@ static int append_batch(struct talos_engine *e, const struct talos_batch *b,
 		.moves = terms->moves,
 	};
 	struct record r;
-	uint64_t before;
 	int err;
 
 	vlog_lock(e->vlog);
 	a.epoch = e->epoch;
-	before = e->vlog->end; /* padding is part of what grows */
+	*out_before = e->vlog->end; /* padding is part of what grows */
 	err = vlog_reserve_locked(e->vlog, &a);
 	if (!err)
-		err = append_batch_locked(e, b, &a, terms, before, &r);
+		err = append_batch_locked(e, b, &a, terms, *out_before, &r);
 	if (!err) {
 		*out_end = e->vlog->end;
 		rotate_if_due_locked(e);
@@ -301,12 +300,15 @@ static int append_batch(struct talos_engine *e, const struct talos_batch *b,
 }
 
 int write_moved(struct talos_engine *e, const struct talos_batch *b, uint32_t keep_free,
-		int (*still_true)(void *ctx), void *ctx)
+		int (*still_true)(void *ctx), void *ctx, uint64_t *out_log_bytes)
 {
 	struct append_terms terms = { keep_free, true, still_true, ctx };
-	uint64_t end;
+	uint64_t before, end;
+	int err = append_batch(e, b, &terms, &before, &end);
 
-	return append_batch(e, b, &terms, &end);
+	if (!err)
+		*out_log_bytes = end - before;
+	return err;
 }
 
 static uint32_t keep_free(const struct talos_engine *e, const struct talos_batch *b, bool reserved)
@@ -318,7 +320,7 @@ static int write_batch(struct talos_engine *e, struct talos_batch *b, bool reser
 		       struct talos_pos *out_end)
 {
 	struct append_terms terms = { .keep_free = keep_free(e, b, reserved) };
-	uint64_t end;
+	uint64_t before, end;
 	int err = b->error ? b->error : role_error(e);
 
 	if (err)
@@ -333,7 +335,7 @@ static int write_batch(struct talos_engine *e, struct talos_batch *b, bool reser
 			*out_end = talos_pos(s.end);
 		return TALOS_OK;
 	}
-	err = append_batch(e, b, &terms, &end);
+	err = append_batch(e, b, &terms, &before, &end);
 	if (err)
 		return err;
 	e->user_bytes += b->user_bytes;

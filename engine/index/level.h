@@ -3,7 +3,7 @@
  * Segments as the manifest knows them, and finding a key in a run of them.
  *
  * A run is an ordered list of index segments whose coverage does not overlap.
- * Level 1 has one run per flush, newer runs before older ones; each deeper
+ * Level 1 has one run per flush or for several, newer runs before older ones; each deeper
  * level has one.
  */
 #ifndef TALOS_LEVEL_H

@@ -38,8 +38,11 @@ struct slot_table {
 	uint32_t block_count, dirty_count;
 	struct dropped *dropped; /* [slot_count], in order of dropping */
 	uint32_t dropped_count;
+	uint64_t settled; /* recovery begins here or later */
 	uint32_t stale_count;
-	bool no_discard; /* the device cannot */
+	bool no_discard;	    /* the device cannot */
+	void (*on_free)(void *ctx); /* const, with ctx, once the table is shared; or NULL */
+	void *on_free_ctx;
 	struct slot_counts counts;
 	_Atomic uint32_t free_now; /* counts.free, for slot_free() */
 };
@@ -307,21 +310,37 @@ int slot_find(struct slot_table *t, enum talos_slot_kind kind, uint64_t name, ui
 	return TALOS_OK;
 }
 
+static void set_free_locked(struct slot_table *t, uint32_t idx)
+{
+	t->slots[idx] = (struct slot){ .kind = TALOS_SLOT_FREE, .stale = true };
+	t->stale_count++;
+	t->free_now = ++t->counts.free;
+	t->first_free = talos_min(t->first_free, idx);
+	mark_dirty(t, idx);
+}
+
 void slot_drop(struct slot_table *t, enum talos_slot_kind kind, uint64_t name, uint64_t pos)
 {
+	bool freed = false;
 	uint32_t b, idx;
 
 	talos_mutex_lock(&t->lock);
 	b = bucket_find(t, kind, name);
 	idx = t->buckets[b];
 	if (idx != NO_SLOT) {
-		/* Nameless from now on, but neither free nor rewritten until settled. */
 		bucket_remove(t, b);
 		--*counter_of(t, kind);
-		t->counts.dropping++;
-		t->dropped[t->dropped_count++] = (struct dropped){ idx, pos };
+		freed = pos && pos <= t->settled;
+		if (freed) {
+			set_free_locked(t, idx);
+		} else { /* nameless from now on, but neither free nor rewritten until settled */
+			t->counts.dropping++;
+			t->dropped[t->dropped_count++] = (struct dropped){ idx, pos };
+		}
 	}
 	talos_mutex_unlock(&t->lock);
+	if (freed && t->on_free)
+		t->on_free(t->on_free_ctx);
 }
 
 void slot_settle(struct slot_table *t, uint64_t pos)
@@ -329,6 +348,7 @@ void slot_settle(struct slot_table *t, uint64_t pos)
 	uint32_t kept = 0;
 
 	talos_mutex_lock(&t->lock);
+	t->settled = talos_max(t->settled, pos);
 	for (uint32_t i = 0; i < t->dropped_count; i++) {
 		struct dropped d = t->dropped[i];
 
@@ -336,15 +356,17 @@ void slot_settle(struct slot_table *t, uint64_t pos)
 			t->dropped[kept++] = d;
 			continue;
 		}
-		t->slots[d.slot] = (struct slot){ .kind = TALOS_SLOT_FREE, .stale = true };
-		t->stale_count++;
 		t->counts.dropping--;
-		t->free_now = ++t->counts.free;
-		t->first_free = talos_min(t->first_free, d.slot);
-		mark_dirty(t, d.slot);
+		set_free_locked(t, d.slot);
 	}
 	t->dropped_count = kept;
 	talos_mutex_unlock(&t->lock);
+}
+
+void slot_on_free(struct slot_table *t, void (*fn)(void *ctx), void *ctx)
+{
+	t->on_free = fn;
+	t->on_free_ctx = ctx;
 }
 
 /* The last one, since the first are given away first; out of reach until it is done. */

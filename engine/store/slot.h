@@ -10,7 +10,7 @@
  * Invariants:
  *  - A slot that held a segment becomes free for others only when the
  *    superblock points to a checkpoint behind the log record that dropped it
- *    (slot_drop(), slot_settle()): so all that recovery may need is there.
+ *    (slot_drop(), slot_settle(), whichever comes last): so all that recovery may need is there.
  *  - One name has one slot.
  * Thread-safe (TALOS_LOCK_SLOTS).
  */
@@ -46,10 +46,21 @@ int slot_alloc(struct slot_table *t, enum talos_slot_kind kind, uint64_t name, u
 /* Byte offset on the device of what @name names. TALOS_ERR_NOT_FOUND. */
 int slot_find(struct slot_table *t, enum talos_slot_kind kind, uint64_t name, uint64_t *out_offset);
 
-/* @name is gone as of log position @pos (0: was never part of a history). Unknown names are fine. */
+/*
+ * @name is gone as of log position @pos (0: was never part of a history; its
+ * slot comes free with the next slot_settle()). The slot is free at once if
+ * recovery will not begin before @pos anyway: whoever read it last may have
+ * been slower than a checkpoint. Unknown names are fine.
+ */
 void slot_drop(struct slot_table *t, enum talos_slot_kind kind, uint64_t name, uint64_t pos);
 /* Recovery will not begin before @pos: free what was dropped up to there. */
 void slot_settle(struct slot_table *t, uint64_t pos);
+
+/*
+ * Call @fn whenever slot_drop() has freed a slot, from its thread and whatever
+ * locks it holds, but without the table's. Set before the table is shared.
+ */
+void slot_on_free(struct slot_table *t, void (*fn)(void *ctx), void *ctx);
 
 /*
  * Discard one free slot that was in use since the table was opened, unless no

@@ -42,10 +42,12 @@ struct fault {
 	unsigned ops;
 	uint64_t nth, seen;
 	bool forever, fired;
+	uint64_t offset; /* of a lost or misdirected write */
 };
 
 struct cursor {
 	struct sim_image durable;
+	uint64_t survivors;    /* of what is durable, see survivors_add() */
 	uint64_t scanned;      /* entries looked at */
 	uint64_t pending_from; /* first entry after the last flush among them */
 	bool valid;
@@ -59,6 +61,7 @@ struct sim_disk {
 	uint64_t pending_from; /* first entry that is not durable */
 	bool recording, dead;
 	struct cursor cursor;
+	uint64_t survivors;
 	struct rng rng;
 	struct fault fault;
 	uint64_t bad_offset, bad_bytes;
@@ -131,8 +134,27 @@ static void write_clipped(struct sim_image *im, uint64_t offset, const uint8_t *
 		sim_image_write(im, offset, data, talos_min(bytes, im->size_bytes - offset));
 }
 
-static void apply_whole(struct sim_image *im, const struct entry *e)
+/* Where the surviving parts of entries go, and a hash of which they are: in any order. */
+struct survival {
+	struct sim_image *im;
+	const struct entry *entries;
+	uint64_t *hash;
+};
+
+static void survivors_add(const struct survival *s, const struct entry *e, uint64_t at)
 {
+	struct rng mix = { (uint64_t)(e - s->entries) << 20 | at / SIM_SECTOR_BYTES };
+
+	*s->hash ^= rng_next(&mix);
+}
+
+static void apply_whole(const struct survival *s, const struct entry *e)
+{
+	struct sim_image *im = s->im;
+
+	for (uint64_t at = 0; at == 0 || (e->kind == ENTRY_WRITE && at < e->bytes);
+	     at += SIM_SECTOR_BYTES)
+		survivors_add(s, e, at);
 	if (e->kind == ENTRY_WRITE)
 		write_clipped(im, e->offset, e->data, e->bytes);
 	else if (e->kind == ENTRY_RESIZE)
@@ -140,24 +162,27 @@ static void apply_whole(struct sim_image *im, const struct entry *e)
 }
 
 /* Each sector @num times out of 8. */
-static void apply_sectors(struct sim_image *im, const struct entry *e, struct rng *rng,
+static void apply_sectors(const struct survival *s, const struct entry *e, struct rng *rng,
 			  unsigned num)
 {
 	if (e->kind != ENTRY_WRITE) {
 		if (rng_chance(rng, num, 8))
-			apply_whole(im, e);
+			apply_whole(s, e);
 		return;
 	}
 	for (uint64_t at = 0; at < e->bytes; at += SIM_SECTOR_BYTES) {
-		if (rng_chance(rng, num, 8))
-			write_clipped(im, e->offset + at, e->data + at, SIM_SECTOR_BYTES);
+		if (!rng_chance(rng, num, 8))
+			continue;
+		survivors_add(s, e, at);
+		write_clipped(s->im, e->offset + at, e->data + at, SIM_SECTOR_BYTES);
 	}
 }
 
 /* Entries [first, end) were not durable when power was cut; let @mode decide what is. */
-static void apply_pending(struct sim_image *im, const struct entry *e, uint64_t first, uint64_t end,
-			  uint64_t seed, enum sim_crash mode)
+static void apply_pending(const struct survival *s, uint64_t first, uint64_t end, uint64_t seed,
+			  enum sim_crash mode)
 {
+	const struct entry *e = s->entries;
 	static const unsigned odds[] = { 4, 1, 7 };
 	struct rng rng = { seed };
 	uint64_t whole_end = first,
@@ -179,11 +204,11 @@ static void apply_pending(struct sim_image *im, const struct entry *e, uint64_t 
 	for (uint64_t i = first; i < end; i++) {
 		if (e[i].kind ==
 		    ENTRY_POKE) /* damage is no write; but it is newer than those before */
-			write_clipped(im, e[i].offset, e[i].data, e[i].bytes);
+			write_clipped(s->im, e[i].offset, e[i].data, e[i].bytes);
 		else if (i < whole_end || (mode == SIM_CRASH_WRITES && rng_chance(&rng, num, 8)))
-			apply_whole(im, &e[i]);
+			apply_whole(s, &e[i]);
 		else if (mode == SIM_CRASH_SUBSET || (mode == SIM_CRASH_TORN && i + 1 == last))
-			apply_sectors(im, &e[i], &rng, num);
+			apply_sectors(s, &e[i], &rng, num);
 	}
 }
 
@@ -192,25 +217,26 @@ static void apply_pending(struct sim_image *im, const struct entry *e, uint64_t 
  * *pending_from. The live disk and the cursor both go through here, so that
  * they cannot differ.
  */
-static void settle_entry(struct sim_image *durable, const struct entry *entries, uint64_t i,
-			 uint64_t *pending_from)
+static void settle_entry(const struct survival *s, uint64_t i, uint64_t *pending_from)
 {
-	const struct entry *e = &entries[i];
+	const struct entry *e = &s->entries[i];
 	uint64_t first = *pending_from;
 
 	if (e->kind == ENTRY_POKE)
-		write_clipped(durable, e->offset, e->data, e->bytes);
+		write_clipped(s->im, e->offset, e->data, e->bytes);
 	if (e->kind == ENTRY_FLUSH)
-		apply_pending(durable, entries, first, i, 0, SIM_CRASH_ALL);
+		apply_pending(s, first, i, 0, SIM_CRASH_ALL);
 	if (e->kind == ENTRY_FLUSH_FAILED)
-		apply_pending(durable, entries, first, i, e->seed, SIM_CRASH_SUBSET);
+		apply_pending(s, first, i, e->seed, SIM_CRASH_SUBSET);
 	if (e->kind == ENTRY_FLUSH || e->kind == ENTRY_FLUSH_FAILED)
 		*pending_from = i + 1;
 }
 
 static void settle_last(struct sim_disk *d)
 {
-	settle_entry(&d->durable, d->entries, d->entry_count - 1, &d->pending_from);
+	struct survival s = { &d->durable, d->entries, &d->survivors };
+
+	settle_entry(&s, d->entry_count - 1, &d->pending_from);
 	if (!d->recording && d->pending_from == d->entry_count)
 		entries_clear(d);
 }
@@ -287,9 +313,11 @@ static int do_write(struct sim_disk *d, const struct talos_io_req *r)
 	case SIM_FAULT_NO_SPACE:
 		return TALOS_ERR_NO_SPACE;
 	case SIM_FAULT_LOST_WRITE:
+		d->fault.offset = r->offset;
 		entry_add(d, ENTRY_NOTHING, 0, NULL, 0);
 		return TALOS_OK;
 	case SIM_FAULT_MISDIRECTED_WRITE:
+		d->fault.offset = r->offset;
 		if (places < 2) { /* nowhere else to go */
 			entry_add(d, ENTRY_NOTHING, 0, NULL, 0);
 			return TALOS_OK;
@@ -662,6 +690,16 @@ bool sim_disk_fault_fired(struct sim_disk *d)
 	return fired;
 }
 
+uint64_t sim_disk_fault_offset(struct sim_disk *d)
+{
+	uint64_t offset;
+
+	talos_mutex_lock(&d->lock);
+	offset = d->fault.offset;
+	talos_mutex_unlock(&d->lock);
+	return offset;
+}
+
 bool sim_disk_clear_fault(struct sim_disk *d)
 {
 	bool fired;
@@ -698,8 +736,11 @@ uint64_t sim_disk_unflushed(struct sim_disk *d)
 
 void sim_disk_crash(struct sim_disk *d, uint64_t seed, enum sim_crash mode)
 {
+	struct survival s = { &d->durable, d->entries, &d->survivors };
+
 	talos_mutex_lock(&d->lock);
-	apply_pending(&d->durable, d->entries, d->pending_from, d->entry_count, seed, mode);
+	s.entries = d->entries;
+	apply_pending(&s, d->pending_from, d->entry_count, seed, mode);
 	sim_image_fini(&d->view);
 	sim_image_copy(&d->view, &d->durable);
 	record_end(d);
@@ -741,6 +782,7 @@ uint64_t sim_disk_recorded(struct sim_disk *d)
 static void cursor_move_locked(struct sim_disk *d, uint64_t op_count)
 {
 	struct cursor *c = &d->cursor;
+	struct survival s = { &c->durable, d->entries, &c->survivors };
 
 	if (c->valid && c->scanned > op_count) {
 		sim_image_fini(&c->durable);
@@ -748,24 +790,89 @@ static void cursor_move_locked(struct sim_disk *d, uint64_t op_count)
 	}
 	if (!c->valid) {
 		sim_image_copy(&c->durable, &d->base);
+		c->survivors = 0;
 		c->scanned = c->pending_from = 0;
 		c->valid = true;
 	}
 	for (; c->scanned < op_count; c->scanned++)
-		settle_entry(&c->durable, d->entries, c->scanned, &c->pending_from);
+		settle_entry(&s, c->scanned, &c->pending_from);
 }
 
-struct sim_disk *sim_disk_crash_at(struct sim_disk *d, uint64_t op_count, uint64_t seed,
-				   enum sim_crash mode)
+static bool is_fateful(const struct entry *e)
+{
+	return e->kind == ENTRY_WRITE || e->kind == ENTRY_RESIZE;
+}
+
+/* A disk with what is durable after @op_count operations, and those pending whose fate lets them. */
+static struct sim_disk *crashed(struct sim_disk *d, uint64_t op_count, uint64_t seed,
+				enum sim_crash mode, const uint8_t *fates)
 {
 	struct cursor *c = &d->cursor;
 	struct sim_image durable;
+	struct sim_disk *cut;
+	uint64_t survivors;
+	struct survival s = { &durable, NULL, &survivors };
+	struct rng rng = { seed };
 
 	talos_mutex_lock(&d->lock);
 	assert(d->recording && op_count <= d->entry_count);
 	cursor_move_locked(d, op_count);
 	sim_image_copy(&durable, &c->durable);
-	apply_pending(&durable, d->entries, c->pending_from, op_count, seed, mode);
+	survivors = c->survivors;
+	s.entries = d->entries;
+	if (!fates)
+		apply_pending(&s, c->pending_from, op_count, seed, mode);
+	for (uint64_t i = c->pending_from; fates && i < op_count; i++) {
+		const struct entry *e = &d->entries[i];
+		uint8_t fate = is_fateful(e) ? *fates++ : SIM_FATE_LOST;
+
+		if (fate == SIM_FATE_WHOLE)
+			apply_whole(&s, e);
+		else if (fate == SIM_FATE_TORN)
+			apply_sectors(&s, e, &rng, 4);
+	}
 	talos_mutex_unlock(&d->lock);
-	return disk_from(&durable, seed);
+	cut = disk_from(&durable, seed);
+	cut->survivors = survivors;
+	return cut;
+}
+
+struct sim_disk *sim_disk_crash_at(struct sim_disk *d, uint64_t op_count, uint64_t seed,
+				   enum sim_crash mode)
+{
+	return crashed(d, op_count, seed, mode, NULL);
+}
+
+struct sim_disk *sim_disk_crash_chosen(struct sim_disk *d, uint64_t op_count, const uint8_t *fates,
+				       uint64_t seed)
+{
+	return crashed(d, op_count, seed, SIM_CRASH_NONE, fates);
+}
+
+uint64_t sim_disk_pending_at(struct sim_disk *d, uint64_t op_count)
+{
+	uint64_t n = 0;
+
+	talos_mutex_lock(&d->lock);
+	cursor_move_locked(d, op_count);
+	for (uint64_t i = d->cursor.pending_from; i < op_count; i++)
+		n += is_fateful(&d->entries[i]);
+	talos_mutex_unlock(&d->lock);
+	return n;
+}
+
+bool sim_disk_is_flush(struct sim_disk *d, uint64_t op)
+{
+	bool is;
+
+	talos_mutex_lock(&d->lock);
+	assert(op < d->entry_count);
+	is = d->entries[op].kind == ENTRY_FLUSH;
+	talos_mutex_unlock(&d->lock);
+	return is;
+}
+
+uint64_t sim_disk_survivors(const struct sim_disk *d)
+{
+	return d->survivors;
 }

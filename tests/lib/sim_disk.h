@@ -88,6 +88,8 @@ void sim_disk_cut_power_at(struct sim_disk *d, uint64_t nth); /* any operation *
 /* Did it happen? Clearing does not bring power back: sim_disk_crash() does. */
 bool sim_disk_fault_fired(struct sim_disk *d);
 bool sim_disk_clear_fault(struct sim_disk *d);
+/* Where the write that was lost or misdirected was to go. */
+uint64_t sim_disk_fault_offset(struct sim_disk *d);
 
 struct sim_disk_counters {
 	uint64_t reads, writes, flushes, resizes; /* operations that were tried */
@@ -126,5 +128,24 @@ uint64_t sim_disk_recorded(struct sim_disk *d);
  */
 struct sim_disk *sim_disk_crash_at(struct sim_disk *d, uint64_t op_count, uint64_t seed,
 				   enum sim_crash mode);
+
+/* To go through all that may survive: the writes and resizes of the first @op_count that no flush follows, */
+uint64_t sim_disk_pending_at(struct sim_disk *d, uint64_t op_count);
+/* whether recorded operation @op, from 0, is a flush, */
+bool sim_disk_is_flush(struct sim_disk *d, uint64_t op);
+/* and sim_disk_crash_at() with the fate of each pending one, in order, given. */
+enum sim_fate {
+	SIM_FATE_LOST,
+	SIM_FATE_WHOLE,
+	SIM_FATE_TORN, /* a random set of sectors */
+};
+struct sim_disk *sim_disk_crash_chosen(struct sim_disk *d, uint64_t op_count, const uint8_t *fates,
+				       uint64_t seed);
+
+/*
+ * Which sectors of which recorded writes a disk of sim_disk_crash_at() or
+ * _chosen() has, as a hash: states of one record are equal if these are.
+ */
+uint64_t sim_disk_survivors(const struct sim_disk *d);
 
 #endif

@@ -208,12 +208,6 @@ static void what_was_collected_goes_back_to_the_file_system(void **state)
 	assert_int_equal(talos_engine_compact(t->store.e), 0);
 	for (int tries = 0; file_bytes(t) > full / 4; tries++) {
 		assert_true(tries < 3000);
-		/* As any later write would bring about: slots come free behind a checkpoint. */
-		if (tries % 100 == 99)
-			assert_int_equal(talos_engine_flush(t->store.e) |
-						 talos_engine_compact(t->store.e) |
-						 talos_engine_checkpoint(t->store.e),
-					 0);
 		nanosleep(&pause, NULL);
 	}
 	for (uint32_t k = 0; k < t->keys; k++)

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "rng.h"
+#include "sim_disk.h"
 #include "temp_store.h"
 
 #define KEYS 400u
@@ -230,6 +231,69 @@ static void snapshots_stay_as_they_were(void **state)
 	free(t);
 }
 
+#define KEPT_KEYS 2000u
+#define KEPT_BYTES 4000u
+
+/* Put all keys, or delete them. */
+static void write_kept(struct talos_engine *e, bool put)
+{
+	static uint8_t value[KEPT_BYTES];
+	struct talos_batch *b = talos_batch_new(e);
+	char key[32];
+
+	for (uint32_t k = 0; k < KEPT_KEYS; k++) {
+		uint32_t n = (uint32_t)sprintf(key, "key%05u", k);
+
+		talos_batch_clear(b);
+		if (put)
+			talos_batch_put(b, key, n, value, sizeof(value));
+		else
+			talos_batch_delete(b, key, n);
+		assert_int_equal(talos_engine_write(e, b, NULL), 0);
+	}
+	talos_batch_free(b);
+}
+
+static uint64_t slots_free(struct talos_engine *e)
+{
+	struct talos_engine_stats s;
+
+	talos_engine_stats(e, &s);
+	return s.slots_free;
+}
+
+/* Without threads: nothing else happens, and so no later checkpoint that could free it. */
+static void what_only_a_snapshot_kept_comes_free_with_it(void **state)
+{
+	struct sim_disk *d = sim_disk_new(32 << 20);
+	struct talos_io *io = sim_disk_io(d);
+	struct talos_format_options f = { .device_bytes = 32 << 20,
+					  .segment_bytes = 64 << 10,
+					  .volume = { "kept" },
+					  .replica = { "kept" } };
+	struct talos_engine_options o = { .no_threads = true };
+	struct talos_snapshot *snapshot;
+	struct talos_engine *e;
+	uint64_t kept;
+
+	(void)state;
+	assert_int_equal(talos_engine_format(io, &f), 0);
+	assert_int_equal(talos_engine_open(io, &o, &e), 0);
+	assert_int_equal(talos_engine_lead(e, 1), 0);
+	write_kept(e, true);
+	assert_int_equal(talos_engine_snapshot(e, &snapshot), 0);
+	write_kept(e, false);
+	assert_int_equal(talos_engine_flush(e), 0);
+	assert_int_equal(talos_engine_compact(e), 0);
+	assert_int_equal(talos_engine_checkpoint(e), 0);
+	kept = slots_free(e);
+	talos_snapshot_release(snapshot);
+	assert_true(slots_free(e) >= kept + KEPT_KEYS * KEPT_BYTES / (64 << 10));
+	assert_int_equal(talos_engine_close(e), 0);
+	talos_io_close(io);
+	sim_disk_free(d);
+}
+
 static void an_empty_store_has_nothing(void **state)
 {
 	struct temp_store s;
@@ -258,6 +322,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(snapshots_stay_as_they_were),
+		cmocka_unit_test(what_only_a_snapshot_kept_comes_free_with_it),
 		cmocka_unit_test(an_empty_store_has_nothing),
 	};
 

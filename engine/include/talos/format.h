@@ -234,7 +234,7 @@ struct talos_disk_index_ref {
 	le32 used_bytes;   /* 10 a multiple of TALOS_BLOCK_BYTES */
 	le32 entry_count;  /* 14 */
 	le32 level;	   /* 18 1 .. TALOS_LEVELS_MAX */
-	le32 run;	   /* 1c level 1: its flush, newer is higher; else 0 */
+	le32 run;	   /* 1c level 1: its flush (the newest, if several were merged), newer is higher; else 0 */
 	le16 first_bytes;  /* 20 length of the first key */
 	le16 last_bytes;   /* 22 length of the last key (of a span: of its last byte) */
 	le32 reserved;	   /* 24 */
