@@ -241,15 +241,36 @@ void talos_rwlock_fini(struct talos_rwlock *l)
 	must(pthread_rwlock_destroy(&l->rw), "pthread_rwlock_destroy");
 }
 
+/*
+ * Such a lock is held for a look-up, a microsecond or two; to be woken takes
+ * fifty. So it is tried for a while.
+ */
+#define SPINS 200u
+
+static void spin(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("isb");
+#endif
+}
+
 void talos_rwlock_read(struct talos_rwlock *l)
 {
 	rank_push(l->rank, false);
+	for (unsigned i = 0; i < SPINS; i++, spin())
+		if (!pthread_rwlock_tryrdlock(&l->rw))
+			return;
 	must(pthread_rwlock_rdlock(&l->rw), "pthread_rwlock_rdlock");
 }
 
 void talos_rwlock_write(struct talos_rwlock *l)
 {
 	rank_push(l->rank, false);
+	for (unsigned i = 0; i < SPINS; i++, spin())
+		if (!pthread_rwlock_trywrlock(&l->rw))
+			return;
 	must(pthread_rwlock_wrlock(&l->rw), "pthread_rwlock_wrlock");
 }
 
