@@ -84,6 +84,11 @@ struct gc_gain {
 	uint64_t user_bytes; /* written when the last of those ended */
 };
 
+/* Since when users have written nothing, as seen by collection. */
+struct gc_idle {
+	uint64_t user_bytes, since_ns;
+};
+
 /* Threads of the engine; see worker.c. */
 enum worker_kind {
 	WORKER_LOG,	/* writes the log out */
@@ -164,6 +169,8 @@ struct talos_engine {
 	uint64_t probe_cursor, probed_flushes;	/* guarded by gc_lock, with */
 	uint32_t hidden_percent;		/* about how much more is garbage than is known */
 	struct gc_gain gc_gain;			/* guarded by gc_lock */
+	struct gc_idle gc_idle;			/* guarded by gc_lock */
+	_Atomic bool gc_waits_for_idle;		/* there is what to do when users write nothing */
 	_Atomic uint32_t gc_emptied; /* log segments that wait for their trim */
 	struct talos_mutex background_lock; /* TALOS_LOCK_BACKGROUND; edits, trims, checkpoints */
 	_Atomic uint64_t next_id;
@@ -304,6 +311,8 @@ void build_abort(struct talos_engine *e);
 
 /* As build_flush_step(). */
 int gc_step(struct talos_engine *e);
+/* How long to wait, when there is nothing to do, before the next look. */
+uint64_t gc_sleep_ns(const struct talos_engine *e);
 /* Trim the log segments that the levels refer to nothing of. background_lock held. */
 int gc_trim_empty(struct talos_engine *e);
 void gc_abort(struct talos_engine *e);

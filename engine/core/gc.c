@@ -23,15 +23,17 @@
  *    before the trim is in use (log_map.c).
  *
  * When: in earnest, when slots run short; gently, with pauses, while more than
- * GARBAGE_PERCENT of the log is garbage and some segments are half empty. What
- * is garbage is only known once runs are merged; so where known garbage does
- * not do, the memtable is rotated and levels are merged, upper ones first.
+ * GARBAGE_PERCENT of the log is garbage and some segments are half empty, or
+ * less so when users write nothing. What is garbage is only known once runs are
+ * merged; so where known garbage does not do, the memtable is rotated and levels
+ * are merged, upper ones first.
  */
 #include "gc_private.h"
 
 #include "talos/alloc.h"
 
-#define GARBAGE_PERCENT 20u
+#define GARBAGE_PERCENT 11u
+#define GARBAGE_PERCENT_MUCH 40u /* no pauses from there on */
 #define GARBAGE_SEGMENTS_MIN 16u
 /*
  * Segments with more live than that are not worth moving. Gently: less, since
@@ -40,9 +42,16 @@
  */
 #define LIVE_PERCENT_GENTLE 60
 #define LIVE_PERCENT_URGENT 87
+/*
+ * Of the fullest segment: what even that has of garbage was never anything
+ * else, such as small values that the index has.
+ */
+#define LIVE_PERCENT_IDLE 87
+#define IDLE_NS (1 * TALOS_NS_PER_SEC)
 #define EMPTY_SEGMENTS_MAX 4096u /* of one trim */
+#define PAUSES_MAX 3u		 /* after gentle steps, as multiples of the step */
+#define UNFLUSHED_SHARE 8u	 /* of the log, by which it is much */
 #define PROBE_STRIDE 5u		 /* one probe and the next are so many parts of the log apart */
-#define PAUSE_RATIO 3u		 /* pauses between gentle steps, as multiples of the step */
 
 enum urgency { GC_NOTHING, GC_GENTLE, GC_URGENT };
 
@@ -95,18 +104,23 @@ static bool has_space(struct talos_engine *e, uint32_t keep_free)
 	return c.free > keep_free;
 }
 
-static enum urgency how_urgent(struct talos_engine *e)
+/* Of the log up to what is flushed, as far as it is known; 0 where there is little log. */
+static uint32_t garbage_percent(struct talos_engine *e)
 {
 	uint64_t segments, live, bytes;
-	uint32_t coming = slots_coming(e) + e->gc_emptied;
 
-	if (e->space_waiters || coming < e->reserve_slots * 2)
-		return GC_URGENT;
 	log_map_totals(e, &segments, &live);
+	if (segments < GARBAGE_SEGMENTS_MIN)
+		return 0;
 	bytes = segments * e->segment_bytes;
-	if (segments >= GARBAGE_SEGMENTS_MIN && live < bytes / 100 * (100 - GARBAGE_PERCENT))
-		return GC_GENTLE;
-	return GC_NOTHING;
+	return 100 - (uint32_t)(talos_min(live, bytes) * 100 / bytes);
+}
+
+static enum urgency how_urgent(struct talos_engine *e)
+{
+	if (e->space_waiters || slots_coming(e) + e->gc_emptied < e->reserve_slots * 2)
+		return GC_URGENT;
+	return garbage_percent(e) > GARBAGE_PERCENT ? GC_GENTLE : GC_NOTHING;
 }
 
 /* --- what may go, and what is empty ----------------------------------------------------- */
@@ -382,16 +396,80 @@ static int without_slots(struct talos_engine *e, struct gc_job *j)
 	return TALOS_ERR_NO_SPACE;
 }
 
-/* Gentle steps leave the machine to others most of the time. */
+/* Nothing more to move: what of the log is not flushed may hide garbage, if it is much. */
+static int reveal_unflushed(struct talos_engine *e)
+{
+	struct view *v = view_get(e);
+	uint64_t flushed = v->manifest->replay_pos, start = v->active->start, segments, live;
+	struct vlog_state log;
+
+	view_put(v);
+	vlog_state(e->vlog, &log);
+	log_map_totals(e, &segments, &live);
+	if (start > flushed ||
+	    (log.applied - start) / e->segment_bytes < segments / UNFLUSHED_SHARE)
+		return 0;
+	return write_rotate(e);
+}
+
+/* More live bytes than that are not worth moving, even if there is nothing else to do. */
+static int64_t most_live_idle(struct talos_engine *e)
+{
+	int64_t fullest = 0, urgent = (int64_t)e->segment_bytes / 100 * LIVE_PERCENT_URGENT;
+
+	talos_mutex_lock(&e->log_map_lock);
+	for (uint32_t i = 0; i < e->log_map.capacity; i++)
+		if (e->log_map.lines[i].segment != ACCOUNT_NO_SEGMENT)
+			fullest = talos_max(fullest, e->log_map.lines[i].bytes);
+	talos_mutex_unlock(&e->log_map_lock);
+	return talos_min(fullest / 100 * LIVE_PERCENT_IDLE, urgent);
+}
+
+static bool users_idle(struct talos_engine *e)
+{
+	uint64_t now = talos_now_ns(e->clock), written = e->user_bytes;
+
+	if (written != e->gc_idle.user_bytes)
+		e->gc_idle = (struct gc_idle){ written, now };
+	return now - e->gc_idle.since_ns >= IDLE_NS;
+}
+
+/*
+ * No segment is half empty, but there is garbage: that is for when users write
+ * nothing.
+ */
+static int tidy_up(struct talos_engine *e, struct gc_job *j)
+{
+	uint64_t segment;
+	int r = j->emptied_count ? gc_trim_emptied(e, j) : reveal_unflushed(e);
+
+	if (r)
+		return r;
+	e->gc_waits_for_idle = !users_idle(e);
+	if (e->gc_waits_for_idle || !pick_segment(e, j, GC_GENTLE, most_live_idle(e), &segment))
+		return 0;
+	return gc_evacuate(e, j, segment);
+}
+
+uint64_t gc_sleep_ns(const struct talos_engine *e)
+{
+	return e->gc_waits_for_idle ? IDLE_NS : UINT64_MAX;
+}
+
+/* Gentle steps leave the machine to others most of the time; less so, the more is garbage. */
 static void pause_after(struct talos_engine *e, uint64_t began_ns)
 {
 	uint64_t took = talos_now_ns(e->clock) - began_ns;
+	uint32_t garbage = garbage_percent(e), left;
 
-	if (e->no_threads)
+	if (e->no_threads || garbage >= GARBAGE_PERCENT_MUCH)
 		return;
+	left = GARBAGE_PERCENT_MUCH - garbage;
 	talos_mutex_lock(&e->wake_lock);
 	if (!e->stopping && !e->space_waiters)
-		talos_cond_wait(&e->space_changed, &e->wake_lock, e->clock, took * PAUSE_RATIO);
+		talos_cond_wait(&e->space_changed, &e->wake_lock, e->clock,
+				took * PAUSES_MAX * left /
+					(GARBAGE_PERCENT_MUCH - GARBAGE_PERCENT));
 	talos_mutex_unlock(&e->wake_lock);
 }
 
@@ -441,7 +519,7 @@ static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
 	else if (u == GC_URGENT)
 		r = make_do(e, e->gc_job);
 	else
-		r = e->gc_job->emptied_count ? gc_trim_emptied(e, e->gc_job) : 0;
+		r = tidy_up(e, e->gc_job);
 	return r == TALOS_ERR_NO_SPACE ? without_slots(e, e->gc_job) : r;
 }
 

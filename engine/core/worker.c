@@ -200,6 +200,16 @@ static void keep_pace(struct worker *w)
 	talos_mutex_unlock(&e->wake_lock);
 }
 
+/* After a step that gave @r: how long to wait for more to do. */
+static uint64_t sleep_ns(const struct worker *w, int r)
+{
+	if (w->kind == WORKER_LOG)
+		return log_sleep_ns(w->e);
+	if (r < 0)
+		return TALOS_NS_PER_SEC;
+	return w->kind == WORKER_GC ? gc_sleep_ns(w->e) : UINT64_MAX;
+}
+
 static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
@@ -213,9 +223,7 @@ static void *worker_main(void *arg)
 		    w->kind != WORKER_LOG) /* whose failures are latched, and told */
 			talos_warn("%s has to wait: %s", what[w->kind], talos_strerror(r));
 		last = r;
-	} while (wait_for_work(w, w->kind == WORKER_LOG ? log_sleep_ns(w->e)
-				  : r < 0		? TALOS_NS_PER_SEC
-							: UINT64_MAX));
+	} while (wait_for_work(w, sleep_ns(w, r)));
 	return NULL;
 }
 
