@@ -106,13 +106,11 @@ static struct offered *free_offer(struct follower *f)
 static int offer_log(struct talos_repl *r)
 {
 	struct follower *f = &r->follower;
-	struct talos_engine_stats s;
 	struct talos_log_state l;
 	uint64_t first;
 
-	talos_engine_stats(r->engine, &s);
 	talos_engine_log_state(r->engine, &l);
-	first = l.end.v / s.segment_bytes;
+	first = l.end.v / l.segment_bytes;
 	for (unsigned i = 0; i < TRANSPORT_REGIONS_MAX; i++) {
 		struct offered *o = &f->log[i];
 
@@ -130,9 +128,9 @@ static int offer_log(struct talos_repl *r)
 		if (err) /* no more for now: older ones have to reach the device first */
 			return err == TALOS_ERR_AGAIN || err == TALOS_ERR_INVALID ? TALOS_OK : err;
 		*o = (struct offered){ .segment = f->offered_to, .valid = true };
-		err = f->conn->ops->offer(f->conn, buf, s.segment_bytes, &o->region);
+		err = f->conn->ops->offer(f->conn, buf, l.segment_bytes, &o->region);
 		if (!err)
-			err = offer_message(r, true, o->segment, o->region, s.segment_bytes);
+			err = offer_message(r, true, o->segment, o->region, l.segment_bytes);
 		if (err)
 			return err;
 		f->offered_to++;
@@ -368,23 +366,23 @@ static int ask_for_missing(struct talos_repl *r)
 static int tell_progress(struct talos_repl *r)
 {
 	struct follower *f = &r->follower;
-	struct talos_engine_stats s;
+	struct talos_log_state l;
 	struct talos_wire_progress d;
 	uint64_t now = repl_now(r);
 
-	talos_engine_stats(r->engine, &s);
-	if (s.log_end == f->told_received && s.log_applied == f->told_applied &&
+	talos_engine_log_state(r->engine, &l);
+	if (l.end.v == f->told_received && l.applied.v == f->told_applied &&
 	    now - f->told_ns < r->timeout_ns / 5)
 		return TALOS_OK;
 	d = (struct talos_wire_progress){
-		.epoch = le64_from(s.epoch),
-		.received = le64_from(s.log_end),
-		.durable = le64_from(s.log_durable),
-		.applied = le64_from(s.log_applied),
-		.applied_wall_ns = le64_from(s.applied_wall_ns),
+		.epoch = le64_from(l.epoch),
+		.received = le64_from(l.end.v),
+		.durable = le64_from(l.durable.v),
+		.applied = le64_from(l.applied.v),
+		.applied_wall_ns = le64_from(l.applied_wall_ns),
 	};
-	f->told_received = s.log_end;
-	f->told_applied = s.log_applied;
+	f->told_received = l.end.v;
+	f->told_applied = l.applied.v;
 	f->told_ns = now;
 	return say(r, WIRE_PROGRESS, &d, sizeof(d));
 }

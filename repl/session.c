@@ -190,7 +190,7 @@ static int take_event(struct session *s, const struct transport_event *ev)
 static int ring(struct session *s)
 {
 	struct talos_repl *r = s->r;
-	struct talos_engine_stats stats;
+	struct talos_log_state log;
 	uint64_t now = repl_now(r), committed, in_sync_from;
 	struct talos_wire_doorbell d;
 	struct member *m;
@@ -206,13 +206,13 @@ static int ring(struct session *s)
 	if (!due)
 		return 0;
 	s->told_upto = s->border;
-	talos_engine_stats(r->engine, &stats);
+	talos_engine_log_state(r->engine, &log);
 	d = (struct talos_wire_doorbell){
 		.epoch = le64_from(s->seed.epoch),
 		.upto = le64_from(s->told_upto),
 		.committed = le64_from(committed),
-		.end = le64_from(stats.log_end),
-		.end_wall_ns = le64_from(stats.applied_wall_ns),
+		.end = le64_from(log.end.v),
+		.end_wall_ns = le64_from(log.applied_wall_ns),
 		.in_sync_from = le64_from(in_sync_from),
 	};
 	s->told_committed = committed;

@@ -100,18 +100,13 @@ static int post_log(struct session *s, uint32_t segment_bytes)
 int stream_log(struct session *s)
 {
 	struct talos_log_state l;
-	struct talos_engine_stats stats;
 	int progress = 0;
 
-	if (s->sent == s->target) {
-		talos_engine_log_state(s->r->engine, &l);
-		s->target = l.end.v;
-	}
+	talos_engine_log_state(s->r->engine, &l);
 	if (s->sent == s->target)
-		return 0;
-	talos_engine_stats(s->r->engine, &stats);
+		s->target = l.end.v;
 	while (s->sent < s->target && s->in_flight < LOG_IN_FLIGHT_MAX) {
-		int done = post_log(s, stats.segment_bytes);
+		int done = post_log(s, l.segment_bytes);
 
 		if (done < 0)
 			return done;

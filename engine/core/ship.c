@@ -52,7 +52,11 @@ void talos_engine_log_state(struct talos_engine *e, struct talos_log_state *out)
 {
 	struct vlog_state s;
 
-	*out = (struct talos_log_state){ .epoch = e->epoch };
+	*out = (struct talos_log_state){
+		.applied_wall_ns = e->applied_wall_ns,
+		.epoch = e->epoch,
+		.segment_bytes = e->segment_bytes,
+	};
 	if (e->role == TALOS_ROLE_EMPTY)
 		return;
 	talos_mutex_lock(&e->apply_lock);

@@ -89,8 +89,11 @@ struct talos_log_state {
 	struct talos_pos durable; /* on this device */
 	struct talos_pos applied; /* visible to readers; a primary: = end */
 	uint64_t end_chain, applied_chain; /* rolling sums up to there */
+	uint64_t applied_wall_ns; /* when the last visible record was made, by its writer's clock */
 	uint64_t epoch;
+	uint32_t segment_bytes;
 };
+/* Cheap, unlike talos_engine_stats(): for whoever asks with each record. */
 void talos_engine_log_state(struct talos_engine *e, struct talos_log_state *out);
 
 /*
