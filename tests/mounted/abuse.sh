@@ -57,15 +57,15 @@ abuse "$messages" "$dir/secret"
 abuse_peer $((seed + 2)) 100000000 "$dir/secret" "$port" >/dev/null &
 evil=$!
 umount "$B"
-wait_for 10 gone "$pid_b"
+wait_for 30 gone "$pid_b"
 mount.talosfs "$image_b" "$B" -o "primary=$addr_a,listen=$addr_b,secret=$dir/secret" 2>/dev/null
 wait_for 20 is "$B" replication.in_sync true
 echo "ok: a backup came back meanwhile"
 kill $evil
 pid_b=$(pid_of "$B")
 umount "$B" && umount "$A"
-wait_for 10 gone "$pid_a"
-wait_for 10 gone "$pid_b"
+wait_for 30 gone "$pid_a"
+wait_for 30 gone "$pid_b"
 
 # The same volume without the secret.
 mount.talosfs "$image_a" "$A" -o "listen=$addr_a" 2>/dev/null

@@ -65,10 +65,10 @@ mount.talosfs "$image_b" "$B" -o "primary=$addr_a,listen=$addr_b"
 wait_for 20 is "$B" replication.in_sync true
 pid_b=$(pid_of "$B")
 umount "$B"
-wait_for 10 gone "$pid_b" # it writes its image until then
+wait_for 30 gone "$pid_b" # it writes its image until then
 talosfs member drop "$A" "$addr_b" >/dev/null
 umount "$A"
-wait_for 10 gone "$pid"
+wait_for 30 gone "$pid"
 refused 'holds a backup.*--force' "$image_b" mkfs.talosfs --backup "$image_b"
 
 # A backup of another volume.

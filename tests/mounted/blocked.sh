@@ -53,7 +53,7 @@ echo "consistent: the dropped one catches up and counts again"
 pids="$(pid_of "$A") $(pid_of "$B")"
 umount "$B"
 umount "$A"
-for p in $pids; do wait_for 10 gone "$p"; done
+for p in $pids; do wait_for 30 gone "$p"; done
 rm "$image_a" "$image_b"
 
 SIZE=256M start_pair --policy available

@@ -66,10 +66,18 @@ wait_for() {
 		sleep 0.02
 	done
 }
+# What a process had open may be let go a moment after it ended.
+umount() {
+	local until=$((SECONDS + 10))
+	until command umount "$@" 2>"$dir/umount"; do
+		grep -q busy "$dir/umount" && [ $SECONDS -lt $until ] || { cat "$dir/umount" >&2; return 32; }
+		sleep 0.1
+	done
+}
 gone() { ! kill -0 "$1" 2>/dev/null || grep -qs '^State:.Z' "/proc/$1/status"; }
 kill9() {
 	kill -9 "$1"
-	wait_for 10 gone "$1"
+	wait_for 30 gone "$1"
 }
 fail() {
 	echo "$*" >&2
@@ -89,7 +97,7 @@ cleanup() {
 		umount "$d" 2>/dev/null || umount -l "$d"
 		if [ -n "$p" ]; then
 			kill -CONT "$p" 2>/dev/null
-			wait_for 10 gone "$p" || kill -9 "$p"
+			wait_for 30 gone "$p" || kill -9 "$p"
 		fi
 	done
 	[ -n "${KEEP:-}" ] || rm -rf "$dir"

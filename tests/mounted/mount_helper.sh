@@ -36,7 +36,7 @@ echo "mount -t fuse.talosfs works"
 pid=$(pid_of "$A")
 echo 2 >"$A/two"
 kill -TERM "$pid"
-wait_for 10 gone "$pid"
+wait_for 30 gone "$pid"
 if grep -q " $A " /proc/mounts; then fail "still mounted after SIGTERM"; fi
 mount.talosfs -f "$image_a" "$A" &
 fg=$!

@@ -136,6 +136,6 @@ if touch "$A/x" 2>/dev/null; then fail "a deposed primary took a write"; fi
 echo z >"$B/new" && sync "$B/new"
 pid=$(pid_of "$A")
 umount "$A"
-wait_for 10 gone "$pid"
+wait_for 30 gone "$pid"
 refused 'another replica was promoted' "$image_a" mount.talosfs "$image_a" "$A" -o "listen=$addr_a,secret=$secret"
 echo "ok: promoted, and the old primary is refused"
