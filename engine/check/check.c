@@ -2,7 +2,7 @@
 /* A check as a whole: opening, its order, closing. */
 #include "talos/check.h"
 
-#include "check_private.h"
+#include "checker.h"
 #include "talos/alloc.h"
 
 /* --- opening -------------------------------------------------------------------------------- */
@@ -14,7 +14,13 @@ static bool is_empty(const struct superblock *sb)
 
 static int open_engine(struct talos_check *c)
 {
-	struct talos_engine_options o = { .no_threads = true, .inspect = true };
+	/* All is read once: a cache gains little. */
+	struct talos_engine_options o = {
+		.cache_bytes = 8 << 20,
+		.tail_buffers = 3,
+		.no_threads = true,
+		.inspect = true,
+	};
 	int err = talos_engine_open(c->io, &o, &c->e);
 
 	if (err == TALOS_ERR_NO_MEMORY || !err)
@@ -149,7 +155,7 @@ static uint64_t bytes_to_read(const struct talos_check *c)
 	return bytes;
 }
 
-/* Log and index in turns: see check_private.h. At least one pass over the index. */
+/* Log and index in turns: see checker.h. At least one pass over the index. */
 static int check_in_windows(struct talos_check *c)
 {
 	int err;

@@ -4,7 +4,7 @@
  * the manifest says of it, inside against itself, and each entry against the
  * log. Adds up what entries refer to, which the accounts must say, too.
  */
-#include "check_private.h"
+#include "checker.h"
 
 #include <stdlib.h>
 

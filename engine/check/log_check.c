@@ -7,7 +7,7 @@
  * each place where one may begin: a record's sum is bound to its position, so
  * what checks there is no chance hit.
  */
-#include "check_private.h"
+#include "checker.h"
 
 #include <stdlib.h>
 

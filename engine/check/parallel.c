@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Shares work out to threads, which take the next piece when they are done with one. */
-#include "check_private.h"
+#include "checker.h"
 
 #include "talos/alloc.h"
 

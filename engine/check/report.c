@@ -3,7 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "check_private.h"
+#include "checker.h"
 
 const char advice_restore[] = "restore this image from a replica (mkfs.talosfs --backup --force, "
 			      "then mount with primary=), or the file from a backup";

@@ -2,7 +2,7 @@
 /* Checks what everything else is found from: both superblocks, and the slot table. */
 #include <stdlib.h>
 
-#include "check_private.h"
+#include "checker.h"
 
 #include "talos/alloc.h"
 #include "talos/checksum.h"

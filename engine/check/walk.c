@@ -3,7 +3,7 @@
  * Goes through all that a reader of the store sees, once, in key order: memtables
  * and levels merged, index segments in large reads past the cache.
  */
-#include "check_private.h"
+#include "checker.h"
 #include "level_scan.h"
 #include "merge_iter.h"
 #include "snapshot.h"

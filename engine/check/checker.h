@@ -10,8 +10,8 @@
  * index, whose entries must each be in it. Where the table would take too much
  * memory, this is done for one part of the log after the other.
  */
-#ifndef TALOS_CHECK_PRIVATE_H
-#define TALOS_CHECK_PRIVATE_H
+#ifndef TALOS_CHECKER_H
+#define TALOS_CHECKER_H
 
 #include "core.h"
 #include "talos/check.h"
