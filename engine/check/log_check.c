@@ -15,7 +15,7 @@
 #include "talos/io_cause.h"
 
 #define MEMORY_DEFAULT (256ull << 20)
-#define WINDOW_STEP 64u /* segments that are walked before memory is looked at again */
+#define WINDOW_STEP 8u /* segments that are walked before memory is looked at again */
 
 static const char phase[] = "log";
 
