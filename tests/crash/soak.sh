@@ -18,7 +18,7 @@ run() {
 	for n in $(sed -n 's/^\([0-9]*\) crash points.*/\1/p' "$log"); do points=$((points + n)); done
 }
 while [ "$(date +%s)" -lt "$end" ]; do
-	for t in crash/test_crash_exhaustive crash/test_engine_crash crash/test_lost_writes unit/test_engine_model; do
+	for t in crash/test_crash_exhaustive crash/test_engine_crash crash/test_lost_writes crash/test_damage unit/test_engine_model; do
 		run $t
 		[ "$(date +%s)" -lt "$end" ] || break
 	done

@@ -2,7 +2,7 @@
 /*
  * A volume that was closed in order is damaged at random: bits flipped, sectors
  * zeroed, filled with noise, swapped, copied from elsewhere, the image cut. Then all of it is
- * read, and checked.
+ * read, checked, and shown.
  *
  *  - Whatever is read is what was there, or an error that says so; or opening is
  *    refused. Never other bytes, never a crash or a hang.
@@ -20,6 +20,7 @@
 #include "quiet_log.h"
 #include "rng.h"
 #include "talos/fs_check.h"
+#include "talos/fs_dump.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define RUNS 60u
@@ -373,6 +374,81 @@ static bool check_finds(struct sim_disk *d)
 	return counts.repairable + counts.damaged > 0;
 }
 
+/* --- showing it -------------------------------------------------------------------------------- */
+
+/* What a dump begins it also ends; some of the segments that it names. */
+struct shown {
+	struct rng *rng;
+	int depth;
+	bool log; /* the segment whose kind was told */
+	uint64_t log_segment, index_segment, values;
+};
+
+static void show_begin(void *ctx, const char *name, bool list)
+{
+	(void)name;
+	(void)list;
+	((struct shown *)ctx)->depth++;
+}
+
+static void show_end(void *ctx)
+{
+	((struct shown *)ctx)->depth--;
+}
+
+static void show_number(void *ctx, const char *name, uint64_t v)
+{
+	struct shown *s = ctx;
+
+	s->values++;
+	if (name && !strcmp(name, "segment") && rng_chance(s->rng, 1, 4))
+		*(s->log ? &s->log_segment : &s->index_segment) = v;
+}
+
+static void show_text(void *ctx, const char *name, const char *text)
+{
+	struct shown *s = ctx;
+
+	assert_true(strlen(text) > 0);
+	if (!strcmp(name, "kind"))
+		s->log = !strcmp(text, "log");
+	s->values++;
+}
+
+static void show_bytes(void *ctx, const char *name, const uint8_t *bytes, uint32_t n)
+{
+	(void)name;
+	for (uint32_t i = 0; i < n; i++)
+		((struct shown *)ctx)->values += bytes[i]; /* each can be read */
+}
+
+/* Whatever is shown of it ends, and reads nothing outside. */
+static void dump_some(struct sim_disk *d, struct rng *rng)
+{
+	struct talos_engine_options o = {
+		.cache_bytes = 64 << 10, .tail_buffers = 3, .no_threads = true, .inspect = true
+	};
+	struct shown s = { .rng = rng };
+	struct talos_emit emit = { show_begin, show_end, show_number, show_text, show_bytes, &s };
+	struct talos_io *io = sim_disk_io(d);
+	struct fs_key k = key_data(whole.files[rng_below(rng, FILES)].ino);
+	struct talos_engine *e;
+
+	assert_int_equal(talos_dump_superblocks(io, &emit), 0);
+	assert_true(s.values > 0);
+	(void)talos_dump_slots(io, &emit);
+	(void)talos_dump_log(io, s.log_segment, &emit);
+	(void)talos_dump_index(io, (struct talos_segment_id){ s.index_segment }, &emit);
+	if (!talos_engine_open(io, &o, &e)) {
+		assert_int_equal(talos_dump_manifest(e, &emit), 0);
+		(void)talos_dump_key(e, k.b, k.n, &emit);
+		(void)talos_fs_dump_inode(e, TALOS_ROOT_INO, &emit);
+		(void)talos_engine_close(e);
+	}
+	assert_int_equal(s.depth, 0);
+	talos_io_close(io);
+}
+
 static uint32_t runs(void)
 {
 	const char *given = getenv("DAMAGES");
@@ -393,6 +469,7 @@ static void damage_and_look(bool lead)
 
 		do_damage(d, &rng);
 		finds = check_finds(d);
+		dump_some(d, &rng);
 		o = open_and_read(d, lead);
 		if (o != RIGHT && !finds)
 			fail_msg("damage %u (SEED=%llu DAMAGES=1) changed an answer, and the check "
