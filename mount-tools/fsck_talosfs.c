@@ -2,6 +2,7 @@
 /* Checks a volume that is not mounted, and repairs what is safe to repair. See fsck.talosfs(8). */
 #include <getopt.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,7 +13,14 @@
 #include "talos/log.h"
 
 /* As fsck(8) says. */
-enum { EXIT_CLEAN = 0, EXIT_REPAIRED = 1, EXIT_DAMAGED = 4, EXIT_FAILED = 8, EXIT_USAGE = 16 };
+enum {
+	EXIT_CLEAN = 0,
+	EXIT_REPAIRED = 1,
+	EXIT_DAMAGED = 4,
+	EXIT_FAILED = 8,
+	EXIT_USAGE = 16,
+	EXIT_INTERRUPTED = 32
+};
 
 struct settings {
 	const char *path;
@@ -430,6 +438,13 @@ static int check_and_repair(struct session *x, struct talos_io *io, struct outco
 	return err;
 }
 
+/* As a power cut would be: whatever was being repaired is whole or as it was. */
+static void interrupted(int sig)
+{
+	(void)sig;
+	_exit(EXIT_INTERRUPTED);
+}
+
 int main(int argc, char **argv)
 {
 	struct settings s = { 0 };
@@ -442,6 +457,8 @@ int main(int argc, char **argv)
 	program_name = "fsck.talosfs";
 	if (!parse(argc, argv, &s))
 		return EXIT_USAGE;
+	signal(SIGINT, interrupted);
+	signal(SIGTERM, interrupted);
 	log_session = &x;
 	talos_log_set_sink(show_log);
 	err = talos_io_file_open(s.path, s.repair ? TALOS_IO_OPEN_REPAIR : TALOS_IO_OPEN_CHECK, &io,

@@ -4,6 +4,7 @@
 
 #include "checker.h"
 #include "talos/alloc.h"
+#include "talos/checksum.h"
 
 /* --- opening -------------------------------------------------------------------------------- */
 
@@ -52,6 +53,7 @@ static int open_all(struct talos_check *c)
 	/* Empty, or no copy is whole: then there is nothing more to be found. */
 	if (err || !c->sb.segment_bytes || is_empty(&c->sb))
 		return err;
+	c->volume_seed = talos_uuid_seed(&c->sb.volume);
 	err = roots_check_slots(c);
 	if (!err)
 		err = open_engine(c);
@@ -162,22 +164,30 @@ static int check_in_windows(struct talos_check *c)
 
 	do {
 		err = log_check_window(c);
-		if (!err)
+		if (!err && c->e)
 			err = index_check_pass(c);
 		log_check_forget(c);
 	} while (!err && c->window_end < c->log_count);
 	return err;
 }
 
+static int plan(struct talos_check *c)
+{
+	int err;
+
+	if (!c->e)
+		return TALOS_OK; /* the segments of the slot table */
+	err = log_check_plan(c);
+	return err ? err : index_check_plan(c);
+}
+
 int talos_check_store(struct talos_check *c)
 {
 	int err;
 
-	if (!c->e || is_empty(&c->sb))
+	if (!c->volume_seed) /* empty, or without a superblock */
 		return TALOS_OK;
-	err = log_check_plan(c);
-	if (!err)
-		err = index_check_plan(c);
+	err = plan(c);
 	if (!err) {
 		progress_begin(c, bytes_to_read(c));
 		err = check_in_windows(c);
@@ -185,6 +195,8 @@ int talos_check_store(struct talos_check *c)
 	if (err)
 		return err;
 	log_check_chain(c);
+	if (!c->e)
+		return TALOS_OK;
 	err = index_check_accounts(c);
 	return err ? err : check_hidden(c);
 }

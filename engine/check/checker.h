@@ -52,7 +52,8 @@ struct talos_check {
 	struct talos_io *io;
 	struct talos_check_report report; /* const after open */
 	struct superblock sb;
-	struct talos_engine *e; /* or NULL */
+	uint64_t volume_seed;
+	struct talos_engine *e; /* or NULL: then only what of the log contradicts itself is found */
 
 	struct talos_mutex lock; /* TALOS_LOCK_CHECK; guards: */
 	struct talos_check_counts counts;
@@ -97,6 +98,8 @@ int roots_check_slots(struct talos_check *c);
 /* --- log_check.c ------------------------------------------------------------------------- */
 
 int log_check_plan(struct talos_check *c);
+/* Without an engine: @segment lies at @place, and may be log up to its end. TALOS_ERR_NO_MEMORY. */
+int log_check_add(struct talos_check *c, uint64_t segment, uint64_t place);
 /* Walk parts from window_first on until memory is used up; sets window_end. */
 int log_check_window(struct talos_check *c);
 void log_check_forget(struct talos_check *c); /* the window's operations */

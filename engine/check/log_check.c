@@ -61,6 +61,8 @@ int log_check_plan(struct talos_check *c)
 	vlog_state(c->e->vlog, &s);
 	end_segment = (s.end + c->sb.segment_bytes - 1) / c->sb.segment_bytes;
 	first = c->e->log_map_next;
+	talos_free(c->log);
+	c->log_count = 0;
 	c->log = talos_calloc(count + (end_segment > first ? end_segment - first : 0) + 1,
 			      sizeof(*c->log));
 	if (!c->log)
@@ -72,6 +74,19 @@ int log_check_plan(struct talos_check *c)
 	for (; first < end_segment; first++)
 		plan_part(c, first, s.end);
 	qsort(c->log, c->log_count, sizeof(*c->log), by_segment);
+	return TALOS_OK;
+}
+
+int log_check_add(struct talos_check *c, uint64_t segment, uint64_t place)
+{
+	struct log_part *more = talos_realloc(c->log, (c->log_count + 1) * sizeof(*more));
+
+	if (!more)
+		return TALOS_ERR_NO_MEMORY;
+	c->log = more;
+	c->log[c->log_count++] = (struct log_part){ .segment = segment,
+						    .place = place,
+						    .limit = c->sb.segment_bytes };
 	return TALOS_OK;
 }
 
@@ -197,20 +212,27 @@ static bool find_good(struct walk *w, struct record *r)
 {
 	for (; w->at + RECORD_HEADER_BYTES <= w->p->limit; w->at += TALOS_RECORD_ALIGN)
 		if (!record_parse(w->bytes + w->at, w->p->limit - w->at, w->base + w->at,
-				  w->c->e->volume_seed, r))
+				  w->c->volume_seed, r))
 			return true;
 	return false;
 }
 
+/*
+ * Where the log ends is for recovery to say. If it did not, only what lies before
+ * a good record is surely damaged.
+ */
 static void skip_bad(struct walk *w)
 {
 	uint64_t from = w->at;
 	struct record r;
 
 	w->at += TALOS_RECORD_ALIGN;
-	if (!find_good(w, &r))
-		w->at = w->p->limit;
 	w->chain_known = false;
+	if (!find_good(w, &r)) {
+		w->at = w->p->limit;
+		if (!w->c->e)
+			return;
+	}
 	found(w->c, log_place(w->p, w->base + from, w->c->sb.segment_bytes, TALOS_FOUND_LOG),
 	      "the log is damaged from position %llu to %llu: no record checks there",
 	      (unsigned long long)(w->base + from), (unsigned long long)(w->base + w->at));
@@ -263,7 +285,7 @@ static int walk_segment(struct walk *w)
 		struct record r;
 
 		if (record_parse(w->bytes + w->at, w->p->limit - w->at, w->base + w->at,
-				 w->c->e->volume_seed, &r))
+				 w->c->volume_seed, &r))
 			skip_bad(w);
 		else
 			err = check_record(w, &r);

@@ -5,7 +5,6 @@
 #include "checker.h"
 
 #include "talos/alloc.h"
-#include "talos/checksum.h"
 
 /* --- superblocks ---------------------------------------------------------------------- */
 
@@ -146,10 +145,22 @@ static void check_twice(struct talos_check *c, const struct slot_geometry *g, st
 			      (unsigned long long)names[i].name, names[i - 1].slot, names[i].slot);
 }
 
+/* For a volume that cannot be opened; log_check_plan() begins anew. By segment, as they are sorted. */
+static int keep_log(struct talos_check *c, const struct named *names, uint32_t count)
+{
+	int err = TALOS_OK;
+
+	for (uint32_t i = 0; !err && i < count; i++)
+		if (names[i].kind == TALOS_SLOT_LOG && (!i || by_name(&names[i - 1], &names[i])))
+			err = log_check_add(c, names[i].name,
+					    (uint64_t)names[i].slot * c->sb.segment_bytes);
+	return err;
+}
+
 int roots_check_slots(struct talos_check *c)
 {
 	struct slot_geometry g = {
-		.volume_seed = talos_uuid_seed(&c->sb.volume),
+		.volume_seed = c->volume_seed,
 		.segment_bytes = c->sb.segment_bytes,
 		.slot_count = (uint32_t)(c->sb.device_bytes / c->sb.segment_bytes),
 		.table_slots = c->sb.table_slots,
@@ -174,5 +185,5 @@ int roots_check_slots(struct talos_check *c)
 			check_block(c, &g, first, (const void *)block, names, &count);
 	}
 	check_twice(c, &g, names, count);
-	return TALOS_OK;
+	return keep_log(c, names, count);
 }

@@ -94,7 +94,7 @@ struct talos_check;
 int talos_check_open(struct talos_io *io, const struct talos_check_report *r,
 		     struct talos_check **out);
 void talos_check_close(struct talos_check *c); /* NULL is fine */
-/* TALOS_ERR_NO_MEMORY. Does nothing where there is no engine. */
+/* TALOS_ERR_NO_MEMORY. Without an engine only the log is checked, as far as it contradicts itself. */
 int talos_check_store(struct talos_check *c);
 void talos_check_count(struct talos_check *c, struct talos_check_counts *out);
 /* As recovery leaves it, to be read only; NULL: it cannot be opened, or is empty. Of @c. */
