@@ -458,7 +458,8 @@ static int judge_all(struct talos_fs_check *c)
 		if (!err && !c->incomplete)
 			judge_reach(c, s);
 	}
-	return err ? err : judge_counter(c, highest);
+	/* Without a root it is no filesystem: there is no counter to be right. */
+	return err || !root || !root->exists ? err : judge_counter(c, highest);
 }
 
 int talos_fs_check(struct talos_engine *e, const struct talos_fs_check_report *r,
