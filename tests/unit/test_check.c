@@ -353,6 +353,26 @@ static void a_wrong_account_is_put_right(void **state)
 	assert_content(t);
 }
 
+/* As a trim by mistake would leave it. */
+static void data_in_a_segment_that_was_given_up_are_missed(void **state)
+{
+	struct test *t = *state;
+	struct findings x;
+
+	while (t->f.e->log_map.count) {
+		uint32_t i = 0;
+
+		while (t->f.e->log_map.lines[i].segment == ACCOUNT_NO_SEGMENT)
+			i++;
+		account_remove(&t->f.e->log_map, t->f.e->log_map.lines[i].segment);
+	}
+	assert_int_equal(talos_engine_checkpoint(t->f.e), 0);
+	fs_fake_close(&t->f);
+	x = check(t);
+	assert_true(x.kinds[TALOS_FOUND_REFERENCE] > 0);
+	assert_int_equal(x.damaged, x.kinds[TALOS_FOUND_REFERENCE]);
+}
+
 static void a_cut_image_is_damage(void **state)
 {
 	struct test *t = *state;
@@ -625,6 +645,7 @@ int main(void)
 		on_a_volume(a_damaged_record_is_found_with_its_place),
 		on_a_volume(a_damaged_index_segment_is_found_by_block),
 		on_a_volume(a_wrong_account_is_put_right),
+		on_a_volume(data_in_a_segment_that_was_given_up_are_missed),
 		on_a_volume(a_cut_image_is_damage),
 		on_a_volume(a_wrong_count_of_links_is_put_right),
 		on_a_volume(so_is_that_of_a_directory),
