@@ -10,7 +10,7 @@ trap 'rm -f "$log"' EXIT
 points=0
 seed=$(date +%s)
 run() {
-	SEED=$seed "$build/tests/$1" >"$log" 2>&1 || {
+	SEED=$seed DAMAGES=5000 "$build/tests/$1" >"$log" 2>&1 || {
 		cat "$log"
 		echo "soak: $1 failed with SEED=$seed" >&2
 		exit 1

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Checks the filesystem in an engine by its pairs: the invariants of talos/fs_format.h. All is read
- * once, in key order; memory is about 100 bytes for each inode.
+ * once, in key order; memory is about 150 bytes for each inode.
  *
  * The engine may be one of talos_check_engine(), or any that nobody writes to meanwhile.
  */
