@@ -188,6 +188,14 @@ static int see_of_inode(struct talos_fs_check *c, uint64_t ino, const uint8_t *k
 	return TALOS_OK;
 }
 
+/* The scan goes on behind it: at its key and a zero, which is the first that may follow. */
+static void note_last(struct talos_fs_check *c, const uint8_t *key, uint32_t key_bytes)
+{
+	memcpy(c->last_key, key, key_bytes);
+	c->last_key[key_bytes] = 0;
+	c->last_bytes = key_bytes + 1;
+}
+
 static int see_pair(void *ctx, const uint8_t *key, uint32_t key_bytes, const uint8_t *value,
 		    uint32_t value_bytes)
 {
@@ -196,6 +204,7 @@ static int see_pair(void *ctx, const uint8_t *key, uint32_t key_bytes, const uin
 
 	if (++c->counts.pairs % PROGRESS_PAIRS == 0 && c->report.progress)
 		c->report.progress(c->report.ctx, c->counts.pairs);
+	note_last(c, key, key_bytes);
 	if (key_bytes < 10)
 		return see_strange(c, key, key_bytes);
 	ino = be64_get(key + 1);
@@ -212,14 +221,98 @@ static int see_pair(void *ctx, const uint8_t *key, uint32_t key_bytes, const uin
 
 /* --- reading all of them ------------------------------------------------------------------------ */
 
-/* The whole filesystem at once; TALOS_ERR_CORRUPT or _IO on the way: as far as it goes. */
+/* A pair whose value cannot be read: what its key says. */
+static int see_unreadable(struct talos_fs_check *c, const uint8_t *key, uint32_t key_bytes, int err)
+{
+	uint64_t ino = key_bytes >= 10 ? be64_get(key + 1) : 0;
+	bool is_inode = key_bytes == 10 && key[9] == TALOS_KIND_INODE;
+	bool is_xattr = key_bytes > 10 && key[9] == TALOS_KIND_XATTR;
+	struct seen *s = ino ? seen_at(c, ino) : NULL;
+	struct talos_finding f = {
+		.kind = TALOS_FOUND_UNREADABLE,
+		.severity = TALOS_DAMAGE,
+		.device_offset = TALOS_NOWHERE,
+		.log_pos = TALOS_NOWHERE,
+		.inode = ino,
+		.key = key,
+		.key_bytes = key_bytes,
+		.advice = advice_lost,
+	};
+	char text[128];
+
+	if (ino && !s)
+		return TALOS_ERR_NO_MEMORY;
+	snprintf(text, sizeof(text), "a value of inode %llu cannot be read: %s",
+		 (unsigned long long)ino, talos_strerror(err));
+	f.text = text;
+	if (c->report.found)
+		c->report.found(c->report.ctx, &f);
+	if (s && is_inode)
+		s->exists = s->damaged = true;
+	else if (s && is_xattr)
+		s->xattrs++;
+	else
+		c->incomplete = true; /* a name, perhaps: counts would be wrong */
+	return TALOS_OK;
+}
+
+/*
+ * The pair that the scan stopped before: read on its own. TALOS_ERR_CORRUPT, _IO: not
+ * even its key can be; TALOS_ERR_NOT_FOUND: there is no more.
+ */
+static int see_next(struct talos_fs_check *c, struct talos_iter *it)
+{
+	const uint8_t *key, *value;
+	uint32_t key_bytes, value_bytes;
+	int err = c->last_bytes ? talos_iter_seek(it, c->last_key, c->last_bytes)
+				: talos_iter_first(it);
+
+	if (!err && !talos_iter_valid(it))
+		err = TALOS_ERR_NOT_FOUND;
+	if (err)
+		return err;
+	key = talos_iter_key(it, &key_bytes);
+	note_last(c, key, key_bytes);
+	err = talos_iter_value(it, &value, &value_bytes);
+	if (err == TALOS_ERR_NO_MEMORY)
+		return err;
+	return err ? see_unreadable(c, key, key_bytes, err)
+		   : see_pair(c, key, key_bytes, value, value_bytes);
+}
+
+static int step_over(struct talos_fs_check *c)
+{
+	const uint8_t prefix = TALOS_KEYSPACE_FS;
+	struct talos_snapshot *s;
+	struct talos_iter *it = NULL;
+	int err = talos_engine_snapshot(c->e, &s);
+
+	if (err)
+		return err;
+	err = talos_iter_new(s, &prefix, 1, &it);
+	if (!err)
+		err = see_next(c, it);
+	talos_iter_free(it);
+	talos_snapshot_release(s);
+	return err;
+}
+
+/* The whole filesystem; where a value cannot be read, on behind it. */
 static int read_pairs(struct talos_fs_check *c)
 {
 	const uint8_t prefix = TALOS_KEYSPACE_FS;
-	int err = talos_engine_scan(c->e, &prefix, 1, NULL, 0, 0, see_pair, c);
+	int err;
 
-	if (err == TALOS_ERR_NO_MEMORY || !err)
-		return err;
+	do {
+		err = talos_engine_scan(c->e, &prefix, 1, c->last_bytes ? c->last_key : NULL,
+					c->last_bytes, 0, see_pair, c);
+		if (err && err != TALOS_ERR_NO_MEMORY)
+			err = step_over(c);
+		else
+			return err;
+	} while (!err);
+	if (err == TALOS_ERR_NO_MEMORY || err == TALOS_ERR_NOT_FOUND)
+		return err == TALOS_ERR_NOT_FOUND ? TALOS_OK : err;
 	c->incomplete = true;
 	found(c, TALOS_FOUND_UNREADABLE, TALOS_DAMAGE, 0,
 	      "the pairs behind the first %llu cannot be read (%s): what they say is not checked",

@@ -48,6 +48,8 @@ struct talos_fs_check {
 	uint64_t counter;
 	bool has_counter, incomplete; /* not all pairs could be read: what is absent may be there */
 	uint64_t last_dir, last_cookie; /* of the dentry before */
+	uint8_t last_key[TALOS_KEY_BYTES_MAX + 1]; /* where reading goes on */
+	uint32_t last_bytes;
 	struct repair *repairs;
 	uint64_t repair_count, repair_capacity;
 };

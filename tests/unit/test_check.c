@@ -150,6 +150,42 @@ static void repair(struct test *t)
 	talos_io_close(io);
 }
 
+/* Past the filesystem, which would never do it. */
+static void put(struct test *t, struct fs_key k, const void *value, uint32_t bytes)
+{
+	struct talos_batch *b = talos_batch_new(t->f.e);
+
+	assert_int_equal(talos_batch_put_copy(b, k.b, k.n, value, bytes), 0);
+	assert_int_equal(talos_engine_write(t->f.e, b, NULL), 0);
+	talos_batch_free(b);
+}
+
+static void take_away(struct test *t, struct fs_key k)
+{
+	struct talos_batch *b = talos_batch_new(t->f.e);
+
+	assert_int_equal(talos_batch_delete(b, k.b, k.n), 0);
+	assert_int_equal(talos_engine_write(t->f.e, b, NULL), 0);
+	talos_batch_free(b);
+}
+
+static struct inode load(struct test *t, uint64_t ino)
+{
+	struct inode i;
+
+	assert_int_equal(inode_load(t->f.fs, ino, &i), 0);
+	return i;
+}
+
+static void store(struct test *t, const struct inode *i)
+{
+	struct talos_batch *b = talos_batch_new(t->f.e);
+
+	assert_int_equal(inode_put(b, i), 0);
+	assert_int_equal(talos_engine_write(t->f.e, b, NULL), 0);
+	talos_batch_free(b);
+}
+
 /* --- sound ones ------------------------------------------------------------------------------- */
 
 static void a_sound_volume_has_no_findings(void **state)
@@ -269,21 +305,30 @@ static void a_bad_entry_of_the_slot_table_is_named(void **state)
 	assert_int_equal(x.kinds[TALOS_FOUND_CLOSED], 1);
 }
 
-/* Where the first so many bytes of the file's content lie on the device. */
-static uint64_t find_content(struct test *t)
+/* Where these bytes lie on the device, for the first time or the last. */
+static uint64_t find_bytes(struct test *t, const uint8_t *bytes, size_t n, bool last)
 {
 	static uint8_t segment[SEGMENT];
+	uint64_t found = 0;
 
-	for (uint64_t at = 2 * SEGMENT; at < 128 * SEGMENT; at += SEGMENT) {
-		uint8_t *hit;
+	for (uint64_t at = 2 * SEGMENT; at < 128 * SEGMENT && (last || !found); at += SEGMENT) {
+		const uint8_t *hit, *from = segment;
 
 		sim_disk_peek(t->f.disk, at, segment, SEGMENT);
-		hit = memmem(segment, SEGMENT, t->content, 64);
-		if (hit)
-			return at + (uint64_t)(hit - segment);
+		while ((last || !found) &&
+		       (hit = memmem(from, (size_t)(segment + SEGMENT - from), bytes, n))) {
+			found = at + (uint64_t)(hit - segment);
+			from = hit + 1;
+		}
 	}
-	fail_msg("the file is nowhere");
-	return 0;
+	assert_true(found > 0);
+	return found;
+}
+
+/* Where the file's content begins. */
+static uint64_t find_content(struct test *t)
+{
+	return find_bytes(t, t->content, 64, false);
 }
 
 static void damaged_data_are_found_in_the_log_and_from_the_index(void **state)
@@ -299,6 +344,27 @@ static void damaged_data_are_found_in_the_log_and_from_the_index(void **state)
 	assert_int_equal(x.kinds[TALOS_FOUND_DATA], 1);
 	assert_int_equal(x.kinds[TALOS_FOUND_REFERENCE], 1);
 	assert_int_equal(x.damaged, 2);
+}
+
+/* A value in the log, under an inode that others follow. */
+static void one_that_cannot_be_read_does_not_hide_the_next(void **state)
+{
+	struct test *t = *state;
+	struct inode i = load(t, t->link);
+	struct findings x;
+
+	assert_true(t->link > t->file);
+	assert_int_equal(fs_fake_setxattr(&t->f, t->file, "user.large", t->content + 5000, 900, 0),
+			 0);
+	i.nlink = 5;
+	store(t, &i);
+	assert_int_equal(talos_engine_flush(t->f.e), 0);
+	fs_fake_close(&t->f);
+	sim_disk_flip_bit(t->f.disk, find_bytes(t, t->content + 5000, 64, true) + 100, 1);
+	x = check(t);
+	assert_int_equal(x.kinds[TALOS_FOUND_UNREADABLE], 1);
+	assert_int_equal(x.kinds[TALOS_FOUND_DATA], 1);
+	assert_int_equal(x.kinds[TALOS_FOUND_LINKS], 1);
 }
 
 static void a_damaged_record_is_found_with_its_place(void **state)
@@ -340,9 +406,11 @@ static void a_wrong_account_is_put_right(void **state)
 	struct findings x;
 
 	/* A segment's line, as a defect of the program might leave it. */
+	talos_mutex_lock(&t->f.e->log_map_lock);
 	for (uint32_t i = 0; i < t->f.e->log_map.capacity; i++)
 		if (t->f.e->log_map.lines[i].segment != ACCOUNT_NO_SEGMENT)
 			t->f.e->log_map.lines[i].bytes += 4711;
+	talos_mutex_unlock(&t->f.e->log_map_lock);
 	assert_int_equal(talos_engine_checkpoint(t->f.e), 0);
 	fs_fake_close(&t->f);
 	x = check(t);
@@ -359,6 +427,7 @@ static void data_in_a_segment_that_was_given_up_are_missed(void **state)
 	struct test *t = *state;
 	struct findings x;
 
+	talos_mutex_lock(&t->f.e->log_map_lock);
 	while (t->f.e->log_map.count) {
 		uint32_t i = 0;
 
@@ -366,6 +435,7 @@ static void data_in_a_segment_that_was_given_up_are_missed(void **state)
 			i++;
 		account_remove(&t->f.e->log_map, t->f.e->log_map.lines[i].segment);
 	}
+	talos_mutex_unlock(&t->f.e->log_map_lock);
 	assert_int_equal(talos_engine_checkpoint(t->f.e), 0);
 	fs_fake_close(&t->f);
 	x = check(t);
@@ -388,42 +458,6 @@ static void a_cut_image_is_damage(void **state)
 }
 
 /* --- the filesystem ------------------------------------------------------------------------------ */
-
-/* Past the filesystem, which would never do it. */
-static void put(struct test *t, struct fs_key k, const void *value, uint32_t bytes)
-{
-	struct talos_batch *b = talos_batch_new(t->f.e);
-
-	assert_int_equal(talos_batch_put_copy(b, k.b, k.n, value, bytes), 0);
-	assert_int_equal(talos_engine_write(t->f.e, b, NULL), 0);
-	talos_batch_free(b);
-}
-
-static void take_away(struct test *t, struct fs_key k)
-{
-	struct talos_batch *b = talos_batch_new(t->f.e);
-
-	assert_int_equal(talos_batch_delete(b, k.b, k.n), 0);
-	assert_int_equal(talos_engine_write(t->f.e, b, NULL), 0);
-	talos_batch_free(b);
-}
-
-static struct inode load(struct test *t, uint64_t ino)
-{
-	struct inode i;
-
-	assert_int_equal(inode_load(t->f.fs, ino, &i), 0);
-	return i;
-}
-
-static void store(struct test *t, const struct inode *i)
-{
-	struct talos_batch *b = talos_batch_new(t->f.e);
-
-	assert_int_equal(inode_put(b, i), 0);
-	assert_int_equal(talos_engine_write(t->f.e, b, NULL), 0);
-	talos_batch_free(b);
-}
 
 /* One finding of that kind, of that inode, and a repair that leaves nothing to be found. */
 static void assert_repairable(struct test *t, enum talos_finding_kind kind, uint64_t ino)
@@ -642,6 +676,7 @@ int main(void)
 		on_a_volume(two_bad_superblocks_are_damage),
 		on_a_volume(a_bad_entry_of_the_slot_table_is_named),
 		on_a_volume(damaged_data_are_found_in_the_log_and_from_the_index),
+		on_a_volume(one_that_cannot_be_read_does_not_hide_the_next),
 		on_a_volume(a_damaged_record_is_found_with_its_place),
 		on_a_volume(a_damaged_index_segment_is_found_by_block),
 		on_a_volume(a_wrong_account_is_put_right),
