@@ -30,17 +30,18 @@ $(OUT)/engine/base/%.o:  INC = -Iengine/include -Iengine/base
 $(OUT)/engine/store/%.o: INC = -Iengine/include -Iengine/base -Iengine/store
 $(OUT)/engine/index/%.o: INC = -Iengine/include -Iengine/base -Iengine/store -Iengine/index
 $(OUT)/engine/core/%.o:  INC = -Iengine/include -Iengine/base -Iengine/store -Iengine/index -Iengine/core
+$(OUT)/engine/check/%.o: INC = -Iengine/include -Iengine/base -Iengine/store -Iengine/index -Iengine/core -Iengine/check
 $(OUT)/fs/%.o:           INC = -Iengine/include -Ifs/include -Ifs
 $(OUT)/repl/%.o:         INC = -Iengine/include -Irepl/include -Irepl
 $(OUT)/mount-tools/%.o:  INC = -Iengine/include -Ifs/include -Irepl/include -Imount-tools
-$(OUT)/tests/%.o:        INC = -Iengine/include -Iengine/base -Iengine/store -Iengine/index -Iengine/core \
+$(OUT)/tests/%.o:        INC = -Iengine/include -Iengine/base -Iengine/store -Iengine/index -Iengine/core -Iengine/check \
 	-Ifs/include -Ifs -Irepl/include -Irepl -Imount-tools -Itests/lib
 
 ENGINE_SRC := $(wildcard engine/*/*.c)
 FS_SRC := $(wildcard fs/*.c)
 REPL_SRC := $(wildcard repl/*.c)
 # Each program is one file of its name; the rest of mount-tools is shared.
-TOOL_MAINS := mkfs_talosfs mount_talosfs talosfs
+TOOL_MAINS := mkfs_talosfs mount_talosfs fsck_talosfs dump_talosfs talosfs
 TOOL_SRC := $(filter-out $(TOOL_MAINS:%=mount-tools/%.c),$(wildcard mount-tools/*.c))
 TESTLIB_SRC := $(wildcard tests/lib/*.c)
 TEST_SRC := $(wildcard tests/unit/test_*.c tests/fault/test_*.c tests/crash/test_*.c tests/sim/test_*.c)
@@ -50,7 +51,7 @@ OBJ = $(patsubst %.c,$(OUT)/%.o,$(1))
 LIBS := $(OUT)/libtalos_engine.a
 LIBS_ALL := $(OUT)/libtalos_tool.a $(OUT)/libtalos_fs.a $(OUT)/libtalos_repl.a $(OUT)/libtalos_engine.a
 TESTLIB := $(OUT)/libtalos_test.a
-TOOLS := $(OUT)/mkfs.talosfs $(OUT)/mount.talosfs $(OUT)/talosfs
+TOOLS := $(OUT)/mkfs.talosfs $(OUT)/mount.talosfs $(OUT)/fsck.talosfs $(OUT)/dump.talosfs $(OUT)/talosfs
 TESTS := $(patsubst tests/%.c,$(OUT)/tests/%,$(TEST_SRC))
 BENCHES := $(patsubst tests/%.c,$(OUT)/tests/%,$(BENCH_SRC))
 
@@ -78,6 +79,8 @@ $(OUT)/%.a:
 
 $(OUT)/mkfs.talosfs: $(OUT)/mount-tools/mkfs_talosfs.o $(LIBS_ALL)
 $(OUT)/mount.talosfs: $(OUT)/mount-tools/mount_talosfs.o $(LIBS_ALL)
+$(OUT)/fsck.talosfs: $(OUT)/mount-tools/fsck_talosfs.o $(LIBS_ALL)
+$(OUT)/dump.talosfs: $(OUT)/mount-tools/dump_talosfs.o $(LIBS_ALL)
 $(OUT)/talosfs: $(OUT)/mount-tools/talosfs.o $(LIBS_ALL)
 $(TOOLS):
 	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
@@ -155,7 +158,7 @@ check-fuzz fuzz:
 	@command -v clang >/dev/null || { echo "SKIP: fuzzing needs clang"; exit 0; }; \
 	mkdir -p $(OUT)/fuzz; for f in $(FUZZERS); do \
 		clang -std=gnu11 -g -O1 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-			-Iengine/include -Iengine/base -Iengine/store -Iengine/index -Iengine/core -Ifs/include -Ifs -Irepl/include -Irepl -Itests/lib $(PKG_CFLAGS) \
+			-Iengine/include -Iengine/base -Iengine/store -Iengine/index -Iengine/core -Iengine/check -Ifs/include -Ifs -Irepl/include -Irepl -Itests/lib $(PKG_CFLAGS) \
 			-o $(OUT)/fuzz/$$f tests/fuzz/$$f.c $(ENGINE_SRC) $(FS_SRC) $(REPL_SRC) $(PKG_LIBS) && \
 		mkdir -p $(OUT)/fuzz/corpus.$$f && \
 		$(OUT)/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0 $(OUT)/fuzz/corpus.$$f || exit 1; \
@@ -197,13 +200,14 @@ demo: $(TOOLS)
 
 # --- install -----------------------------------------------------------------------------
 
-# mount(8) looks for its helper in /sbin, whatever PREFIX is.
+# mount(8) and fsck(8) look for their helpers in /sbin, whatever PREFIX is.
 install: all $(LIBS)
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/sbin
-	install -m 755 $(OUT)/mkfs.talosfs $(OUT)/mount.talosfs $(DESTDIR)$(PREFIX)/sbin
+	for t in mkfs mount fsck dump; do install -m 755 $(OUT)/$$t.talosfs $(DESTDIR)$(PREFIX)/sbin || exit 1; done
 	install -m 755 $(OUT)/talosfs $(DESTDIR)$(PREFIX)/bin
 	ln -sf $(PREFIX)/sbin/mount.talosfs $(DESTDIR)/sbin/mount.talosfs
 	ln -sf $(PREFIX)/sbin/mkfs.talosfs $(DESTDIR)/sbin/mkfs.talosfs
+	ln -sf $(PREFIX)/sbin/fsck.talosfs $(DESTDIR)/sbin/fsck.talosfs
 	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/talos
 	install -m 644 $(OUT)/libtalos_engine.a $(DESTDIR)$(PREFIX)/lib
 	install -m 644 engine/include/talos/*.h $(DESTDIR)$(PREFIX)/include/talos
@@ -213,8 +217,9 @@ install: all $(LIBS)
 	for s in 5 7 8; do install -d $(DESTDIR)$(MANDIR)/man$$s && install -m 644 man/*.$$s $(DESTDIR)$(MANDIR)/man$$s; done
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/sbin/mkfs.talosfs $(DESTDIR)$(PREFIX)/sbin/mount.talosfs $(DESTDIR)$(PREFIX)/bin/talosfs
-	rm -f $(DESTDIR)/sbin/mount.talosfs $(DESTDIR)/sbin/mkfs.talosfs $(DESTDIR)$(PREFIX)/lib/libtalos_engine.a
+	for t in mkfs mount fsck dump; do rm -f $(DESTDIR)$(PREFIX)/sbin/$$t.talosfs $(DESTDIR)/sbin/$$t.talosfs; done
+	rm -f $(DESTDIR)$(PREFIX)/bin/talosfs
+	rm -f $(DESTDIR)$(PREFIX)/lib/libtalos_engine.a
 	rm -f $(DESTDIR)$(PREFIX)/lib/pkgconfig/talos_engine.pc
 	rm -rf $(DESTDIR)$(PREFIX)/include/talos
 	for p in man/*.[578]; do rm -f $(DESTDIR)$(MANDIR)/man$${p##*.}/$${p##*/}; done

@@ -36,8 +36,8 @@ const char *image_problem(const char *path, int status, int holder_pid, char buf
 		break;
 	case TALOS_ERR_CORRUPT:
 	case TALOS_ERR_LOG_SHORT:
-		hint = ": restore it from a replica (mkfs.talosfs --backup --force, then mount with "
-		       "primary=)";
+		hint = ": 'fsck.talosfs' says where; restore it from a replica (mkfs.talosfs "
+		       "--backup --force, then mount with primary=)";
 		break;
 	case TALOS_ERR_READ_ONLY:
 		text = "permission denied";

@@ -4,7 +4,7 @@
 cd "$(dirname "$0")/.." || exit 1
 out=${1:-build}
 bad=0
-for tool in mkfs.talosfs mount.talosfs talosfs; do
+for tool in mkfs.talosfs mount.talosfs fsck.talosfs dump.talosfs talosfs; do
 	page=$(mandoc -Tutf8 "man/$tool.8" | sed 's/.\x08//g')
 	for o in $("$out/$tool" --help | grep -oE '(^|[ [])--[a-z0-9-]+|^ +[a-z0-9]+=[A-Z]|  +-[a-zA-Z] ' | tr -d ' [' | sed 's/=.*/=/' | sort -u); do
 		echo "$page" | grep -qF -e "$o" || { echo "$tool.8 lacks $o" >&2; bad=1; }

@@ -266,8 +266,7 @@ static void file_close(struct talos_io *io)
 	io_ring_pool_fini(&f->rings);
 	talos_mutex_fini(&f->flush_lock);
 	/* By hand: the kernel may hold the file for a moment after its last request. */
-	if (!f->read_only)
-		(void)keep_lock(f->fd, F_UNLCK);
+	(void)keep_lock(f->fd, F_UNLCK);
 	close(f->fd);
 	talos_free(f);
 }
@@ -292,13 +291,13 @@ static const struct talos_io_ops file_ops = {
  * holder. The process lock does, as long as the process that opened lives; it
  * is for the message only, so failing to get it is no error.
  */
-static int take_lock(int fd, int *out_holder_pid)
+static int take_lock(int fd, short type, int *out_holder_pid)
 {
 	struct flock name = {
-		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = NAME_LOCK_BYTES
+		.l_type = type, .l_whence = SEEK_SET, .l_start = 0, .l_len = NAME_LOCK_BYTES
 	};
 
-	if (keep_lock(fd, F_WRLCK) == 0) {
+	if (keep_lock(fd, type) == 0) {
 		(void)fcntl(fd, F_SETLK, &name);
 		return TALOS_OK;
 	}
@@ -325,6 +324,11 @@ static void sync_directory_of(const char *path)
 	close(fd);
 }
 
+static bool only_reads(enum talos_io_open how)
+{
+	return how == TALOS_IO_OPEN_READ_ONLY || how == TALOS_IO_OPEN_CHECK;
+}
+
 static int refuse(const char *path, int err)
 {
 	int status = talos_status_from_errno(err);
@@ -341,7 +345,8 @@ static int refuse(const char *path, int err)
  */
 static int open_path(const char *path, enum talos_io_open how, int *out_fd)
 {
-	int flags = O_CLOEXEC | (how == TALOS_IO_OPEN_READ_ONLY ? O_RDONLY : O_RDWR);
+	int flags = O_CLOEXEC | (only_reads(how) ? O_RDONLY : O_RDWR);
+	int direct = how == TALOS_IO_OPEN_CHECK || how == TALOS_IO_OPEN_REPAIR ? 0 : O_DIRECT;
 	struct stat st;
 	bool exists = stat(path, &st) == 0;
 	int fd;
@@ -354,7 +359,7 @@ static int open_path(const char *path, enum talos_io_open how, int *out_fd)
 		flags |= O_EXCL;
 	if (!exists && how == TALOS_IO_OPEN_CREATE)
 		flags |= O_CREAT;
-	fd = open(path, flags | O_DIRECT, 0600);
+	fd = open(path, flags | direct, 0600);
 	if (fd < 0 && errno == EINVAL) /* a file system without direct I/O */
 		fd = open(path, flags, 0600);
 	if (fd < 0)
@@ -384,7 +389,7 @@ static int open_and_lock(const char *path, enum talos_io_open how, int *out_fd, 
 
 	if (err || how == TALOS_IO_OPEN_READ_ONLY)
 		return err;
-	err = take_lock(*out_fd, out_holder_pid);
+	err = take_lock(*out_fd, only_reads(how) ? F_RDLCK : F_WRLCK, out_holder_pid);
 	if (err)
 		close(*out_fd);
 	return err;
@@ -419,7 +424,7 @@ int talos_io_file_open(const char *path, enum talos_io_open how, struct talos_io
 	if (!f)
 		return TALOS_ERR_NO_MEMORY;
 	f->io.ops = &file_ops;
-	f->read_only = how == TALOS_IO_OPEN_READ_ONLY;
+	f->read_only = only_reads(how);
 	err = open_when_released(path, how, &f->fd, &holder_pid);
 	if (err && out_holder_pid)
 		*out_holder_pid = holder_pid;

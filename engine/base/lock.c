@@ -85,6 +85,8 @@ static const char *rank_name(enum talos_lock_rank rank)
 		return "TALOS_LOCK_IO";
 	case TALOS_LOCK_WAKE:
 		return "TALOS_LOCK_WAKE";
+	case TALOS_LOCK_CHECK:
+		return "TALOS_LOCK_CHECK";
 	}
 	return "an unknown lock";
 }

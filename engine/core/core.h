@@ -122,7 +122,7 @@ struct talos_build_buffer {
 struct talos_engine {
 	struct talos_io *io;		 /* const after open */
 	const struct talos_clock *clock; /* const after open */
-	bool no_threads;		 /* const after open */
+	bool no_threads, inspect;	 /* const after open */
 	uint32_t tail_buffers;		 /* const after open */
 	uint64_t cache_budget;		 /* const after open */
 	uint32_t inline_option;		 /* const after open */

@@ -243,7 +243,7 @@ int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 	int err;
 
 	if (engine_inline_max(o->inline_max, 0) > TALOS_INLINE_BYTES_MAX ||
-	    !talos_growth_is_sound(o->growth))
+	    !talos_growth_is_sound(o->growth) || (o->inspect && !o->no_threads))
 		return TALOS_ERR_INVALID;
 	e = talos_calloc(1, sizeof(*e));
 	if (!e)
@@ -252,6 +252,7 @@ int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 	statistics_begin(e);
 	e->clock = o->clock ? o->clock : &talos_system_clock;
 	e->no_threads = o->no_threads;
+	e->inspect = o->inspect;
 	e->cache_budget = o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT;
 	e->l0_bytes = o->l0_bytes;
 	e->inline_option = o->inline_max;
@@ -269,7 +270,7 @@ int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 	err = superblock_read(io, &e->sb);
 	if (!err && role_of(e->sb.state) != TALOS_ROLE_EMPTY) {
 		err = recovery_run(e);
-		if (!err)
+		if (!err && !e->inspect)
 			err = engine_superblock_update(e, note_start, NULL);
 	}
 	if (!err) {
@@ -299,7 +300,7 @@ int talos_engine_close(struct talos_engine *e)
 	if (!e)
 		return TALOS_OK;
 	worker_stop_all(e);
-	if (e->role != TALOS_ROLE_EMPTY && !e->vlog->failed) {
+	if (e->role != TALOS_ROLE_EMPTY && !e->inspect && !e->vlog->failed) {
 		talos_mutex_lock(&e->background_lock);
 		build_abort(e);
 		vlog_state(e->vlog, &s);
@@ -387,6 +388,8 @@ int talos_engine_lead(struct talos_engine *e, uint64_t epoch)
 	talos_mutex_lock(&e->background_lock);
 	if (e->role == TALOS_ROLE_EMPTY)
 		err = TALOS_ERR_EMPTY_REPLICA;
+	else if (e->inspect)
+		err = TALOS_ERR_READ_ONLY;
 	else if (e->role == TALOS_ROLE_DEPOSED || epoch < e->sb.epoch)
 		err = TALOS_ERR_STALE_EPOCH;
 	else if (e->role == TALOS_ROLE_LEADER)

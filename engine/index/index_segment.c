@@ -501,6 +501,8 @@ struct check {
 	uint8_t span[ENTRY_KEY_BYTES_MAX]; /* key of the last span, */
 	uint32_t span_bytes;		   /* 0: none, */
 	uint64_t span_end;		   /* and where it ends */
+	leaf_visit visit;		   /* or NULL */
+	void *visit_ctx;
 };
 
 static int check_point(struct check *c, const struct entry *e)
@@ -528,6 +530,7 @@ static int check_span(struct check *c, const struct entry *e)
 static int check_entry(void *ctx, const struct entry *e)
 {
 	struct check *c = ctx;
+	int err;
 
 	if (c->leaf_begins && key_compare(c->pivots.key, c->pivots.key_bytes, e->key, e->key_bytes))
 		return TALOS_ERR_CORRUPT;
@@ -537,7 +540,8 @@ static int check_entry(void *ctx, const struct entry *e)
 	memcpy(c->last, e->key, e->key_bytes);
 	c->last_bytes = e->key_bytes;
 	c->entries++;
-	return entry_is_span(e) ? check_span(c, e) : check_point(c, e);
+	err = entry_is_span(e) ? check_span(c, e) : check_point(c, e);
+	return err || !c->visit ? err : c->visit(c->visit_ctx, e);
 }
 
 /* Is the filter in the segment the one that its keys give, bit for bit? */
@@ -577,24 +581,53 @@ static int check_content(struct check *c, const uint8_t *bytes)
 	return TALOS_OK;
 }
 
-int index_segment_verify(const void *bytes, uint32_t used_bytes, uint64_t volume_seed,
-			 const struct talos_uuid *volume, struct talos_segment_id id)
+/* The last block, whose sum is checked here. */
+static int read_footer(const uint8_t *bytes, uint32_t used_bytes, uint64_t volume_seed,
+		       const struct talos_uuid *volume, struct talos_segment_id id,
+		       struct layout *out)
 {
 	uint32_t blocks = used_bytes / TALOS_BLOCK_BYTES;
-	auto_free uint8_t *filter = NULL;
-	const uint8_t *p = bytes;
-	struct check c = { 0 };
-	int err = TALOS_OK;
+	const uint8_t *footer;
+	int err;
 
 	if (!id.v || !size_is_sound(used_bytes))
 		return TALOS_ERR_CORRUPT;
-	for (uint32_t i = 0; !err && i < blocks; i++)
-		err = check_block(p + (size_t)i * TALOS_BLOCK_BYTES, volume_seed, id, i);
+	footer = bytes + (size_t)(blocks - 1) * TALOS_BLOCK_BYTES;
+	err = check_block(footer, volume_seed, id, blocks - 1);
+	return err ? err : decode_footer(footer, volume, id, blocks, out);
+}
+
+int index_segment_leaf_count(const void *bytes, uint32_t used_bytes, uint64_t volume_seed,
+			     const struct talos_uuid *volume, struct talos_segment_id id,
+			     uint32_t *out_count)
+{
+	struct layout l;
+	int err = read_footer(bytes, used_bytes, volume_seed, volume, id, &l);
+
 	if (!err)
-		err = decode_footer(p + (size_t)(blocks - 1) * TALOS_BLOCK_BYTES, volume, id,
-				    blocks, &c.l);
+		*out_count = l.leaf_count;
+	return err;
+}
+
+int index_segment_verify_each(const void *bytes, uint32_t used_bytes, uint64_t volume_seed,
+			      const struct talos_uuid *volume, struct talos_segment_id id,
+			      int (*visit)(void *ctx, const struct entry *e), void *ctx)
+{
+	auto_free uint8_t *filter = NULL;
+	const uint8_t *p = bytes;
+	struct check c = { .visit = visit, .visit_ctx = ctx };
+	int err = read_footer(p, used_bytes, volume_seed, volume, id, &c.l);
+
+	for (uint32_t i = 0; !err && i < used_bytes / TALOS_BLOCK_BYTES - 1; i++)
+		err = check_block(p + (size_t)i * TALOS_BLOCK_BYTES, volume_seed, id, i);
 	if (err)
 		return err;
 	c.filter = filter = talos_calloc(1, c.l.filter_bytes);
 	return filter ? check_content(&c, p) : TALOS_ERR_NO_MEMORY;
+}
+
+int index_segment_verify(const void *bytes, uint32_t used_bytes, uint64_t volume_seed,
+			 const struct talos_uuid *volume, struct talos_segment_id id)
+{
+	return index_segment_verify_each(bytes, used_bytes, volume_seed, volume, id, NULL, NULL);
 }

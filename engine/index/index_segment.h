@@ -95,4 +95,18 @@ int index_segment_verify(const void *bytes, uint32_t used_bytes,
 			 uint64_t volume_seed, const struct talos_uuid *volume,
 			 struct talos_segment_id id);
 
+/*
+ * As index_segment_verify(), and each entry that was found right is shown to
+ * @visit, in key order, before what follows it is known to be. Non-zero from @visit ends it and is
+ * returned.
+ */
+int index_segment_verify_each(const void *bytes, uint32_t used_bytes, uint64_t volume_seed,
+			      const struct talos_uuid *volume, struct talos_segment_id id,
+			      int (*visit)(void *ctx, const struct entry *e), void *ctx);
+
+/* How many of the blocks are leaves, of a segment whose footer checks. TALOS_ERR_CORRUPT. */
+int index_segment_leaf_count(const void *bytes, uint32_t used_bytes, uint64_t volume_seed,
+			     const struct talos_uuid *volume, struct talos_segment_id id,
+			     uint32_t *out_count);
+
 #endif

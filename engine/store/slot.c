@@ -159,19 +159,34 @@ static void mark_dirty(struct slot_table *t, uint32_t idx)
 
 /* --- open and close ---------------------------------------------------------- */
 
-static int load_entry(struct slot_table *t, uint32_t idx, const struct talos_disk_slot *d)
+int slot_entry_decode(const struct slot_geometry *g, uint32_t idx, const struct talos_disk_slot *d,
+		      enum talos_slot_kind *out_kind, uint64_t *out_name)
 {
 	struct talos_disk_slot expected;
 	enum talos_slot_kind kind = le32_get(d->kind);
-	uint64_t name = le64_get(d->name);
-	uint32_t b;
 
-	encode(&t->g, idx, kind, name, &expected);
+	encode(g, idx, kind, le64_get(d->name), &expected);
 	if (memcmp(&expected, d, sizeof(expected)) || kind < TALOS_SLOT_FREE ||
 	    kind > TALOS_SLOT_INDEX)
 		return TALOS_ERR_CORRUPT;
-	if (idx <= t->g.table_slots) /* our own slots are never handed out */
-		return kind == TALOS_SLOT_FREE ? TALOS_OK : TALOS_ERR_CORRUPT;
+	if (idx <= g->table_slots &&
+	    kind != TALOS_SLOT_FREE) /* our own slots are never handed out */
+		return TALOS_ERR_CORRUPT;
+	*out_kind = kind;
+	*out_name = le64_get(d->name);
+	return TALOS_OK;
+}
+
+static int load_entry(struct slot_table *t, uint32_t idx, const struct talos_disk_slot *d)
+{
+	enum talos_slot_kind kind;
+	uint64_t name;
+	uint32_t b;
+
+	if (slot_entry_decode(&t->g, idx, d, &kind, &name))
+		return TALOS_ERR_CORRUPT;
+	if (idx <= t->g.table_slots)
+		return TALOS_OK;
 	if (kind == TALOS_SLOT_FREE) {
 		t->slots[idx].kind = kind;
 		t->free_now = ++t->counts.free;

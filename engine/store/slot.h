@@ -36,6 +36,13 @@ uint32_t slot_table_slots(uint64_t slot_count, uint32_t segment_bytes);
 /* Write a table with every slot free. Not flushed. */
 int slot_table_format(struct talos_io *io, const struct slot_geometry *g);
 
+/*
+ * One entry as it lies on the device, for who checks or shows the table: does it check, and
+ * may slot @idx hold it? TALOS_ERR_CORRUPT.
+ */
+int slot_entry_decode(const struct slot_geometry *g, uint32_t idx, const struct talos_disk_slot *d,
+		      enum talos_slot_kind *out_kind, uint64_t *out_name);
+
 /* Read and check. TALOS_ERR_CORRUPT: an entry does not check, or a name stands twice. */
 int slot_table_open(struct talos_io *io, const struct slot_geometry *g, struct slot_table **out);
 void slot_table_close(struct slot_table *t);

@@ -8,7 +8,7 @@
 static_assert(TALOS_SUPERBLOCK_COPIES * TALOS_SUPERBLOCK_STRIDE <= TALOS_SEGMENT_BYTES_MIN,
 	      "superblocks fit slot 0");
 
-static uint64_t copy_offset(uint64_t seq)
+uint64_t superblock_copy_offset(uint64_t seq)
 {
 	return seq % TALOS_SUPERBLOCK_COPIES * TALOS_SUPERBLOCK_STRIDE;
 }
@@ -112,26 +112,36 @@ static int worse(int a, int b)
 	return a;
 }
 
-int superblock_read(struct talos_io *io, struct superblock *out)
+int superblock_read_copy(struct talos_io *io, unsigned idx, struct superblock *out)
 {
 	auto_free struct talos_disk_superblock *d =
 		talos_alloc_aligned(TALOS_BLOCK_BYTES, sizeof(*d));
-	int result = TALOS_ERR_NOT_TALOSFS;
-	bool found = false;
+	uint64_t offset = superblock_copy_offset(idx);
+	int err;
 
 	if (!d)
 		return TALOS_ERR_NO_MEMORY;
+	if (offset + sizeof(*d) > io->size_bytes)
+		return TALOS_ERR_IO;
+	err = talos_io_read_as(io, TALOS_IO_SUPERBLOCK, offset, d, sizeof(*d));
+	return err ? err : decode(d, out);
+}
+
+int superblock_read(struct talos_io *io, struct superblock *out)
+{
+	int result = TALOS_ERR_NOT_TALOSFS;
+	bool found = false;
+
 	for (unsigned i = 0; i < TALOS_SUPERBLOCK_COPIES; i++) {
-		uint64_t offset = copy_offset(i);
 		struct superblock sb;
 		int err;
 
-		if (offset + sizeof(*d) > io->size_bytes)
+		if (superblock_copy_offset(i) + sizeof(struct talos_disk_superblock) >
+		    io->size_bytes)
 			break;
-		err = talos_io_read_as(io, TALOS_IO_SUPERBLOCK, offset, d, sizeof(*d));
-		if (err)
+		err = superblock_read_copy(io, i, &sb);
+		if (err == TALOS_ERR_NO_MEMORY || err == TALOS_ERR_IO)
 			return err;
-		err = decode(d, &sb);
 		if (err) {
 			result = worse(err, result);
 			continue;
@@ -157,7 +167,8 @@ int superblock_write(struct talos_io *io, struct superblock *sb)
 		return TALOS_ERR_NO_MEMORY;
 	sb->seq++;
 	encode(sb, d);
-	err = talos_io_write_as(io, TALOS_IO_SUPERBLOCK, copy_offset(sb->seq), d, sizeof(*d));
+	err = talos_io_write_as(io, TALOS_IO_SUPERBLOCK, superblock_copy_offset(sb->seq), d,
+				sizeof(*d));
 	return err ? err : talos_io_flush(io);
 }
 
@@ -169,8 +180,8 @@ int superblock_wipe(struct talos_io *io)
 		return TALOS_ERR_NO_MEMORY;
 	memset(zero, 0, TALOS_BLOCK_BYTES);
 	for (unsigned i = 0; i < TALOS_SUPERBLOCK_COPIES; i++) {
-		int err = talos_io_write_as(io, TALOS_IO_SUPERBLOCK, copy_offset(i), zero,
-					    TALOS_BLOCK_BYTES);
+		int err = talos_io_write_as(io, TALOS_IO_SUPERBLOCK, superblock_copy_offset(i),
+					    zero, TALOS_BLOCK_BYTES);
 
 		if (err)
 			return err;

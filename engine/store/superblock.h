@@ -31,6 +31,14 @@ struct superblock {
 /* TALOS_ERR_NOT_TALOSFS, _VERSION, _FEATURE, _CORRUPT (magic, but no copy checks), _TRUNCATED, _IO. */
 int superblock_read(struct talos_io *io, struct superblock *out);
 
+/*
+ * One copy, 0 or 1, alone: for who checks both. Statuses as superblock_read(), but
+ * for _TRUNCATED; TALOS_ERR_IO also where the device ends before it.
+ */
+int superblock_read_copy(struct talos_io *io, unsigned idx, struct superblock *out);
+/* Where copy @idx lies; an update with @seq goes to copy seq % TALOS_SUPERBLOCK_COPIES. */
+uint64_t superblock_copy_offset(uint64_t idx);
+
 /* Write with the next seq (updates sb->seq) and flush. */
 int superblock_write(struct talos_io *io, struct superblock *sb);
 

@@ -10,7 +10,7 @@ trap 'rm -f "$log"' EXIT
 points=0
 seed=$(date +%s)
 run() {
-	SEED=$seed "$build/tests/$1" >"$log" 2>&1 || {
+	SEED=$seed DAMAGES=5000 "$build/tests/$1" >"$log" 2>&1 || {
 		cat "$log"
 		echo "soak: $1 failed with SEED=$seed" >&2
 		exit 1
@@ -18,7 +18,7 @@ run() {
 	for n in $(sed -n 's/^\([0-9]*\) crash points.*/\1/p' "$log"); do points=$((points + n)); done
 }
 while [ "$(date +%s)" -lt "$end" ]; do
-	for t in crash/test_crash_exhaustive crash/test_engine_crash crash/test_lost_writes unit/test_engine_model; do
+	for t in crash/test_crash_exhaustive crash/test_engine_crash crash/test_lost_writes crash/test_damage unit/test_engine_model; do
 		run $t
 		[ "$(date +%s)" -lt "$end" ] || break
 	done

@@ -336,6 +336,34 @@ static void closing_another_descriptor_does_not_give_the_file_away(void **state)
 }
 
 /* Killed with requests in flight, again and again: who comes next gets the file. */
+static int open_how(enum talos_io_open how, struct talos_io **out)
+{
+	return talos_io_file_open(scratch_path, how, out, NULL);
+}
+
+static void a_check_shares_the_file_with_checks_alone(void **state)
+{
+	struct talos_io *first, *second, *other;
+	uint8_t *a = scratch_buffer(BLOCK);
+
+	(void)state;
+	talos_io_close(scratch_open_new(BLOCK));
+	assert_int_equal(open_how(TALOS_IO_OPEN_CHECK, &first), 0);
+	assert_int_equal(open_how(TALOS_IO_OPEN_CHECK, &second), 0);
+	assert_int_equal(talos_io_read(second, 0, a, BLOCK), 0);
+	assert_int_equal(talos_io_write(second, 0, a, BLOCK), TALOS_ERR_READ_ONLY);
+	talos_io_close(second);
+	assert_int_equal(open_how(TALOS_IO_OPEN_EXISTING, &other), TALOS_ERR_BUSY);
+	assert_int_equal(open_how(TALOS_IO_OPEN_REPAIR, &other), TALOS_ERR_BUSY);
+	talos_io_close(first);
+	assert_int_equal(open_how(TALOS_IO_OPEN_REPAIR, &first), 0);
+	assert_int_equal(talos_io_write(first, 0, a, BLOCK), 0);
+	assert_int_equal(talos_io_flush(first), 0);
+	assert_int_equal(open_how(TALOS_IO_OPEN_CHECK, &other), TALOS_ERR_BUSY);
+	talos_io_close(first);
+	talos_free(a);
+}
+
 static void a_killed_holder_gives_the_file_free(void **state)
 {
 	(void)state;
@@ -393,6 +421,7 @@ int main(void)
 		cmocka_unit_test_setup(a_file_grows_and_shrinks, scratch_fresh),
 		cmocka_unit_test_setup(a_second_process_is_told_who_has_the_file, scratch_fresh),
 		cmocka_unit_test_setup(the_same_process_cannot_open_it_twice_either, scratch_fresh),
+		cmocka_unit_test_setup(a_check_shares_the_file_with_checks_alone, scratch_fresh),
 		cmocka_unit_test_setup(a_killed_holder_gives_the_file_free, scratch_fresh),
 		cmocka_unit_test_setup(closing_another_descriptor_does_not_give_the_file_away,
 				       scratch_fresh),

@@ -84,6 +84,11 @@ struct talos_engine_options {
 	 * inside calls that must wait for it.
 	 */
 	bool no_threads;
+	/*
+	 * Only look: recovery as ever, but in memory alone; nothing is written to the
+	 * device, not even by close, and talos_engine_lead() is TALOS_ERR_READ_ONLY. With no_threads.
+	 */
+	bool inspect;
 };
 
 /*

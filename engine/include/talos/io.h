@@ -164,6 +164,12 @@ enum talos_io_open {
 	TALOS_IO_OPEN_EXISTING,
 	TALOS_IO_OPEN_CREATE, /* mode 0600; an existing one is opened */
 	TALOS_IO_OPEN_READ_ONLY, /* no lock; writes fail */
+	/*
+	 * To read all of it: writes fail; through the page cache, so that the kernel reads ahead;
+	 * nobody may have it open to write meanwhile (others may check it).
+	 */
+	TALOS_IO_OPEN_CHECK,
+	TALOS_IO_OPEN_REPAIR, /* as _CHECK, but writable, and for nobody else */
 };
 int talos_io_file_open(const char *path, enum talos_io_open how,
 		       struct talos_io **out_io, int *out_holder_pid);
