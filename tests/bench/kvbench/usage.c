@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define POLL_NS 50000000ull
-#define QUIET_POLLS 60u /* 3 s: what waits until users are idle may come late */
+#define QUIET_POLLS 60u		/* 3 s: what waits until users are idle may come late */
 #define QUIET_CPU_NS 1500000ull /* of one poll; the poll itself is part of it */
 
 static char device_stat[64];
