@@ -229,5 +229,7 @@ int dentry_list(struct talos_fs *fs, struct fs_request *rq)
 	if (!list_dots(rq, &dir))
 		return TALOS_OK;
 	err = talos_engine_scan(fs->engine, prefix.b, prefix.n, from.b, from.n, 0, list_one, &l);
+	if (err >= 0)
+		atime_note(fs, rq, &dir);
 	return err > 0 ? TALOS_OK : err;
 }

@@ -7,7 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 
-#include "fs_private.h"
+#include "acl.h"
 
 int dir_check_name(const char *name)
 {
@@ -148,7 +148,9 @@ static int make_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_
 		return err;
 	init_inode(fs, rq, &dir, ino, &i);
 	count_name(fs, &dir, 1, S_ISDIR(i.mode) ? 1 : 0);
-	err = inode_put(b, &dir);
+	err = acl_inherit(fs, b, &dir, &i, rq->umask);
+	if (!err)
+		err = inode_put(b, &dir);
 	if (!err)
 		err = inode_put(b, &i);
 	if (!err)

@@ -77,6 +77,8 @@ int fs_open(struct talos_engine *engine, const struct talos_clock *clock, struct
 	talos_mutex_init(&fs->number_lock, TALOS_LOCK_FS_TABLE);
 	talos_mutex_init(&fs->rename_lock, TALOS_LOCK_FS_STATE);
 	fs->writable_role = leads(fs);
+	fs->acls = true;
+	fs->atime = TALOS_ATIME_RELATIVE;
 	fs->known = inode_table_new();
 	err = fs->known ? inode_load(fs, TALOS_ROOT_INO, &root) : TALOS_ERR_NO_MEMORY;
 	if (!err)
@@ -98,6 +100,9 @@ int talos_fs_mount(const struct talos_fs_options *o, struct talos_fs **out_fs)
 
 	if (err)
 		return err;
+	fs->acls = !o->no_acl;
+	fs->atime = o->atime;
+	fs->writeback = o->writeback && fs->writable_role;
 	err = fuse_transport_open(fs, o);
 	if (err)
 		talos_fs_close(fs);

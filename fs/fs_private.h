@@ -55,6 +55,9 @@ struct talos_fs {
 	/* One rename of a directory to another parent at a time: no two may make a loop together. */
 	struct talos_mutex rename_lock; /* TALOS_LOCK_FS_STATE */
 	_Atomic bool writable_role;	/* this node leads */
+	bool acls;			/* const after mount, as the next two */
+	enum talos_atime atime;
+	bool writeback;
 
 	struct talos_mutex number_lock; /* TALOS_LOCK_FS_TABLE; guards: */
 	uint64_t next_ino, reserved_ino;
@@ -180,7 +183,14 @@ int file_reap(struct talos_fs *fs, struct fs_request *rq);
 int file_read(struct talos_fs *fs, struct fs_request *rq);
 int file_write(struct talos_fs *fs, struct fs_request *rq);
 int file_fallocate(struct talos_fs *fs, struct fs_request *rq);
+int file_seek(struct talos_fs *fs, struct fs_request *rq); /* seek.c */
+int file_copy(struct talos_fs *fs, struct fs_request *rq); /* copy.c */
 int file_statfs(struct talos_fs *fs, struct fs_request *rq);
+/* Write one batch that fits: the bytes and @i, whose size and times change. Inode locked. */
+int file_write_piece(struct talos_fs *fs, struct talos_batch *b, struct inode *i, uint64_t offset,
+		     const void *data, uint32_t bytes);
+/* atime.c: rq->ino, which looks like @i, was read. Its lock is not held. */
+void atime_note(struct talos_fs *fs, struct fs_request *rq, const struct inode *i);
 
 int xattr_set(struct talos_fs *fs, struct fs_request *rq);
 int xattr_get(struct talos_fs *fs, struct fs_request *rq);

@@ -178,6 +178,17 @@ static void reply_written(struct fs_request *rq, int error)
 }
 
 /* Of GETXATTR and LISTXATTR: the bytes, or how many there are. */
+static void reply_offset(struct fs_request *rq, int error)
+{
+	struct fuse_call *c = rq->transport;
+
+	if (error)
+		fuse_reply_err(c->req, error);
+	else
+		fuse_reply_lseek(c->req, (off_t)rq->out_offset);
+	end_call(rq);
+}
+
 static void reply_xattr(struct fs_request *rq, int error)
 {
 	struct fuse_call *c = rq->transport;
@@ -237,6 +248,23 @@ static bool given_up(struct fs_request *rq)
 	return fuse_req_interrupted(c->req);
 }
 
+/* The caller waits for us, so its groups are there to be read. */
+static bool in_group(const struct fs_request *rq, gid_t gid)
+{
+	struct fuse_call *c = rq->transport;
+	gid_t some[64];
+	int n = fuse_req_getgroups(c->req, 64, some), room = n;
+	gid_t *all = n > 64 ? calloc((size_t)n, sizeof(*all)) : NULL;
+	bool found = false;
+
+	if (all)
+		n = fuse_req_getgroups(c->req, n, all);
+	for (int i = 0; i < n && i < (all ? room : 64) && !found; i++)
+		found = (all ? all : some)[i] == gid;
+	free(all);
+	return found;
+}
+
 /* --- calls ------------------------------------------------------------------------------------ */
 
 static struct fs_request begin(fuse_req_t req, enum fs_op op, uint64_t ino,
@@ -249,9 +277,11 @@ static struct fs_request begin(fuse_req_t req, enum fs_op op, uint64_t ino,
 		.ino = ino,
 		.uid = ctx->uid,
 		.gid = ctx->gid,
+		.umask = transport_of(req)->applies_umask ? ctx->umask : 0,
 		.reply = reply,
 		.waits = wait_begins,
 		.given_up = given_up,
+		.in_group = in_group,
 		.transport = req, /* until submit() */
 	};
 }
@@ -430,7 +460,7 @@ static void call_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 {
 	struct fs_request rq = begin(req, FS_OP_READ, ino, reply_bytes);
 
-	(void)fi;
+	rq.noatime = fi->flags & O_NOATIME;
 	rq.offset = (uint64_t)offset;
 	rq.length = size;
 	submit(&rq, NULL);
@@ -474,6 +504,33 @@ static void call_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offse
 	rq.flags = (uint32_t)mode;
 	rq.offset = (uint64_t)offset;
 	rq.length = (uint64_t)length;
+	submit(&rq, NULL);
+}
+
+static void call_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
+		       struct fuse_file_info *fi)
+{
+	struct fs_request rq = begin(req, FS_OP_SEEK, ino, reply_offset);
+
+	(void)fi;
+	rq.flags = (uint32_t)whence;
+	rq.offset = (uint64_t)offset;
+	submit(&rq, NULL);
+}
+
+static void call_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset,
+				 struct fuse_file_info *from_fi, fuse_ino_t to, off_t to_offset,
+				 struct fuse_file_info *to_fi, size_t length, int flags)
+{
+	struct fs_request rq = begin(req, FS_OP_COPY, from, reply_written);
+
+	(void)from_fi;
+	(void)to_fi;
+	rq.new_ino = to;
+	rq.offset = (uint64_t)from_offset;
+	rq.new_offset = (uint64_t)to_offset;
+	rq.length = length;
+	rq.flags = (uint32_t)flags;
 	submit(&rq, NULL);
 }
 
@@ -583,7 +640,8 @@ static void call_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t 
 
 static void call_init(void *userdata, struct fuse_conn_info *conn)
 {
-	(void)userdata;
+	struct fuse_transport *t = userdata;
+
 	conn->max_write = REQUEST_BYTES_MAX;
 	conn->max_readahead = REQUEST_BYTES_MAX;
 	conn->max_background = 256;
@@ -596,6 +654,14 @@ static void call_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
 				  FUSE_CAP_SPLICE_MOVE | FUSE_CAP_ATOMIC_O_TRUNC |
 				  FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_HANDLE_KILLPRIV);
+	if (t->fs->writeback)
+		conn->want |= conn->capable & FUSE_CAP_WRITEBACK_CACHE;
+	/* A default ACL takes the place of the umask, which so is ours to apply. */
+	if (t->fs->acls && conn->capable & FUSE_CAP_POSIX_ACL &&
+	    conn->capable & FUSE_CAP_DONT_MASK) {
+		conn->want |= FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK;
+		t->applies_umask = true;
+	}
 	conn->want |= conn->capable &
 		      (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
 		       FUSE_CAP_ASYNC_READ | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_CACHE_SYMLINKS |
@@ -626,6 +692,8 @@ const struct fuse_lowlevel_ops fuse_transport_calls = {
 	.fsync = call_fsync,
 	.fsyncdir = call_fsync,
 	.fallocate = call_fallocate,
+	.lseek = call_lseek,
+	.copy_file_range = call_copy_file_range,
 	.statfs = call_statfs,
 	.setxattr = call_setxattr,
 	.getxattr = call_getxattr,

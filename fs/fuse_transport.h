@@ -18,6 +18,7 @@ struct fuse_transport {
 	struct fuse_reader *readers;
 	sem_t finish; /* posted by whoever ends the session */
 	bool mounted;
+	bool applies_umask; /* the kernel leaves it to us; const after INIT */
 	/* Of the first exchange: before INIT is answered the kernel sends nothing else. */
 	bool killpriv_offered;
 	_Atomic bool init_seen, init_answered;

@@ -47,6 +47,8 @@ static const struct {
 	[FS_OP_RELEASE] = { file_release, 0 },
 	[FS_OP_FSYNC] = { run_sync, 0 },
 	[FS_OP_FALLOCATE] = { file_fallocate, CHANGES | BY_NUMBER },
+	[FS_OP_SEEK] = { file_seek, BY_NUMBER },
+	[FS_OP_COPY] = { file_copy, CHANGES | BY_NUMBER },
 	[FS_OP_READDIR] = { dentry_list, BY_NUMBER },
 	[FS_OP_STATFS] = { file_statfs, 0 },
 	[FS_OP_SETXATTR] = { xattr_set, CHANGES | BY_NUMBER },

@@ -200,6 +200,13 @@ int talos_engine_span_read(struct talos_engine *e, const void *key,
 			   uint32_t bytes);
 
 /*
+ * *out: the first byte in [offset, end) of an object that was written and not
+ * cleared since (@hole: that was not), or @end if there is none. Reads no data.
+ */
+int talos_engine_span_seek(struct talos_engine *e, const void *key, uint32_t key_bytes,
+			   uint64_t offset, uint64_t end, bool hole, uint64_t *out);
+
+/*
  * Call @fn for each point value whose key begins with @prefix and is >= @from
  * (NULL: the first), in key order, for @pairs_max of them (0: all), or until it
  * returns non-zero, which is then the result. Who knows how many he wants should
