@@ -46,20 +46,26 @@ int dir_lookup(struct talos_fs *fs, struct fs_request *rq)
 	int err = dir_check_name(rq->name);
 
 	while (!err) {
+		rq->name_mark = kept_mark_name(fs->kept, rq->ino, dentry_hash(rq->name));
 		err = find(fs, rq, &d);
+		if (!err) /* known first, so that no change of what is read goes untold */
+			err = inode_table_look(fs->known, d.ino);
 		if (err)
-			break;
+			return err;
 		err = inode_load(fs, d.ino, &i);
+		if (!err)
+			break;
+		inode_table_forget(fs->known, d.ino, 1);
 		if (err != TALOS_ERR_NOT_FOUND)
 			break;
 		err = d.ino == missing ? TALOS_ERR_CORRUPT : TALOS_OK;
 		missing = d.ino;
 	}
-	if (!err)
-		err = inode_table_look(fs->known, i.ino);
-	if (!err)
-		inode_stat(&i, &rq->attr);
-	return err;
+	if (err)
+		return err;
+	rq->attr_mark = i.mark;
+	inode_stat(&i, &rq->attr);
+	return TALOS_OK;
 }
 
 /* --- making -------------------------------------------------------------------------- */

@@ -25,6 +25,7 @@ int file_getattr(struct talos_fs *fs, struct fs_request *rq)
 	struct inode i;
 	int err = inode_load(fs, rq->ino, &i);
 
+	rq->attr_mark = i.mark;
 	if (!err)
 		inode_stat(&i, &rq->attr);
 	else if (err == TALOS_ERR_NOT_FOUND && inode_table_kept(fs->known, rq->ino, &rq->attr))

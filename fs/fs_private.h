@@ -15,6 +15,8 @@
 #include <stdatomic.h>
 
 #include "inode_table.h"
+#include "kept.h"
+#include "notify.h"
 #include "request.h"
 #include "talos/alloc.h"
 #include "talos/engine.h"
@@ -40,8 +42,11 @@ struct fs_queue {
 
 /* What the transport offers beside replies. */
 struct fs_transport_ops {
-	/* The inode's pages and attributes may have changed. May block on requests under way. */
-	void (*invalidate)(void *transport, uint64_t ino);
+	/* What the caches have of these does not hold any more. May block on requests under way. */
+	void (*forget_attr)(void *transport, uint64_t ino);
+	/* Bytes [offset, end), INT64_MAX: all behind; and attributes. */
+	void (*forget_bytes)(void *transport, uint64_t ino, uint64_t offset, uint64_t end);
+	void (*forget_name)(void *transport, uint64_t dir, const char *name);
 };
 
 struct talos_fs {
@@ -51,6 +56,8 @@ struct talos_fs {
 	const struct fs_transport_ops *transport_ops; /* or NULL; set before requests come */
 	void *transport_ctx;
 	struct inode_table *known;
+	struct kept *kept;
+	struct notify notify;
 	struct talos_mutex inode_locks[INODE_LOCKS];
 	/* One rename of a directory to another parent at a time: no two may make a loop together. */
 	struct talos_mutex rename_lock; /* TALOS_LOCK_FS_STATE */
@@ -62,7 +69,7 @@ struct talos_fs {
 	struct talos_mutex number_lock; /* TALOS_LOCK_FS_TABLE; guards: */
 	uint64_t next_ino, reserved_ino;
 
-	struct fs_queue sync, parked, notify;
+	struct fs_queue sync, parked;
 	_Atomic uint64_t wakes; /* times that parked requests were told to try again */
 	_Atomic bool reap_due; /* orphans are to be removed once writes are possible */
 
@@ -95,6 +102,7 @@ struct fs_key key_orphan_prefix(void);
 /* Decoded. */
 struct inode {
 	uint64_t ino;
+	uint32_t mark; /* of kept.h, from before it was read */
 	uint32_t mode, uid, gid, nlink;
 	uint64_t size, parent, rdev;
 	int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
@@ -149,6 +157,9 @@ struct stored_name {
 };
 /* Total: any bytes give a dentry or TALOS_ERR_CORRUPT. */
 int dentry_decode(const uint8_t *value, uint32_t bytes, struct stored_name *out);
+
+/* The hash in a name's cookies. */
+uint64_t dentry_hash(const char *name);
 
 /* Would these two cookies be taken by names of one hash? */
 bool dentry_same_hash(uint64_t cookie_a, uint64_t cookie_b);
@@ -222,8 +233,6 @@ void queue_sync(struct talos_fs *fs, struct fs_request *rq);
 /* Writes are blocked: try again when told. */
 void queue_park(struct talos_fs *fs, struct fs_request *rq);
 void queue_wake_parked(struct talos_fs *fs);
-/* Tell the transport that open inodes may have changed. */
-void queue_notify(struct talos_fs *fs);
 /* ops.c: run again what was parked. False: still blocked. */
 bool ops_retry(struct talos_fs *fs, struct fs_request *rq);
 void ops_finish(struct talos_fs *fs, struct fs_request *rq, int status);

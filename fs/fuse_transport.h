@@ -18,6 +18,7 @@ struct fuse_transport {
 	struct fuse_reader *readers;
 	sem_t finish; /* posted by whoever ends the session */
 	bool mounted;
+	bool can_expire;    /* names; const after INIT, as the next */
 	bool applies_umask; /* the kernel leaves it to us; const after INIT */
 	/* Of the first exchange: before INIT is answered the kernel sends nothing else. */
 	bool killpriv_offered;

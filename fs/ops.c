@@ -63,7 +63,8 @@ static int execute(struct talos_fs *fs, struct fs_request *rq)
 	unsigned flags = table[rq->op].flags;
 	int err;
 
-	if (flags & CHANGES && !fs->writable_role)
+	rq->led = fs->writable_role;
+	if (flags & CHANGES && !rq->led)
 		return TALOS_ERR_READ_ONLY;
 	err = table[rq->op].run(fs, rq);
 	return err == TALOS_ERR_NOT_FOUND && flags & BY_NUMBER ? FS_ERRNO(ESTALE) : err;

@@ -95,6 +95,9 @@ struct fs_request {
 	void *out;	     /* READ, READLINK, GETXATTR, LISTXATTR: talos_malloc()ed; freed after reply() */
 	uint64_t out_bytes;  /* and WRITE, COPY */
 	uint64_t out_offset; /* SEEK */
+	/* Of kept.h: what attributes, the name and all names had before they were read. */
+	uint32_t attr_mark, name_mark, names_mark;
+	bool led; /* it was run by a leader, whose answers stay true */
 
 	/* The transport's. reply() gets 0 or an errno; the request is gone afterwards. */
 	void (*reply)(struct fs_request *rq, int error);

@@ -265,6 +265,23 @@ bool talos_iter_valid(const struct talos_iter *it);
 const uint8_t *talos_iter_key(const struct talos_iter *it, uint32_t *out_bytes);
 int talos_iter_value(struct talos_iter *it, const uint8_t **out, uint32_t *out_bytes);
 
+/* --- watching a follower ------------------------------------------------------ */
+
+/* What one operation of a batch changed: a pair, or bytes of an object. */
+struct talos_change {
+	const uint8_t *key; /* borrowed */
+	uint32_t key_bytes;
+	uint64_t offset, length; /* of an object; UINT64_MAX: to the end */
+};
+typedef void (*talos_watch_fn)(void *ctx, const struct talos_change *c);
+/*
+ * Call @fn for each operation of each batch that comes from the log (a leader's
+ * own do not), in order, once the batch is visible to readers. With a lock of
+ * the engine's held: @fn must not block nor call the engine. NULL: no more; none
+ * is under way when this returns. At most one at a time.
+ */
+void talos_engine_set_watch(struct talos_engine *e, talos_watch_fn fn, void *ctx);
+
 /* --- state ----------------------------------------------------------------- */
 
 enum talos_engine_role {

@@ -38,6 +38,7 @@ enum talos_lock_rank {
 	TALOS_LOCK_BUILD = 92,	    /* engine: which buffers of the builders are free */
 	TALOS_LOCK_IO = 95,	    /* engine: free rings of the device backend */
 	TALOS_LOCK_WAKE = 98,	    /* engine: flags that wake its threads */
+	TALOS_LOCK_FS_CHANGES = 99, /* fs: what applied batches changed */
 };
 
 struct talos_mutex {
