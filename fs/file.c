@@ -26,10 +26,13 @@ int file_getattr(struct talos_fs *fs, struct fs_request *rq)
 	int err = inode_load(fs, rq->ino, &i);
 
 	rq->attr_mark = i.mark;
-	if (!err)
+	rq->has_btime = !err;
+	if (!err) {
 		inode_stat(&i, &rq->attr);
-	else if (err == TALOS_ERR_NOT_FOUND && inode_table_kept(fs->known, rq->ino, &rq->attr))
+		rq->btime = inode_btime(&i);
+	} else if (err == TALOS_ERR_NOT_FOUND && inode_table_kept(fs->known, rq->ino, &rq->attr)) {
 		err = TALOS_OK; /* somebody's working directory, perhaps */
+	}
 	return err;
 }
 

@@ -122,6 +122,7 @@ int inode_kill_capability(struct talos_batch *b, struct inode *i);
 /* Total: any bytes give an inode or TALOS_ERR_CORRUPT. */
 int inode_decode(const uint8_t *value, uint32_t bytes, uint64_t ino, struct inode *out);
 void inode_stat(const struct inode *i, struct stat *st);
+struct timespec inode_btime(const struct inode *i);
 /* mtime and ctime. */
 void inode_touch(struct talos_fs *fs, struct inode *i);
 int64_t fs_now_ns(struct talos_fs *fs);
@@ -180,6 +181,7 @@ int dentry_list(struct talos_fs *fs, struct fs_request *rq);
 
 int dir_lookup(struct talos_fs *fs, struct fs_request *rq);
 int dir_make(struct talos_fs *fs, struct fs_request *rq); /* mknod, mkdir, symlink, create */
+int dir_make_tmpfile(struct talos_fs *fs, struct fs_request *rq);
 int dir_remove(struct talos_fs *fs, struct fs_request *rq); /* unlink, rmdir */
 int dir_link(struct talos_fs *fs, struct fs_request *rq);
 int dir_check_name(const char *name);
@@ -217,6 +219,9 @@ int xattr_remove_some(struct talos_fs *fs, struct talos_batch *b, uint64_t ino, 
  * much for one batch, its entry in the orphan list. Inode locked.
  */
 int orphan_or_remove(struct talos_fs *fs, struct talos_batch *b, struct inode *i);
+/* @i has or gets no name: into @b goes its entry in the orphan list; or out of it. */
+int orphan_enter(struct talos_batch *b, const struct inode *i);
+int orphan_leave(struct talos_batch *b, const struct inode *i);
 /* The batch of orphan_or_remove() was written. Inode locked. */
 void orphan_settle(struct talos_fs *fs, const struct inode *i);
 /* Remove an inode if it is an orphan that is not open. Inode locked. */

@@ -48,6 +48,11 @@ static double attr_timeout(struct talos_fs *fs, const struct fs_request *rq, uin
 	return kept_tell_inode(fs->kept, ino, rq->attr_mark) ? KEPT_SECONDS : 0;
 }
 
+double fuse_transport_attr_timeout(struct talos_fs *fs, const struct fs_request *rq)
+{
+	return attr_timeout(fs, rq, rq->attr.st_ino);
+}
+
 /* Of a name that was found or not found, by LOOKUP or READDIR. */
 static double name_timeout(struct talos_fs *fs, const struct fs_request *rq, const char *name)
 {
@@ -136,7 +141,7 @@ static void reply_attr(struct fs_request *rq, int error)
 	if (error)
 		fuse_reply_err(c->req, error);
 	else
-		fuse_reply_attr(c->req, &rq->attr, attr_timeout(c->t->fs, rq, rq->attr.st_ino));
+		fuse_reply_attr(c->req, &rq->attr, fuse_transport_attr_timeout(c->t->fs, rq));
 	end_call(rq);
 }
 

@@ -29,6 +29,8 @@ struct fuse_transport {
 
 extern const struct fuse_lowlevel_ops fuse_transport_calls;
 extern const struct fs_transport_ops fuse_transport_ops;
+/* For how many seconds the kernel may keep the attributes that @rq answers. */
+double fuse_transport_attr_timeout(struct talos_fs *fs, const struct fs_request *rq);
 /* The kernel never got the answer to an open. */
 void fuse_transport_unopen(struct fuse_transport *t, uint64_t ino);
 

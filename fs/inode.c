@@ -140,6 +140,11 @@ void inode_stat(const struct inode *i, struct stat *st)
 		st->st_blocks = 0;
 }
 
+struct timespec inode_btime(const struct inode *i)
+{
+	return to_timespec(i->btime_ns);
+}
+
 int64_t fs_now_ns(struct talos_fs *fs)
 {
 	return (int64_t)talos_wall_ns(fs->clock);

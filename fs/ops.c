@@ -37,6 +37,7 @@ static const struct {
 	[FS_OP_MKNOD] = { dir_make, CHANGES },
 	[FS_OP_SYMLINK] = { dir_make, CHANGES },
 	[FS_OP_CREATE] = { dir_make, CHANGES },
+	[FS_OP_TMPFILE] = { dir_make_tmpfile, CHANGES | BY_NUMBER },
 	[FS_OP_UNLINK] = { dir_remove, CHANGES },
 	[FS_OP_RMDIR] = { dir_remove, CHANGES },
 	[FS_OP_RENAME] = { rename_run, CHANGES },

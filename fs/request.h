@@ -25,6 +25,7 @@ enum fs_op {
 	FS_OP_MKNOD, /* and mkdir, by mode */
 	FS_OP_SYMLINK,
 	FS_OP_CREATE, /* mknod and open in one */
+	FS_OP_TMPFILE, /* as CREATE, without a name */
 	FS_OP_UNLINK,
 	FS_OP_RMDIR,
 	FS_OP_RENAME,
@@ -91,6 +92,8 @@ struct fs_request {
 
 	/* Results. */
 	struct stat attr;    /* of what was found or made */
+	struct timespec btime; /* GETATTR, if has_btime */
+	bool has_btime;
 	struct statvfs statvfs;
 	void *out;	     /* READ, READLINK, GETXATTR, LISTXATTR: talos_malloc()ed; freed after reply() */
 	uint64_t out_bytes;  /* and WRITE, COPY */

@@ -55,6 +55,7 @@ enum talos_fs_kind {
 
 /* Flags of an inode. Unknown ones are kept as they are. */
 #define TALOS_INODE_HAS_XATTR 0x1u	/* may have xattrs; without it there are none */
+#define TALOS_INODE_LINKABLE 0x4u	/* made without a name (O_TMPFILE): may get its first */
 #define TALOS_INODE_HAS_CAPABILITY 0x2u /* may have security.capability */
 
 struct talos_disk_inode {
