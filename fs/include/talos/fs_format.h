@@ -11,7 +11,7 @@
  *   DENTRY   cookie (8, BE)     struct talos_disk_dentry, then the name
  *   DATA     (an object)        the file's bytes
  *   COUNTER  nothing            le64: no inode number so far is >= this (inode 0)
- *   ORPHAN   inode (8, BE)      nothing: unlinked, but was open (inode 0)
+ *   ORPHAN   inode (8, BE)      nothing: no name, but was open (inode 0)
  *
  * A dentry's cookie is hash << 8 | seq: hash is XXH3-64 (seed 0) of the name,
  * without its low 9 bits, 1 where that is 0; so the top bit of the cookie is
