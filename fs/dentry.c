@@ -19,12 +19,17 @@
 
 uint64_t dentry_hash_mask = ~0ull;
 
-/* Cookie with seq 0: 55 bits of hash, never 0. */
-static uint64_t first_cookie(const char *name)
+uint64_t dentry_hash(const char *name)
 {
 	uint64_t hash = (talos_sum64(name, strlen(name), 0) & dentry_hash_mask) >> 9;
 
-	return (hash ? hash : 1) << 8;
+	return hash ? hash : 1;
+}
+
+/* Cookie with seq 0. */
+static uint64_t first_cookie(const char *name)
+{
+	return dentry_hash(name) << 8;
 }
 
 static bool name_is_valid(const char *name, uint32_t bytes)
@@ -167,13 +172,19 @@ struct listing {
  * The inode's attributes, which count as a lookup. False: it was unlinked a
  * moment ago, or is damaged; then the name is listed alone.
  */
-static bool look_at(struct talos_fs *fs, uint64_t ino, struct stat *st)
+static bool look_at(struct talos_fs *fs, struct fs_request *rq, uint64_t ino, struct stat *st)
 {
 	struct inode i;
 
-	if (inode_load(fs, ino, &i) || inode_table_look(fs->known, ino))
+	/* Known first, so that no change of what is read goes untold. */
+	if (inode_table_look(fs->known, ino))
 		return false;
+	if (inode_load(fs, ino, &i)) {
+		inode_table_forget(fs->known, ino, 1);
+		return false;
+	}
 	inode_stat(&i, st);
+	rq->attr_mark = i.mark;
 	return true;
 }
 
@@ -192,7 +203,7 @@ static int list_one(void *ctx, const uint8_t *key, uint32_t key_bytes, const uin
 	ino = le64_get(s.d.ino);
 	if (!ino)
 		return 0;
-	looked = l->rq->want_attr && look_at(l->fs, ino, &st);
+	looked = l->rq->want_attr && look_at(l->fs, l->rq, ino, &st);
 	if (l->rq->dirent(l->rq, s.name, ino, s.d.type, be64_get(key + 10), looked ? &st : NULL))
 		return 0;
 	if (looked)
@@ -218,6 +229,7 @@ int dentry_list(struct talos_fs *fs, struct fs_request *rq)
 	struct inode dir;
 	int err = inode_load(fs, rq->ino, &dir);
 
+	rq->names_mark = kept_mark_names(fs->kept);
 	if (rq->offset >= INT64_MAX)
 		return TALOS_OK;	/* behind all cookies */
 	if (err == TALOS_ERR_NOT_FOUND) /* removed, but still open: empty */
@@ -229,5 +241,7 @@ int dentry_list(struct talos_fs *fs, struct fs_request *rq)
 	if (!list_dots(rq, &dir))
 		return TALOS_OK;
 	err = talos_engine_scan(fs->engine, prefix.b, prefix.n, from.b, from.n, 0, list_one, &l);
+	if (err >= 0)
+		atime_note(fs, rq, &dir);
 	return err > 0 ? TALOS_OK : err;
 }

@@ -7,7 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 
-#include "fs_private.h"
+#include "acl.h"
 
 int dir_check_name(const char *name)
 {
@@ -46,20 +46,26 @@ int dir_lookup(struct talos_fs *fs, struct fs_request *rq)
 	int err = dir_check_name(rq->name);
 
 	while (!err) {
+		rq->name_mark = kept_mark_name(fs->kept, rq->ino, dentry_hash(rq->name));
 		err = find(fs, rq, &d);
+		if (!err) /* known first, so that no change of what is read goes untold */
+			err = inode_table_look(fs->known, d.ino);
 		if (err)
-			break;
+			return err;
 		err = inode_load(fs, d.ino, &i);
+		if (!err)
+			break;
+		inode_table_forget(fs->known, d.ino, 1);
 		if (err != TALOS_ERR_NOT_FOUND)
 			break;
 		err = d.ino == missing ? TALOS_ERR_CORRUPT : TALOS_OK;
 		missing = d.ino;
 	}
-	if (!err)
-		err = inode_table_look(fs->known, i.ino);
-	if (!err)
-		inode_stat(&i, &rq->attr);
-	return err;
+	if (err)
+		return err;
+	rq->attr_mark = i.mark;
+	inode_stat(&i, &rq->attr);
+	return TALOS_OK;
 }
 
 /* --- making -------------------------------------------------------------------------- */
@@ -111,7 +117,7 @@ static int load_dir(struct talos_fs *fs, uint64_t ino, struct inode *dir)
 static int write_known(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b,
 		       uint64_t ino)
 {
-	bool opens = rq->op == FS_OP_CREATE;
+	bool opens = rq->op == FS_OP_CREATE || rq->op == FS_OP_TMPFILE;
 	int err = inode_table_look(fs->known, ino);
 
 	if (err)
@@ -148,7 +154,9 @@ static int make_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_
 		return err;
 	init_inode(fs, rq, &dir, ino, &i);
 	count_name(fs, &dir, 1, S_ISDIR(i.mode) ? 1 : 0);
-	err = inode_put(b, &dir);
+	err = acl_inherit(fs, b, &dir, &i, rq->umask);
+	if (!err)
+		err = inode_put(b, &dir);
 	if (!err)
 		err = inode_put(b, &i);
 	if (!err)
@@ -187,6 +195,37 @@ int dir_make(struct talos_fs *fs, struct fs_request *rq)
 	return err;
 }
 
+/* Open, but in no directory: an orphan, unless it is linked before its last close. */
+static int make_tmpfile_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b)
+{
+	struct inode dir, i;
+	uint64_t ino;
+	int err = load_dir(fs, rq->ino, &dir);
+
+	if (!err)
+		err = inode_new_number(fs, &ino);
+	if (err)
+		return err;
+	init_inode(fs, rq, &dir, ino, &i);
+	i.nlink = 0;
+	i.flags |= TALOS_INODE_LINKABLE;
+	err = acl_inherit(fs, b, &dir, &i, rq->umask);
+	if (!err)
+		err = inode_put(b, &i);
+	if (!err)
+		err = orphan_enter(b, &i);
+	if (!err)
+		err = write_known(fs, rq, b, ino);
+	if (!err)
+		inode_stat(&i, &rq->attr);
+	return err;
+}
+
+int dir_make_tmpfile(struct talos_fs *fs, struct fs_request *rq)
+{
+	return inode_change(fs, rq, make_tmpfile_locked);
+}
+
 /* --- link ------------------------------------------------------------------------------- */
 
 static int link_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b)
@@ -202,7 +241,7 @@ static int link_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_
 		return err;
 	if (S_ISDIR(i.mode))
 		return FS_ERRNO(EPERM);
-	if (!i.nlink)
+	if (!i.nlink && !(i.flags & TALOS_INODE_LINKABLE))
 		return TALOS_ERR_NOT_FOUND;
 	if (i.nlink >= TALOS_LINKS_MAX)
 		return FS_ERRNO(EMLINK);
@@ -211,10 +250,13 @@ static int link_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_
 		return TALOS_ERR_EXISTS;
 	if (err != TALOS_ERR_NOT_FOUND)
 		return err;
+	err = i.nlink ? TALOS_OK : orphan_leave(b, &i);
+	i.flags &= ~TALOS_INODE_LINKABLE;
 	i.nlink++;
 	i.ctime_ns = fs_now_ns(fs);
 	count_name(fs, &dir, 1, 0);
-	err = inode_put(b, &dir);
+	if (!err)
+		err = inode_put(b, &dir);
 	if (!err)
 		err = inode_put(b, &i);
 	if (!err)

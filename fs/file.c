@@ -11,7 +11,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 
-#include "fs_private.h"
+#include "acl.h"
 
 /* What a batch holds besides the data: the inode, keys, headers. */
 #define WRITE_OVERHEAD 320u
@@ -25,10 +25,14 @@ int file_getattr(struct talos_fs *fs, struct fs_request *rq)
 	struct inode i;
 	int err = inode_load(fs, rq->ino, &i);
 
-	if (!err)
+	rq->attr_mark = i.mark;
+	rq->has_btime = !err;
+	if (!err) {
 		inode_stat(&i, &rq->attr);
-	else if (err == TALOS_ERR_NOT_FOUND && inode_table_kept(fs->known, rq->ino, &rq->attr))
+		rq->btime = inode_btime(&i);
+	} else if (err == TALOS_ERR_NOT_FOUND && inode_table_kept(fs->known, rq->ino, &rq->attr)) {
 		err = TALOS_OK; /* somebody's working directory, perhaps */
+	}
 	return err;
 }
 
@@ -46,6 +50,7 @@ int file_readlink(struct talos_fs *fs, struct fs_request *rq)
 		return TALOS_ERR_NO_MEMORY;
 	memcpy(rq->out, i.target, i.target_bytes + 1);
 	rq->out_bytes = i.target_bytes;
+	atime_note(fs, rq, &i);
 	return TALOS_OK;
 }
 
@@ -120,6 +125,8 @@ static int setattr_locked(struct talos_fs *fs, struct fs_request *rq, struct tal
 	}
 	if (!err)
 		err = set_owner_and_mode(&i, rq, b);
+	if (!err && rq->flags & FS_SET_MODE)
+		err = acl_follow_mode(fs, b, &i);
 	set_times(fs, &i, rq);
 	if (!err)
 		err = inode_put(b, &i);
@@ -206,6 +213,8 @@ int file_read(struct talos_fs *fs, struct fs_request *rq)
 		err = talos_engine_span_read(fs->engine, k.b, k.n, rq->offset, rq->out,
 					     (uint32_t)rq->out_bytes);
 	fs->read_bytes += rq->out_bytes;
+	if (!err)
+		atime_note(fs, rq, &i);
 	return err;
 }
 
@@ -222,9 +231,25 @@ static uint32_t next_piece(struct talos_fs *fs, uint64_t left)
 	return (uint32_t)talos_min(left, (uint64_t)max);
 }
 
+int file_write_piece(struct talos_fs *fs, struct talos_batch *b, struct inode *i, uint64_t offset,
+		     const void *data, uint32_t bytes)
+{
+	struct fs_key k = key_data(i->ino);
+	int err;
+
+	talos_batch_clear(b);
+	i->size = talos_max(i->size, offset + bytes);
+	inode_touch(fs, i);
+	err = inode_kill_capability(b, i);
+	if (!err)
+		err = talos_batch_span_write(b, k.b, k.n, offset, data, bytes);
+	if (!err)
+		err = inode_put(b, i);
+	return err ? err : talos_engine_write(fs->engine, b, NULL);
+}
+
 static int write_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b)
 {
-	struct fs_key k = key_data(rq->ino);
 	const uint8_t *data = rq->data;
 	uint64_t offset = rq->offset, end = rq->offset + rq->length;
 	struct inode i;
@@ -232,21 +257,12 @@ static int write_locked(struct talos_fs *fs, struct fs_request *rq, struct talos
 
 	if (!err && !S_ISREG(i.mode))
 		err = TALOS_ERR_INVALID;
+	if (!err && rq->kill_suidgid)
+		inode_kill_suidgid(&i);
 	while (!err && offset < end) {
 		uint32_t n = next_piece(fs, end - offset);
 
-		talos_batch_clear(b);
-		i.size = talos_max(i.size, offset + n);
-		inode_touch(fs, &i);
-		if (rq->kill_suidgid)
-			inode_kill_suidgid(&i);
-		err = inode_kill_capability(b, &i);
-		if (!err)
-			err = talos_batch_span_write(b, k.b, k.n, offset, data, n);
-		if (!err)
-			err = inode_put(b, &i);
-		if (!err)
-			err = talos_engine_write(fs->engine, b, NULL);
+		err = file_write_piece(fs, b, &i, offset, data, n);
 		if (err)
 			break;
 		data += n;

@@ -77,10 +77,15 @@ int fs_open(struct talos_engine *engine, const struct talos_clock *clock, struct
 	talos_mutex_init(&fs->number_lock, TALOS_LOCK_FS_TABLE);
 	talos_mutex_init(&fs->rename_lock, TALOS_LOCK_FS_STATE);
 	fs->writable_role = leads(fs);
+	fs->acls = true;
+	fs->atime = TALOS_ATIME_RELATIVE;
 	fs->known = inode_table_new();
-	err = fs->known ? inode_load(fs, TALOS_ROOT_INO, &root) : TALOS_ERR_NO_MEMORY;
+	fs->kept = kept_new(fs->clock);
+	err = fs->known && fs->kept ? inode_load(fs, TALOS_ROOT_INO, &root) : TALOS_ERR_NO_MEMORY;
 	if (!err)
 		err = queue_start(fs);
+	if (!err)
+		err = notify_start(fs);
 	if (!err && fs->writable_role)
 		reap(fs);
 	if (err) {
@@ -98,11 +103,17 @@ int talos_fs_mount(const struct talos_fs_options *o, struct talos_fs **out_fs)
 
 	if (err)
 		return err;
+	fs->acls = !o->no_acl;
+	fs->atime = o->atime;
+	fs->writeback = o->writeback && fs->writable_role;
 	err = fuse_transport_open(fs, o);
-	if (err)
+	if (err) {
 		talos_fs_close(fs);
-	else
-		*out_fs = fs;
+		return err;
+	}
+	/* Before the kernel is told anything: requests wait until talos_fs_run(). */
+	talos_engine_set_watch(fs->engine, notify_changed, fs);
+	*out_fs = fs;
 	return err;
 }
 
@@ -122,8 +133,12 @@ void talos_fs_close(struct talos_fs *fs)
 		return;
 	/* Replies need the session: so requests end before it does. */
 	queue_stop(fs);
+	/* Parked requests, which it may wait for, are answered. */
+	talos_engine_set_watch(fs->engine, NULL, NULL);
+	notify_stop(fs);
 	fuse_transport_close(fs->transport);
 	inode_table_free(fs->known);
+	kept_free(fs->kept);
 	for (unsigned i = 0; i < INODE_LOCKS; i++)
 		talos_mutex_fini(&fs->inode_locks[i]);
 	talos_mutex_fini(&fs->number_lock);
@@ -144,7 +159,7 @@ void talos_fs_role_changed(struct talos_fs *fs)
 	fs->writable_role = leads(fs);
 	if (fs->writable_role)
 		reap(fs);
-	queue_notify(fs);
+	notify_open(fs);
 	queue_wake_parked(fs);
 }
 

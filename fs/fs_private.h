@@ -15,6 +15,8 @@
 #include <stdatomic.h>
 
 #include "inode_table.h"
+#include "kept.h"
+#include "notify.h"
 #include "request.h"
 #include "talos/alloc.h"
 #include "talos/engine.h"
@@ -40,8 +42,11 @@ struct fs_queue {
 
 /* What the transport offers beside replies. */
 struct fs_transport_ops {
-	/* The inode's pages and attributes may have changed. May block on requests under way. */
-	void (*invalidate)(void *transport, uint64_t ino);
+	/* What the caches have of these does not hold any more. May block on requests under way. */
+	void (*forget_attr)(void *transport, uint64_t ino);
+	/* Bytes [offset, end), INT64_MAX: all behind; and attributes. */
+	void (*forget_bytes)(void *transport, uint64_t ino, uint64_t offset, uint64_t end);
+	void (*forget_name)(void *transport, uint64_t dir, const char *name);
 };
 
 struct talos_fs {
@@ -51,15 +56,20 @@ struct talos_fs {
 	const struct fs_transport_ops *transport_ops; /* or NULL; set before requests come */
 	void *transport_ctx;
 	struct inode_table *known;
+	struct kept *kept;
+	struct notify notify;
 	struct talos_mutex inode_locks[INODE_LOCKS];
 	/* One rename of a directory to another parent at a time: no two may make a loop together. */
 	struct talos_mutex rename_lock; /* TALOS_LOCK_FS_STATE */
 	_Atomic bool writable_role;	/* this node leads */
+	bool acls;			/* const after mount, as the next two */
+	enum talos_atime atime;
+	bool writeback;
 
 	struct talos_mutex number_lock; /* TALOS_LOCK_FS_TABLE; guards: */
 	uint64_t next_ino, reserved_ino;
 
-	struct fs_queue sync, parked, notify;
+	struct fs_queue sync, parked;
 	_Atomic uint64_t wakes; /* times that parked requests were told to try again */
 	_Atomic bool reap_due; /* orphans are to be removed once writes are possible */
 
@@ -92,6 +102,7 @@ struct fs_key key_orphan_prefix(void);
 /* Decoded. */
 struct inode {
 	uint64_t ino;
+	uint32_t mark; /* of kept.h, from before it was read */
 	uint32_t mode, uid, gid, nlink;
 	uint64_t size, parent, rdev;
 	int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
@@ -111,6 +122,7 @@ int inode_kill_capability(struct talos_batch *b, struct inode *i);
 /* Total: any bytes give an inode or TALOS_ERR_CORRUPT. */
 int inode_decode(const uint8_t *value, uint32_t bytes, uint64_t ino, struct inode *out);
 void inode_stat(const struct inode *i, struct stat *st);
+struct timespec inode_btime(const struct inode *i);
 /* mtime and ctime. */
 void inode_touch(struct talos_fs *fs, struct inode *i);
 int64_t fs_now_ns(struct talos_fs *fs);
@@ -147,6 +159,9 @@ struct stored_name {
 /* Total: any bytes give a dentry or TALOS_ERR_CORRUPT. */
 int dentry_decode(const uint8_t *value, uint32_t bytes, struct stored_name *out);
 
+/* The hash in a name's cookies. */
+uint64_t dentry_hash(const char *name);
+
 /* Would these two cookies be taken by names of one hash? */
 bool dentry_same_hash(uint64_t cookie_a, uint64_t cookie_b);
 
@@ -166,6 +181,7 @@ int dentry_list(struct talos_fs *fs, struct fs_request *rq);
 
 int dir_lookup(struct talos_fs *fs, struct fs_request *rq);
 int dir_make(struct talos_fs *fs, struct fs_request *rq); /* mknod, mkdir, symlink, create */
+int dir_make_tmpfile(struct talos_fs *fs, struct fs_request *rq);
 int dir_remove(struct talos_fs *fs, struct fs_request *rq); /* unlink, rmdir */
 int dir_link(struct talos_fs *fs, struct fs_request *rq);
 int dir_check_name(const char *name);
@@ -180,7 +196,14 @@ int file_reap(struct talos_fs *fs, struct fs_request *rq);
 int file_read(struct talos_fs *fs, struct fs_request *rq);
 int file_write(struct talos_fs *fs, struct fs_request *rq);
 int file_fallocate(struct talos_fs *fs, struct fs_request *rq);
+int file_seek(struct talos_fs *fs, struct fs_request *rq); /* seek.c */
+int file_copy(struct talos_fs *fs, struct fs_request *rq); /* copy.c */
 int file_statfs(struct talos_fs *fs, struct fs_request *rq);
+/* Write one batch that fits: the bytes and @i, whose size and times change. Inode locked. */
+int file_write_piece(struct talos_fs *fs, struct talos_batch *b, struct inode *i, uint64_t offset,
+		     const void *data, uint32_t bytes);
+/* atime.c: rq->ino, which looks like @i, was read. Its lock is not held. */
+void atime_note(struct talos_fs *fs, struct fs_request *rq, const struct inode *i);
 
 int xattr_set(struct talos_fs *fs, struct fs_request *rq);
 int xattr_get(struct talos_fs *fs, struct fs_request *rq);
@@ -196,6 +219,9 @@ int xattr_remove_some(struct talos_fs *fs, struct talos_batch *b, uint64_t ino, 
  * much for one batch, its entry in the orphan list. Inode locked.
  */
 int orphan_or_remove(struct talos_fs *fs, struct talos_batch *b, struct inode *i);
+/* @i has or gets no name: into @b goes its entry in the orphan list; or out of it. */
+int orphan_enter(struct talos_batch *b, const struct inode *i);
+int orphan_leave(struct talos_batch *b, const struct inode *i);
 /* The batch of orphan_or_remove() was written. Inode locked. */
 void orphan_settle(struct talos_fs *fs, const struct inode *i);
 /* Remove an inode if it is an orphan that is not open. Inode locked. */
@@ -212,8 +238,6 @@ void queue_sync(struct talos_fs *fs, struct fs_request *rq);
 /* Writes are blocked: try again when told. */
 void queue_park(struct talos_fs *fs, struct fs_request *rq);
 void queue_wake_parked(struct talos_fs *fs);
-/* Tell the transport that open inodes may have changed. */
-void queue_notify(struct talos_fs *fs);
 /* ops.c: run again what was parked. False: still blocked. */
 bool ops_retry(struct talos_fs *fs, struct fs_request *rq);
 void ops_finish(struct talos_fs *fs, struct fs_request *rq, int status);

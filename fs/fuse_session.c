@@ -16,7 +16,7 @@
  * in. A thread serves what it has read, so a thread's note is about the
  * request that it is at.
  */
-#include "fuse_transport.h"
+#include "fuse_raw.h"
 
 #include <errno.h>
 #include <linux/fuse.h>
@@ -67,8 +67,17 @@ static void note_request(struct fuse_transport *t, const uint8_t *buf, size_t by
 
 static ssize_t read_request(int fd, void *buf, size_t bytes, void *userdata)
 {
-	ssize_t n = read(fd, buf, bytes);
+	bool taken;
+	ssize_t n;
+	int state;
 
+	do {
+		n = read(fd, buf, bytes);
+		/* Whoever ends the session must not cut an answer short. */
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+		taken = n > 0 && fuse_raw_take(userdata, fd, buf, (size_t)n);
+		pthread_setcancelstate(state, NULL);
+	} while (taken);
 	if (n > 0)
 		note_request(userdata, buf, (size_t)n);
 	return n;

@@ -5,10 +5,11 @@
  * that read from it: fuse_session.c.
  *
  * What the kernel may cache: on a leader names, attributes and pages for an
- * hour, since this mount makes all changes itself. On a backup nothing, for
- * its view changes underneath; so a promotion finds nothing stale there, but
- * for pages of files that stay open, which are dropped then. A deposed
- * leader's caches stay true, since no change will come. Inode numbers are
+ * hour, since this mount makes all changes itself. On a backup, whose view
+ * changes underneath, for a minute, and it is told of each change (notify.c);
+ * answers that a change may have overtaken, not at all (kept.c). A promotion
+ * drops the pages of files that are open, to be sure. A deposed leader's caches
+ * stay true, since no change will come. Inode numbers are
  * never reused, so they serve as FUSE's node ids.
  *
  * FLUSH is answered ENOSYS once, and not sent again: when write() returned,
@@ -40,21 +41,44 @@ static struct fuse_transport *transport_of(fuse_req_t req)
 	return fuse_req_userdata(req);
 }
 
-static double timeout_of(const struct fuse_transport *t)
+static double attr_timeout(struct talos_fs *fs, const struct fs_request *rq, uint64_t ino)
 {
-	return t->fs->writable_role ? LEADER_TIMEOUT_S : 0;
+	if (rq->led)
+		return LEADER_TIMEOUT_S;
+	return kept_tell_inode(fs->kept, ino, rq->attr_mark) ? KEPT_SECONDS : 0;
+}
+
+double fuse_transport_attr_timeout(struct talos_fs *fs, const struct fs_request *rq)
+{
+	return attr_timeout(fs, rq, rq->attr.st_ino);
+}
+
+/* Of a name that was found or not found, by LOOKUP or READDIR. */
+static double name_timeout(struct talos_fs *fs, const struct fs_request *rq, const char *name)
+{
+	uint64_t hash;
+
+	if (rq->led)
+		return LEADER_TIMEOUT_S;
+	hash = dentry_hash(name);
+	if (rq->op == FS_OP_READDIR)
+		return kept_tell_listed(fs->kept, rq->ino, hash, name, rq->names_mark)
+			       ? KEPT_SECONDS
+			       : 0;
+	return kept_tell_name(fs->kept, rq->ino, hash, name, rq->name_mark) ? KEPT_SECONDS : 0;
 }
 
 /* --- replies ------------------------------------------------------------------------------ */
 
-static struct fuse_entry_param entry_of(const struct fuse_transport *t, const struct stat *st)
+static struct fuse_entry_param entry_of(struct talos_fs *fs, const struct fs_request *rq,
+					const char *name, const struct stat *st)
 {
 	return (struct fuse_entry_param){
 		.ino = st->st_ino,
 		.generation = 1,
 		.attr = *st,
-		.attr_timeout = timeout_of(t),
-		.entry_timeout = timeout_of(t),
+		.attr_timeout = attr_timeout(fs, rq, st->st_ino),
+		.entry_timeout = name_timeout(fs, rq, name),
 	};
 }
 
@@ -93,11 +117,13 @@ static void undo(struct fs_request *rq, int reply_error)
 static void reply_entry(struct fs_request *rq, int error)
 {
 	struct fuse_call *c = rq->transport;
-	struct fuse_entry_param e = entry_of(c->t, &rq->attr);
+	struct fuse_entry_param e = { 0 };
 
-	if (error == ENOENT && rq->op == FS_OP_LOOKUP && timeout_of(c->t) > 0) {
-		e = (struct fuse_entry_param){ .entry_timeout = timeout_of(c->t) };
-		error = 0;
+	if (error == ENOENT && rq->op == FS_OP_LOOKUP) {
+		e.entry_timeout = name_timeout(c->t->fs, rq, rq->name);
+		error = e.entry_timeout > 0 ? 0 : error;
+	} else if (!error) {
+		e = entry_of(c->t->fs, rq, rq->name, &rq->attr);
 	}
 	if (error)
 		fuse_reply_err(c->req, error);
@@ -115,7 +141,7 @@ static void reply_attr(struct fs_request *rq, int error)
 	if (error)
 		fuse_reply_err(c->req, error);
 	else
-		fuse_reply_attr(c->req, &rq->attr, timeout_of(c->t));
+		fuse_reply_attr(c->req, &rq->attr, fuse_transport_attr_timeout(c->t->fs, rq));
 	end_call(rq);
 }
 
@@ -123,7 +149,7 @@ static void reply_open(struct fs_request *rq, int error)
 {
 	struct fuse_call *c = rq->transport;
 
-	c->fi.keep_cache = c->t->fs->writable_role;
+	c->fi.keep_cache = true; /* what does not hold is dropped when it changes */
 	if (error)
 		fuse_reply_err(c->req, error);
 	else
@@ -134,13 +160,15 @@ static void reply_open(struct fs_request *rq, int error)
 static void reply_create(struct fs_request *rq, int error)
 {
 	struct fuse_call *c = rq->transport;
-	struct fuse_entry_param e = entry_of(c->t, &rq->attr);
+	struct fuse_entry_param e;
 
-	c->fi.keep_cache = c->t->fs->writable_role;
-	if (error)
+	if (error) {
 		fuse_reply_err(c->req, error);
-	else
+	} else {
+		e = entry_of(c->t->fs, rq, rq->name, &rq->attr);
+		c->fi.keep_cache = true;
 		undo(rq, fuse_reply_create(c->req, &e, &c->fi));
+	}
 	end_call(rq);
 }
 
@@ -178,6 +206,17 @@ static void reply_written(struct fs_request *rq, int error)
 }
 
 /* Of GETXATTR and LISTXATTR: the bytes, or how many there are. */
+static void reply_offset(struct fs_request *rq, int error)
+{
+	struct fuse_call *c = rq->transport;
+
+	if (error)
+		fuse_reply_err(c->req, error);
+	else
+		fuse_reply_lseek(c->req, (off_t)rq->out_offset);
+	end_call(rq);
+}
+
 static void reply_xattr(struct fs_request *rq, int error)
 {
 	struct fuse_call *c = rq->transport;
@@ -237,6 +276,23 @@ static bool given_up(struct fs_request *rq)
 	return fuse_req_interrupted(c->req);
 }
 
+/* The caller waits for us, so its groups are there to be read. */
+static bool in_group(const struct fs_request *rq, gid_t gid)
+{
+	struct fuse_call *c = rq->transport;
+	gid_t some[64];
+	int n = fuse_req_getgroups(c->req, 64, some), room = n;
+	gid_t *all = n > 64 ? calloc((size_t)n, sizeof(*all)) : NULL;
+	bool found = false;
+
+	if (all)
+		n = fuse_req_getgroups(c->req, n, all);
+	for (int i = 0; i < n && i < (all ? room : 64) && !found; i++)
+		found = (all ? all : some)[i] == gid;
+	free(all);
+	return found;
+}
+
 /* --- calls ------------------------------------------------------------------------------------ */
 
 static struct fs_request begin(fuse_req_t req, enum fs_op op, uint64_t ino,
@@ -249,9 +305,11 @@ static struct fs_request begin(fuse_req_t req, enum fs_op op, uint64_t ino,
 		.ino = ino,
 		.uid = ctx->uid,
 		.gid = ctx->gid,
+		.umask = transport_of(req)->applies_umask ? ctx->umask : 0,
 		.reply = reply,
 		.waits = wait_begins,
 		.given_up = given_up,
+		.in_group = in_group,
 		.transport = req, /* until submit() */
 	};
 }
@@ -430,7 +488,7 @@ static void call_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 {
 	struct fs_request rq = begin(req, FS_OP_READ, ino, reply_bytes);
 
-	(void)fi;
+	rq.noatime = fi->flags & O_NOATIME;
 	rq.offset = (uint64_t)offset;
 	rq.length = size;
 	submit(&rq, NULL);
@@ -474,6 +532,33 @@ static void call_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offse
 	rq.flags = (uint32_t)mode;
 	rq.offset = (uint64_t)offset;
 	rq.length = (uint64_t)length;
+	submit(&rq, NULL);
+}
+
+static void call_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
+		       struct fuse_file_info *fi)
+{
+	struct fs_request rq = begin(req, FS_OP_SEEK, ino, reply_offset);
+
+	(void)fi;
+	rq.flags = (uint32_t)whence;
+	rq.offset = (uint64_t)offset;
+	submit(&rq, NULL);
+}
+
+static void call_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset,
+				 struct fuse_file_info *from_fi, fuse_ino_t to, off_t to_offset,
+				 struct fuse_file_info *to_fi, size_t length, int flags)
+{
+	struct fs_request rq = begin(req, FS_OP_COPY, from, reply_written);
+
+	(void)from_fi;
+	(void)to_fi;
+	rq.new_ino = to;
+	rq.offset = (uint64_t)from_offset;
+	rq.new_offset = (uint64_t)to_offset;
+	rq.length = length;
+	rq.flags = (uint32_t)flags;
 	submit(&rq, NULL);
 }
 
@@ -533,7 +618,7 @@ static bool add_dirent(struct fs_request *rq, const char *name, uint64_t ino, un
 
 		/* Without attributes (dots, or just unlinked) the kernel gets only the name. */
 		if (attr)
-			e = entry_of(c->t, attr);
+			e = entry_of(c->t->fs, rq, name, attr);
 		need = fuse_add_direntry_plus(c->req, c->buf + c->used, left, name, &e,
 					      (off_t)cookie);
 	} else {
@@ -583,7 +668,9 @@ static void call_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t 
 
 static void call_init(void *userdata, struct fuse_conn_info *conn)
 {
-	(void)userdata;
+	struct fuse_transport *t = userdata;
+
+	t->can_expire = conn->capable & FUSE_CAP_EXPIRE_ONLY;
 	conn->max_write = REQUEST_BYTES_MAX;
 	conn->max_readahead = REQUEST_BYTES_MAX;
 	conn->max_background = 256;
@@ -596,6 +683,14 @@ static void call_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
 				  FUSE_CAP_SPLICE_MOVE | FUSE_CAP_ATOMIC_O_TRUNC |
 				  FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_HANDLE_KILLPRIV);
+	if (t->fs->writeback)
+		conn->want |= conn->capable & FUSE_CAP_WRITEBACK_CACHE;
+	/* A default ACL takes the place of the umask, which so is ours to apply. */
+	if (t->fs->acls && conn->capable & FUSE_CAP_POSIX_ACL &&
+	    conn->capable & FUSE_CAP_DONT_MASK) {
+		conn->want |= FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK;
+		t->applies_umask = true;
+	}
 	conn->want |= conn->capable &
 		      (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
 		       FUSE_CAP_ASYNC_READ | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_CACHE_SYMLINKS |
@@ -626,6 +721,8 @@ const struct fuse_lowlevel_ops fuse_transport_calls = {
 	.fsync = call_fsync,
 	.fsyncdir = call_fsync,
 	.fallocate = call_fallocate,
+	.lseek = call_lseek,
+	.copy_file_range = call_copy_file_range,
 	.statfs = call_statfs,
 	.setxattr = call_setxattr,
 	.getxattr = call_getxattr,
@@ -650,12 +747,38 @@ void fuse_transport_unopen(struct fuse_transport *t, uint64_t ino)
 	ops_submit(t->fs, &rq);
 }
 
-static void invalidate(void *transport, uint64_t ino)
+/* Errors of these: the kernel does not know it, or the mount is gone. */
+
+static void forget_attr(void *transport, uint64_t ino)
 {
 	struct fuse_transport *t = transport;
 
-	/* Errors: the kernel does not know it, or the mount is gone. */
-	fuse_lowlevel_notify_inval_inode(t->session, ino, 0, 0);
+	fuse_lowlevel_notify_inval_inode(t->session, ino, -1, 0);
 }
 
-const struct fs_transport_ops fuse_transport_ops = { .invalidate = invalidate };
+static void forget_bytes(void *transport, uint64_t ino, uint64_t offset, uint64_t end)
+{
+	struct fuse_transport *t = transport;
+
+	fuse_lowlevel_notify_inval_inode(t->session, ino, (off_t)offset,
+					 end == INT64_MAX ? 0 : (off_t)(end - offset));
+}
+
+/* Looked up anew at its next use, where that can be had: who is in that directory stays in it. */
+static void forget_name(void *transport, uint64_t dir, const char *name)
+{
+	struct fuse_transport *t = transport;
+	size_t bytes = strlen(name);
+
+	if (t->can_expire)
+		fuse_lowlevel_notify_expire_entry(t->session, dir, name, bytes,
+						  FUSE_LL_EXPIRE_ONLY);
+	else
+		fuse_lowlevel_notify_inval_entry(t->session, dir, name, bytes);
+}
+
+const struct fs_transport_ops fuse_transport_ops = {
+	.forget_attr = forget_attr,
+	.forget_bytes = forget_bytes,
+	.forget_name = forget_name,
+};

@@ -18,6 +18,8 @@ struct fuse_transport {
 	struct fuse_reader *readers;
 	sem_t finish; /* posted by whoever ends the session */
 	bool mounted;
+	bool can_expire;    /* names; const after INIT, as the next */
+	bool applies_umask; /* the kernel leaves it to us; const after INIT */
 	/* Of the first exchange: before INIT is answered the kernel sends nothing else. */
 	bool killpriv_offered;
 	_Atomic bool init_seen, init_answered;
@@ -27,6 +29,8 @@ struct fuse_transport {
 
 extern const struct fuse_lowlevel_ops fuse_transport_calls;
 extern const struct fs_transport_ops fuse_transport_ops;
+/* For how many seconds the kernel may keep the attributes that @rq answers. */
+double fuse_transport_attr_timeout(struct talos_fs *fs, const struct fs_request *rq);
 /* The kernel never got the answer to an open. */
 void fuse_transport_unopen(struct fuse_transport *t, uint64_t ino);
 

@@ -73,7 +73,10 @@ int inode_load(struct talos_fs *fs, uint64_t ino, struct inode *out)
 	uint8_t value[sizeof(struct talos_disk_inode) + TALOS_SYMLINK_BYTES_MAX];
 	struct fs_key k = key_inode(ino);
 	uint32_t n;
-	int err = talos_engine_get(fs->engine, k.b, k.n, value, sizeof(value), &n);
+	int err;
+
+	out->mark = kept_mark_inode(fs->kept, ino);
+	err = talos_engine_get(fs->engine, k.b, k.n, value, sizeof(value), &n);
 
 	if (err == TALOS_ERR_TOO_BIG)
 		return TALOS_ERR_CORRUPT;
@@ -135,6 +138,11 @@ void inode_stat(const struct inode *i, struct stat *st)
 	};
 	if (S_ISDIR(i->mode))
 		st->st_blocks = 0;
+}
+
+struct timespec inode_btime(const struct inode *i)
+{
+	return to_timespec(i->btime_ns);
 }
 
 int64_t fs_now_ns(struct talos_fs *fs)

@@ -6,6 +6,7 @@
 #include "inode_table.h"
 
 #include "talos/alloc.h"
+#include "talos/fs_format.h"
 #include "talos/lock.h"
 #include "talos/status.h"
 #include "talos/types.h"
@@ -280,6 +281,51 @@ uint32_t inode_table_list_open(struct inode_table *t, uint64_t after, uint64_t *
 		talos_mutex_unlock(&s->lock);
 	}
 	return n;
+}
+
+bool inode_table_is_known(struct inode_table *t, uint64_t ino)
+{
+	struct shard *s = shard_of(t, ino);
+	bool known;
+
+	if (ino == TALOS_ROOT_INO)
+		return true;
+	talos_mutex_lock(&s->lock);
+	known = *find_locked(s, ino) != NULL;
+	talos_mutex_unlock(&s->lock);
+	return known;
+}
+
+/* False: no memory. */
+static bool list_shard(struct shard *s, uint64_t **inos, uint64_t *count)
+{
+	uint64_t *p;
+
+	talos_mutex_lock(&s->lock);
+	p = talos_realloc(*inos, (*count + s->count + 1) * sizeof(*p));
+	if (p)
+		*inos = p;
+	for (uint32_t b = 0; p && b < s->bucket_count; b++)
+		for (struct known *k = s->buckets[b]; k; k = k->next)
+			p[(*count)++] = k->ino;
+	talos_mutex_unlock(&s->lock);
+	return p != NULL;
+}
+
+uint64_t inode_table_list_known(struct inode_table *t, uint64_t **out_inos)
+{
+	uint64_t *inos = NULL, count = 0;
+
+	for (unsigned i = 0; i < SHARDS; i++) {
+		if (list_shard(&t->shards[i], &inos, &count))
+			continue;
+		talos_free(inos);
+		*out_inos = NULL;
+		return 0;
+	}
+	inos[count++] = TALOS_ROOT_INO; /* there is room for one more */
+	*out_inos = inos;
+	return count;
 }
 
 uint64_t inode_table_count(struct inode_table *t)

@@ -43,6 +43,10 @@ bool inode_table_kept(struct inode_table *t, uint64_t ino, struct stat *out);
 /* Up to @capacity open inodes with numbers above @after, ascending; returns how many. */
 uint32_t inode_table_list_open(struct inode_table *t, uint64_t after, uint64_t *inos,
 			       uint32_t capacity);
+/* Does the transport know it? It always knows the root. */
+bool inode_table_is_known(struct inode_table *t, uint64_t ino);
+/* All that it knows: a talos_malloc()ed array, and how many. Without memory: 0. */
+uint64_t inode_table_list_known(struct inode_table *t, uint64_t **out_inos);
 /* For tests and statistics. */
 uint64_t inode_table_count(struct inode_table *t);
 

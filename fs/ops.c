@@ -37,6 +37,7 @@ static const struct {
 	[FS_OP_MKNOD] = { dir_make, CHANGES },
 	[FS_OP_SYMLINK] = { dir_make, CHANGES },
 	[FS_OP_CREATE] = { dir_make, CHANGES },
+	[FS_OP_TMPFILE] = { dir_make_tmpfile, CHANGES | BY_NUMBER },
 	[FS_OP_UNLINK] = { dir_remove, CHANGES },
 	[FS_OP_RMDIR] = { dir_remove, CHANGES },
 	[FS_OP_RENAME] = { rename_run, CHANGES },
@@ -47,6 +48,8 @@ static const struct {
 	[FS_OP_RELEASE] = { file_release, 0 },
 	[FS_OP_FSYNC] = { run_sync, 0 },
 	[FS_OP_FALLOCATE] = { file_fallocate, CHANGES | BY_NUMBER },
+	[FS_OP_SEEK] = { file_seek, BY_NUMBER },
+	[FS_OP_COPY] = { file_copy, CHANGES | BY_NUMBER },
 	[FS_OP_READDIR] = { dentry_list, BY_NUMBER },
 	[FS_OP_STATFS] = { file_statfs, 0 },
 	[FS_OP_SETXATTR] = { xattr_set, CHANGES | BY_NUMBER },
@@ -61,7 +64,8 @@ static int execute(struct talos_fs *fs, struct fs_request *rq)
 	unsigned flags = table[rq->op].flags;
 	int err;
 
-	if (flags & CHANGES && !fs->writable_role)
+	rq->led = fs->writable_role;
+	if (flags & CHANGES && !rq->led)
 		return TALOS_ERR_READ_ONLY;
 	err = table[rq->op].run(fs, rq);
 	return err == TALOS_ERR_NOT_FOUND && flags & BY_NUMBER ? FS_ERRNO(ESTALE) : err;

@@ -27,9 +27,22 @@ static int remove_inode(struct talos_fs *fs, struct talos_batch *b, const struct
 	return err;
 }
 
-int orphan_or_remove(struct talos_fs *fs, struct talos_batch *b, struct inode *i)
+int orphan_enter(struct talos_batch *b, const struct inode *i)
 {
 	struct fs_key k = key_orphan(i->ino);
+
+	return talos_batch_put_copy(b, k.b, k.n, "", 0);
+}
+
+int orphan_leave(struct talos_batch *b, const struct inode *i)
+{
+	struct fs_key k = key_orphan(i->ino);
+
+	return talos_batch_delete(b, k.b, k.n);
+}
+
+int orphan_or_remove(struct talos_fs *fs, struct talos_batch *b, struct inode *i)
+{
 	bool more = true;
 	int err = TALOS_OK;
 
@@ -39,7 +52,7 @@ int orphan_or_remove(struct talos_fs *fs, struct talos_batch *b, struct inode *i
 	if (err || !more)
 		return err;
 	err = inode_put(b, i);
-	return err ? err : talos_batch_put_copy(b, k.b, k.n, "", 0);
+	return err ? err : orphan_enter(b, i);
 }
 
 static void keep_last(struct talos_fs *fs, const struct inode *i)
@@ -62,7 +75,6 @@ void orphan_settle(struct talos_fs *fs, const struct inode *i)
 
 int orphan_reap(struct talos_fs *fs, uint64_t ino)
 {
-	struct fs_key k = key_orphan(ino);
 	struct talos_batch *b;
 	struct inode i;
 	bool more = true;
@@ -78,7 +90,7 @@ int orphan_reap(struct talos_fs *fs, uint64_t ino)
 		talos_batch_clear(b);
 		err = remove_inode(fs, b, &i, &more);
 		if (!err && !more)
-			err = talos_batch_delete(b, k.b, k.n);
+			err = orphan_leave(b, &i);
 		if (!err)
 			err = talos_engine_write_reserved(fs->engine, b, NULL);
 		if (!err && !more)

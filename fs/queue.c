@@ -7,8 +7,6 @@
  *           group.
  *   parked  changes while the replicator blocks writes: tried again, in order,
  *           when it says so, and every second. Reads go on meanwhile.
- *   notify  tells the transport what its caches may hold wrongly. A thread of
- *           its own: the kernel may let it wait for a request that is parked.
  *
  * A request is copied, with all that it points to, into one allocation. Its
  * caller may give up: then a parked one is answered EINTR at the next try. An
@@ -24,7 +22,6 @@
 
 #define RETRY_NS TALOS_NS_PER_SEC
 #define SYNC_PATIENCE_NS (3 * TALOS_NS_PER_SEC)
-#define NOTIFY_AT_ONCE 256u
 
 /* --- copies ---------------------------------------------------------------------------- */
 
@@ -309,60 +306,7 @@ static void *parked_main(void *arg)
 	return NULL;
 }
 
-/* --- notify --------------------------------------------------------------------------------------- */
-
-void queue_notify(struct talos_fs *fs)
-{
-	if (fs->transport_ops)
-		wake(&fs->notify);
-}
-
-static bool stopping(struct fs_queue *q)
-{
-	bool is;
-
-	talos_mutex_lock(&q->lock);
-	is = q->stopping;
-	talos_mutex_unlock(&q->lock);
-	return is;
-}
-
-/* Only what is open can have been read while nothing was to be kept. */
-static void notify_all(struct talos_fs *fs)
-{
-	uint64_t inos[NOTIFY_AT_ONCE], after = 0;
-	uint32_t n;
-
-	do {
-		n = inode_table_list_open(fs->known, after, inos, NOTIFY_AT_ONCE);
-		for (uint32_t i = 0; i < n && !stopping(&fs->notify); i++)
-			fs->transport_ops->invalidate(fs->transport_ctx, inos[i]);
-		if (n)
-			after = inos[n - 1];
-	} while (n == NOTIFY_AT_ONCE && !stopping(&fs->notify));
-}
-
-static void *notify_main(void *arg)
-{
-	struct talos_fs *fs = arg;
-	struct fs_queue *q = &fs->notify;
-
-	talos_mutex_lock(&q->lock);
-	while (!q->stopping) {
-		if (!q->go) {
-			talos_cond_wait(&q->work, &q->lock, fs->clock, UINT64_MAX);
-			continue;
-		}
-		q->go = false;
-		talos_mutex_unlock(&q->lock);
-		notify_all(fs);
-		talos_mutex_lock(&q->lock);
-	}
-	talos_mutex_unlock(&q->lock);
-	return NULL;
-}
-
-/* --- all three -------------------------------------------------------------------------------------- */
+/* --- both -------------------------------------------------------------------------------------- */
 
 static int start(struct talos_fs *fs, struct fs_queue *q, void *(*main)(void *))
 {
@@ -403,18 +347,14 @@ int queue_start(struct talos_fs *fs)
 
 	if (!err)
 		err = start(fs, &fs->parked, parked_main);
-	if (!err)
-		err = start(fs, &fs->notify, notify_main);
 	return err;
 }
 
 void queue_stop(struct talos_fs *fs)
 {
-	/* In this order: a retried write may go on to sync; parked ones keep notify waiting. */
+	/* In this order: a retried write may go on to sync. */
 	stop(&fs->parked);
 	stop(&fs->sync);
-	stop(&fs->notify);
 	fini(&fs->parked);
 	fini(&fs->sync);
-	fini(&fs->notify);
 }

@@ -25,6 +25,7 @@ enum fs_op {
 	FS_OP_MKNOD, /* and mkdir, by mode */
 	FS_OP_SYMLINK,
 	FS_OP_CREATE, /* mknod and open in one */
+	FS_OP_TMPFILE, /* as CREATE, without a name */
 	FS_OP_UNLINK,
 	FS_OP_RMDIR,
 	FS_OP_RENAME,
@@ -35,6 +36,8 @@ enum fs_op {
 	FS_OP_RELEASE,
 	FS_OP_FSYNC, /* of a file, directory, or (ino 0) the volume */
 	FS_OP_FALLOCATE,
+	FS_OP_SEEK,
+	FS_OP_COPY,
 	FS_OP_READDIR, /* with or without attributes */
 	FS_OP_STATFS,
 	FS_OP_SETXATTR,
@@ -67,28 +70,37 @@ struct fs_request {
 	enum fs_op op;
 	uint64_t ino;	     /* or the parent, with name */
 	const char *name;    /* NUL-terminated, or NULL */
-	uint64_t new_ino;    /* RENAME: new parent; LINK: the parent (ino is the file) */
+	uint64_t new_ino;    /* RENAME: new parent; LINK: the parent (ino is the file); COPY: to where */
 	const char *new_name; /* RENAME, LINK */
 	const char *target;  /* SYMLINK */
 	const void *data;    /* WRITE, SETXATTR */
-	uint64_t offset;     /* READ, WRITE, FALLOCATE, READDIR (cookie) */
-	uint64_t length;     /* READ, WRITE, FALLOCATE, SETXATTR; GETXATTR, LISTXATTR: room, 0 asks for the size */
-	uint32_t flags;	     /* RENAME, OPEN (O_), SETXATTR, FALLOCATE (mode), SETATTR (FS_SET_) */
+	uint64_t offset;     /* READ, WRITE, FALLOCATE, SEEK, COPY, READDIR (cookie) */
+	uint64_t new_offset; /* COPY */
+	uint64_t length;     /* READ, WRITE, FALLOCATE, COPY, SETXATTR; GETXATTR, LISTXATTR: room, 0 asks for the size */
+	uint32_t flags;	     /* RENAME, OPEN (O_), SETXATTR, FALLOCATE (mode), SETATTR (FS_SET_), SEEK (whence) */
 	mode_t mode;	     /* MKNOD, CREATE */
 	uint64_t rdev;	     /* MKNOD */
 	uid_t uid;
 	gid_t gid;
+	mode_t umask;	     /* MKNOD, CREATE: not in mode yet */
 	struct stat set;     /* SETATTR */
 	fs_dirent_fn dirent; /* READDIR */
 	bool want_attr;	     /* READDIR: with attributes, which counts as a lookup of each */
 	bool kill_suidgid;   /* WRITE: the caller may not keep set-id bits */
+	bool noatime;	     /* READ: leave the access time */
 	bool sync;	     /* WRITE: durable before it is answered (O_SYNC, O_DSYNC) */
 
 	/* Results. */
 	struct stat attr;    /* of what was found or made */
+	struct timespec btime; /* GETATTR, if has_btime */
+	bool has_btime;
 	struct statvfs statvfs;
 	void *out;	     /* READ, READLINK, GETXATTR, LISTXATTR: talos_malloc()ed; freed after reply() */
-	uint64_t out_bytes;
+	uint64_t out_bytes;  /* and WRITE, COPY */
+	uint64_t out_offset; /* SEEK */
+	/* Of kept.h: what attributes, the name and all names had before they were read. */
+	uint32_t attr_mark, name_mark, names_mark;
+	bool led; /* it was run by a leader, whose answers stay true */
 
 	/* The transport's. reply() gets 0 or an errno; the request is gone afterwards. */
 	void (*reply)(struct fs_request *rq, int error);
@@ -98,6 +110,8 @@ struct fs_request {
 	 */
 	void (*waits)(struct fs_request *rq);
 	bool (*given_up)(struct fs_request *rq);
+	/* Is the caller in this group, beside rq->gid? NULL: no. */
+	bool (*in_group)(const struct fs_request *rq, gid_t gid);
 	void *transport;
 
 	/* ops.c and queue.c only. */

@@ -7,14 +7,14 @@
 #include <errno.h>
 #include <sys/xattr.h>
 
-#include "fs_private.h"
+#include "acl.h"
 
 #define LIST_BYTES_MAX 65536u
 /* Deletes of one batch: fits the smallest segments. */
 #define REMOVE_COUNT_MAX 64u
 #define CAPABILITY "security.capability"
 
-static int check_name(const char *name)
+static int check_name(const struct talos_fs *fs, const char *name)
 {
 	static const char *const spaces[] = { "user.", "trusted.", "security.", NULL };
 
@@ -23,7 +23,7 @@ static int check_name(const char *name)
 	for (unsigned i = 0; spaces[i]; i++)
 		if (!strncmp(name, spaces[i], strlen(spaces[i])) && name[strlen(spaces[i])])
 			return TALOS_OK;
-	return TALOS_ERR_UNSUPPORTED; /* system.*, ACLs among them */
+	return fs->acls && acl_kind(name) != ACL_IS_NONE ? TALOS_OK : TALOS_ERR_UNSUPPORTED;
 }
 
 static int exists(struct talos_fs *fs, const struct inode *i, const char *name, uint32_t *out_bytes)
@@ -36,6 +36,27 @@ static int exists(struct talos_fs *fs, const struct inode *i, const char *name, 
 	*out_bytes = 0;
 	err = talos_engine_get(fs->engine, k.b, k.n, NULL, 0, out_bytes);
 	return err == TALOS_ERR_TOO_BIG ? TALOS_OK : err;
+}
+
+/* May the caller keep set-group-ID on a file of this group? */
+static bool is_in_group(const struct fs_request *rq, gid_t gid)
+{
+	return !rq->uid || rq->gid == gid || (rq->in_group && rq->in_group(rq, gid));
+}
+
+static int set_acl_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b)
+{
+	struct inode i;
+	int err = inode_load(fs, rq->ino, &i);
+
+	if (!err)
+		err = acl_set(b, &i, acl_kind(rq->name), rq->data, (uint32_t)rq->length,
+			      is_in_group(rq, i.gid));
+	if (err)
+		return err;
+	i.ctime_ns = fs_now_ns(fs);
+	err = inode_put(b, &i);
+	return err ? err : talos_engine_write(fs->engine, b, NULL);
 }
 
 static int set_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b)
@@ -73,6 +94,8 @@ static int remove_locked(struct talos_fs *fs, struct fs_request *rq, struct talo
 
 	if (!err)
 		err = exists(fs, &i, rq->name, &n);
+	if (err == TALOS_ERR_NOT_FOUND && acl_kind(rq->name) != ACL_IS_NONE)
+		return TALOS_OK; /* the mode alone says the same */
 	if (err)
 		return err == TALOS_ERR_NOT_FOUND ? FS_ERRNO(ENODATA) : err;
 	i.ctime_ns = fs_now_ns(fs);
@@ -84,7 +107,7 @@ static int remove_locked(struct talos_fs *fs, struct fs_request *rq, struct talo
 
 static int change(struct talos_fs *fs, struct fs_request *rq, inode_change_fn change_locked)
 {
-	int err = check_name(rq->name);
+	int err = check_name(fs, rq->name);
 
 	return err ? err : inode_change(fs, rq, change_locked);
 }
@@ -93,7 +116,7 @@ int xattr_set(struct talos_fs *fs, struct fs_request *rq)
 {
 	if (rq->length > TALOS_XATTR_BYTES_MAX)
 		return TALOS_ERR_TOO_BIG;
-	return change(fs, rq, set_locked);
+	return change(fs, rq, acl_kind(rq->name) == ACL_IS_NONE ? set_locked : set_acl_locked);
 }
 
 int xattr_remove(struct talos_fs *fs, struct fs_request *rq)
@@ -106,7 +129,7 @@ int xattr_get(struct talos_fs *fs, struct fs_request *rq)
 	struct fs_key k = key_xattr(rq->ino, rq->name);
 	uint32_t n = 0, capacity = 0;
 	struct inode i;
-	int err = check_name(rq->name);
+	int err = check_name(fs, rq->name);
 
 	if (!err)
 		err = inode_load(fs, rq->ino, &i);

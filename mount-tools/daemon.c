@@ -258,6 +258,17 @@ static void escape(const char *text, char *out, size_t bytes)
 	out[n] = 0;
 }
 
+/*
+ * Writes that the kernel has collected go out at close, where nothing can kill
+ * a program that waits for a missing backup.
+ */
+static bool wants_writeback(const struct mount_options *o)
+{
+	if (o->writeback == WRITEBACK_AUTO)
+		return !o->listen && !o->primary;
+	return o->writeback == WRITEBACK_ON;
+}
+
 static int mount_fs(struct daemon *d, char *why)
 {
 	char source[8192];
@@ -268,6 +279,9 @@ static int mount_fs(struct daemon *d, char *why)
 		.fuse_options = d->o.fuse_options,
 		.threads = d->o.threads,
 		.debug = d->o.debug,
+		.no_acl = d->o.no_acl,
+		.atime = d->o.read_only ? TALOS_ATIME_NEVER : d->o.atime,
+		.writeback = wants_writeback(&d->o),
 	};
 	struct talos_fs *fs;
 	int err;

@@ -34,6 +34,9 @@ static const char usage_text[] =
 	"                   l0=SIZE            memory for the newest index entries\n"
 	"                   commit=TIME        unsynced data reach the device this often (1s)\n"
 	"                   threads=N          request threads\n"
+	"                   noacl              no POSIX ACLs\n"
+	"                   writeback, nowriteback   let the kernel collect writes, or not\n"
+	"                   relatime, strictatime, nodiratime, noatime   access times\n"
 	"                   nonempty           DIR may have content\n"
 	"                   ro, noatime, nosuid, ...   as for mount(8)\n"
 	"  -f             stay in the foreground\n"
@@ -105,23 +108,67 @@ static void add_fuse_option(struct mount_options *o, const char *name)
 		 name);
 }
 
+/* The daemon's affair; to libfuse and the kernel they mean nothing. */
+static bool take_atime(struct mount_options *o, const char *name)
+{
+	static const struct {
+		const char *name;
+		enum talos_atime atime;
+	} map[] = {
+		{ "relatime", TALOS_ATIME_RELATIVE },  { "atime", TALOS_ATIME_RELATIVE },
+		{ "diratime", TALOS_ATIME_RELATIVE },  { "norelatime", TALOS_ATIME_STRICT },
+		{ "strictatime", TALOS_ATIME_STRICT }, { "nodiratime", TALOS_ATIME_NOT_DIRS },
+		{ "noatime", TALOS_ATIME_NEVER },
+	};
+
+	for (unsigned i = 0; i < sizeof(map) / sizeof(map[0]); i++) {
+		if (strcmp(map[i].name, name) != 0)
+			continue;
+		o->atime = map[i].atime;
+		return true;
+	}
+	return false;
+}
+
 static bool take_flag(struct mount_options *o, const char *name)
 {
 	/* For the kernel, by way of libfuse. */
-	static const char *const kernel[] = { "ro",	 "rw",	   "nosuid", "suid",	"nodev",
-					      "dev",	 "noexec", "exec",   "noatime", "atime",
-					      "dirsync", "sync",   "async",  NULL };
+	static const char *const kernel[] = { "ro",	"rw",	"nosuid",  "suid", "nodev", "dev",
+					      "noexec", "exec", "dirsync", "sync", "async", NULL };
 	/* For mount(8) and fstab(5), or true here anyway. */
-	static const char *const ignored[] = {
-		"defaults", "auto",	  "noauto",	 "nofail",	"_netdev",
-		"user",	    "nouser",	  "users",	 "owner",	"group",
-		"relatime", "norelatime", "nomand",	 "allow_other", "default_permissions",
-		"diratime", "nodiratime", "strictatime", "lazytime",	"nolazytime",
-		"silent",   "loud",	  "iversion",	 "noiversion",	NULL
-	};
+	static const char *const ignored[] = { "defaults",
+					       "auto",
+					       "noauto",
+					       "nofail",
+					       "_netdev",
+					       "user",
+					       "nouser",
+					       "users",
+					       "owner",
+					       "group",
+					       "nomand",
+					       "allow_other",
+					       "default_permissions",
+					       "lazytime",
+					       "nolazytime",
+					       "silent",
+					       "loud",
+					       "iversion",
+					       "noiversion",
+					       NULL };
 
 	if (!strcmp(name, "insecure"))
 		return o->insecure = true;
+	if (take_atime(o, name))
+		return true;
+	if (!strcmp(name, "acl") || !strcmp(name, "noacl")) {
+		o->no_acl = name[0] == 'n';
+		return true;
+	}
+	if (!strcmp(name, "writeback") || !strcmp(name, "nowriteback")) {
+		o->writeback = name[0] != 'n' ? WRITEBACK_ON : WRITEBACK_OFF;
+		return true;
+	}
 	if (!strcmp(name, "nonempty"))
 		return o->nonempty = true;
 	if (in_list(kernel, name)) {

@@ -49,6 +49,8 @@ static const char *rank_name(enum talos_lock_rank rank)
 		return "TALOS_LOCK_FS_INODE";
 	case TALOS_LOCK_FS_TABLE:
 		return "TALOS_LOCK_FS_TABLE";
+	case TALOS_LOCK_FS_CHANGES:
+		return "TALOS_LOCK_FS_CHANGES";
 	case TALOS_LOCK_REPL_NODE:
 		return "TALOS_LOCK_REPL_NODE";
 	case TALOS_LOCK_JOB:

@@ -81,6 +81,23 @@ void apply_batch_size(const struct record *r, uint32_t *out_entries, uint64_t *o
 	}
 }
 
+/* Tell whoever watches what this batch changed; it is visible. */
+static void tell_watch(struct talos_engine *e, const struct record *r)
+{
+	struct record_op_iter it;
+	struct record_op op;
+
+	talos_mutex_assert_held(&e->apply_lock);
+	if (!e->watch)
+		return;
+	record_op_begin(&it, r);
+	while (record_op_next(&it, &op) > 0)
+		e->watch(e->watch_ctx, &(struct talos_change){ .key = op.key,
+							       .key_bytes = op.key_bytes,
+							       .offset = op.offset,
+							       .length = op.length });
+}
+
 static int apply_batch_record(struct talos_engine *e, const struct record *r)
 {
 	struct view *v = view_get(e);
@@ -93,6 +110,8 @@ static int apply_batch_record(struct talos_engine *e, const struct record *r)
 	if (!err)
 		apply_batch(v->active->memtable, r);
 	view_put(v);
+	if (!err)
+		tell_watch(e, r);
 	return err;
 }
 

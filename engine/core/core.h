@@ -179,6 +179,8 @@ struct talos_engine {
 	struct talos_mutex apply_lock; /* TALOS_LOCK_APPLY; guards: */
 	struct pending_edit *pending;  /* edits that name segments not here yet, in log order */
 	struct pending_edit **pending_tail;
+	talos_watch_fn watch; /* or NULL */
+	void *watch_ctx;
 	uint64_t applied_chain;
 	_Atomic uint64_t applied_wall_ns;
 	struct seed_in *seed_in;       /* first copy under way; follow.c */

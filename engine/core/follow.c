@@ -16,6 +16,14 @@ static int follower_error(const struct talos_engine *e)
 					      : TALOS_ERR_INVALID;
 }
 
+void talos_engine_set_watch(struct talos_engine *e, talos_watch_fn fn, void *ctx)
+{
+	talos_mutex_lock(&e->apply_lock);
+	e->watch = fn;
+	e->watch_ctx = ctx;
+	talos_mutex_unlock(&e->apply_lock);
+}
+
 /* --- the log ------------------------------------------------------------------------------ */
 
 int talos_apply_offer(struct talos_engine *e, uint64_t segment, uint8_t **out_buf)

@@ -160,6 +160,7 @@ static void reply(struct fs_request *rq, int error)
 	c->attr = rq->attr;
 	c->statvfs = rq->statvfs;
 	c->out_bytes = rq->out_bytes;
+	c->out_offset = rq->out_offset;
 	if (!error && rq->out) {
 		c->out = malloc(rq->out_bytes + 1);
 		memcpy(c->out, rq->out, rq->out_bytes);

@@ -61,7 +61,7 @@ struct fs_fake_call {
 	struct stat attr;
 	struct statvfs statvfs;
 	uint8_t *out;
-	uint64_t out_bytes;
+	uint64_t out_bytes, out_offset;
 	struct fs_fake_name *names; /* of a READDIR */
 	uint32_t name_count, name_room;
 	_Atomic bool given_up;

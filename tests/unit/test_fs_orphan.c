@@ -162,6 +162,62 @@ static void while_writes_are_blocked_a_close_waits_and_the_orphan_goes_later(voi
 	assert_alive(o, false);
 }
 
+static uint64_t make_tmpfile(struct fs_fake *f)
+{
+	struct fs_request rq = fs_fake_request(f, FS_OP_TMPFILE, ROOT);
+	struct fs_fake_call *c;
+	uint64_t ino;
+
+	rq.mode = S_IFREG | 0666;
+	rq.umask = 022;
+	c = fs_fake_start(f, &rq);
+	assert_int_equal(fs_fake_wait(c), 0);
+	assert_int_equal(c->attr.st_nlink, 0);
+	assert_int_equal(c->attr.st_mode, S_IFREG | 0644);
+	ino = c->attr.st_ino;
+	fs_fake_finish(c);
+	ops_forget(f->fs, ino, 1);
+	return ino;
+}
+
+static void a_file_made_without_a_name_goes_at_its_close(void **state)
+{
+	struct fs_fake_one *o = *state;
+	uint64_t ino = make_tmpfile(&o->f);
+
+	assert_int_equal(fs_fake_write(&o->f, ino, 0, "data", 4), 0);
+	fs_fake_check(&o->f);
+	assert_int_equal(fs_fake_release(&o->f, ino), 0);
+	assert_int_equal(fs_fake_pairs_of(&o->f, ino), 0);
+	assert_int_equal(fs_fake_pairs_of(&o->f, 0), 1);
+}
+
+static void a_file_made_without_a_name_goes_with_a_crash(void **state)
+{
+	struct fs_fake_one *o = *state;
+	uint64_t ino = make_tmpfile(&o->f);
+
+	assert_int_equal(talos_engine_flush(o->f.e), 0);
+	fs_fake_crash(&o->f, 1);
+	fs_fake_open(&o->f, true);
+	assert_int_equal(fs_fake_pairs_of(&o->f, ino), 0);
+}
+
+static void a_file_made_without_a_name_stays_if_it_gets_one(void **state)
+{
+	struct fs_fake_one *o = *state;
+	uint64_t ino = make_tmpfile(&o->f);
+	struct stat st;
+
+	assert_int_equal(fs_fake_link(&o->f, ino, ROOT, "named"), 0);
+	assert_int_equal(fs_fake_release(&o->f, ino), 0);
+	assert_int_equal(fs_fake_getattr(&o->f, ino, &st), 0);
+	assert_int_equal(st.st_nlink, 1);
+	assert_int_equal(fs_fake_pairs_of(&o->f, 0), 1);
+	fs_fake_crash(&o->f, 1);
+	fs_fake_open(&o->f, true);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -173,6 +229,9 @@ int main(void)
 		T(orphans_of_a_crash_go_at_the_next_open),
 		T(many_orphans_of_a_crash_all_go),
 		T(a_follower_leaves_orphans_alone_and_a_new_leader_removes_those_not_open),
+		T(a_file_made_without_a_name_goes_at_its_close),
+		T(a_file_made_without_a_name_goes_with_a_crash),
+		T(a_file_made_without_a_name_stays_if_it_gets_one),
 		T(an_open_orphan_with_many_xattrs_goes_in_pieces),
 		T(while_writes_are_blocked_a_close_waits_and_the_orphan_goes_later),
 	};

@@ -99,11 +99,13 @@ static void a_value_may_have_64_kib_and_no_more(void **state)
 	free(back);
 }
 
-static void unknown_name_spaces_and_acls_are_refused(void **state)
+static void unknown_name_spaces_are_refused_and_acls_where_they_are_off(void **state)
 {
 	struct fs_fake_one *o = *state;
 	char buf[8], name[300] = "user.";
 
+	assert_int_equal(set(o, "system.other", "x", 0), EOPNOTSUPP);
+	o->f.fs->acls = false;
 	assert_int_equal(set(o, "system.posix_acl_access", "x", 0), EOPNOTSUPP);
 	assert_int_equal(get(o, "system.posix_acl_access", buf, 8), EOPNOTSUPP);
 	assert_int_equal(set(o, "other.x", "x", 0), EOPNOTSUPP);
@@ -182,7 +184,7 @@ int main(void)
 		T(create_and_replace_mean_what_they_say),
 		T(sizes_are_told_and_too_little_room_is_an_error),
 		T(a_value_may_have_64_kib_and_no_more),
-		T(unknown_name_spaces_and_acls_are_refused),
+		T(unknown_name_spaces_are_refused_and_acls_where_they_are_off),
 		T(a_question_costs_no_engine_lookup_where_nothing_was_ever_set),
 		T(new_content_or_a_new_owner_ends_capabilities),
 		T(they_go_with_their_file_however_many_there_are),

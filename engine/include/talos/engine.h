@@ -205,6 +205,13 @@ int talos_engine_span_read(struct talos_engine *e, const void *key,
 			   uint32_t bytes);
 
 /*
+ * *out: the first byte in [offset, end) of an object that was written and not
+ * cleared since (@hole: that was not), or @end if there is none. Reads no data.
+ */
+int talos_engine_span_seek(struct talos_engine *e, const void *key, uint32_t key_bytes,
+			   uint64_t offset, uint64_t end, bool hole, uint64_t *out);
+
+/*
  * Call @fn for each point value whose key begins with @prefix and is >= @from
  * (NULL: the first), in key order, for @pairs_max of them (0: all), or until it
  * returns non-zero, which is then the result. Who knows how many he wants should
@@ -262,6 +269,23 @@ bool talos_iter_valid(const struct talos_iter *it);
 /* Of a valid one; good until the next move. The value is read now. */
 const uint8_t *talos_iter_key(const struct talos_iter *it, uint32_t *out_bytes);
 int talos_iter_value(struct talos_iter *it, const uint8_t **out, uint32_t *out_bytes);
+
+/* --- watching a follower ------------------------------------------------------ */
+
+/* What one operation of a batch changed: a pair, or bytes of an object. */
+struct talos_change {
+	const uint8_t *key; /* borrowed */
+	uint32_t key_bytes;
+	uint64_t offset, length; /* of an object; UINT64_MAX: to the end */
+};
+typedef void (*talos_watch_fn)(void *ctx, const struct talos_change *c);
+/*
+ * Call @fn for each operation of each batch that comes from the log (a leader's
+ * own do not), in order, once the batch is visible to readers. With a lock of
+ * the engine's held: @fn must not block nor call the engine. NULL: no more; none
+ * is under way when this returns. At most one at a time.
+ */
+void talos_engine_set_watch(struct talos_engine *e, talos_watch_fn fn, void *ctx);
 
 /* --- state ----------------------------------------------------------------- */
 

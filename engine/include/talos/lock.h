@@ -39,6 +39,7 @@ enum talos_lock_rank {
 	TALOS_LOCK_IO = 95,	    /* engine: free rings of the device backend */
 	TALOS_LOCK_WAKE = 98,	    /* engine: flags that wake its threads */
 	TALOS_LOCK_CHECK = 99,	    /* engine: what a check has found so far */
+	TALOS_LOCK_FS_CHANGES = 100, /* fs: what applied batches changed */
 };
 
 struct talos_mutex {

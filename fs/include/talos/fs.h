@@ -15,6 +15,14 @@ struct talos_fs;
 /* Put the root directory, owned by @uid:@gid, mode 0755, into a leading engine. */
 int talos_fs_format(struct talos_engine *e, uint32_t uid, uint32_t gid);
 
+/* When reading moves an inode's access time; only what reaches the daemon counts. */
+enum talos_atime {
+	TALOS_ATIME_RELATIVE, /* if it is not newer than the last change, or a day old */
+	TALOS_ATIME_STRICT,
+	TALOS_ATIME_NOT_DIRS, /* relative, but not of directories */
+	TALOS_ATIME_NEVER,
+};
+
 struct talos_fs_options {
 	struct talos_engine *engine;	 /* borrowed until close */
 	const struct talos_clock *clock; /* NULL: talos_system_clock */
@@ -23,6 +31,14 @@ struct talos_fs_options {
 	const char *fuse_options; /* further ones for libfuse, comma-separated, or NULL */
 	unsigned threads;	  /* FUSE reader threads; 0: one per CPU, at least 2 */
 	bool debug;		  /* log each request */
+	bool no_acl;		  /* no POSIX ACLs: setting one is refused, stored ones do not count */
+	enum talos_atime atime;
+	/*
+	 * The kernel collects writes and sends them later, or at close and
+	 * fsync. Only a leader's: a backup that becomes one in place goes on
+	 * without.
+	 */
+	bool writeback;
 };
 
 /*

@@ -11,7 +11,7 @@
  *   DENTRY   cookie (8, BE)     struct talos_disk_dentry, then the name
  *   DATA     (an object)        the file's bytes
  *   COUNTER  nothing            le64: no inode number so far is >= this (inode 0)
- *   ORPHAN   inode (8, BE)      nothing: unlinked, but was open (inode 0)
+ *   ORPHAN   inode (8, BE)      nothing: no name, but was open (inode 0)
  *
  * A dentry's cookie is hash << 8 | seq: hash is XXH3-64 (seed 0) of the name,
  * without its low 9 bits, 1 where that is 0; so the top bit of the cookie is
@@ -55,6 +55,7 @@ enum talos_fs_kind {
 
 /* Flags of an inode. Unknown ones are kept as they are. */
 #define TALOS_INODE_HAS_XATTR 0x1u	/* may have xattrs; without it there are none */
+#define TALOS_INODE_LINKABLE 0x4u	/* made without a name (O_TMPFILE): may get its first */
 #define TALOS_INODE_HAS_CAPABILITY 0x2u /* may have security.capability */
 
 struct talos_disk_inode {
