@@ -13,7 +13,7 @@ SAN ?=
 comma := ,
 OUT := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
 
-PKGS := fuse3 liburing libibverbs librdmacm libxxhash jansson blkid libssl libcrypto
+PKGS := fuse3 liburing libibverbs librdmacm libxxhash jansson blkid libssl libcrypto libarchive
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS))
 PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(PKGS)) -lpthread
 TEST_LIBS := $(shell $(PKG_CONFIG) --libs cmocka)
