@@ -26,7 +26,7 @@ struct kv_tar {
 	struct archive_entry *e;
 	uint8_t *buf;
 	FILE *f;
-	bool odd_xattr; /* of this entry: a name that only one of two forms can hold */
+	bool odd_xattr; /* of this entry: a name that tar cannot hold */
 };
 
 static la_ssize_t to_file(struct archive *a, void *ctx, const void *bytes, size_t n)
@@ -61,6 +61,7 @@ struct kv_tar *kv_tar_open(struct kv_target *t, FILE *f)
 	tar->a = archive_write_new();
 	tar->e = archive_entry_new();
 	if (tar->buf && tar->a && tar->e && !archive_write_set_format_pax(tar->a) &&
+	    !archive_write_set_options(tar->a, "xattrheader=SCHILY") &&
 	    !archive_write_set_bytes_per_block(tar->a, TAR_BLOCK_BYTES) &&
 	    !archive_write_set_bytes_in_last_block(tar->a, 1) &&
 	    !archive_write_open(tar->a, tar, NULL, to_file, NULL))
@@ -126,23 +127,19 @@ static bool put_content(struct kv_tar *tar, const struct kv_entry *e)
 	return true;
 }
 
-/* Other programs understand the plain forms; they cannot hold all names. */
-static bool set_form(struct kv_tar *tar, const struct kv_entry *e)
+/* With a name that is no UTF-8 libarchive writes the entry in another way, and warns of that. */
+static bool is_odd(const struct kv_tar *tar, const struct kv_entry *e)
 {
 	const char *target = archive_entry_symlink(tar->e);
-	bool odd = !kv_is_utf8(e->path, e->path_bytes) ||
-		   (target && !kv_is_utf8(target, strlen(target))) ||
-		   (e->link_to && !kv_is_utf8(e->link_to, strlen(e->link_to)));
-	char form[64];
 
-	snprintf(form, sizeof(form), "hdrcharset=%s,xattrheader=%s", odd ? "BINARY" : "UTF-8",
-		 tar->odd_xattr ? "LIBARCHIVE" : "SCHILY");
-	return archive_write_set_options(tar->a, form) == ARCHIVE_OK || failed(e->path, tar->a);
+	return !kv_is_utf8(e->path, e->path_bytes) ||
+	       (target && !kv_is_utf8(target, strlen(target))) ||
+	       (e->link_to && !kv_is_utf8(e->link_to, strlen(e->link_to)));
 }
 
 bool kv_tar_add(struct kv_tar *tar, const struct kv_entry *e)
 {
-	int err;
+	int err, r;
 
 	if (S_ISSOCK(e->node->st.st_mode)) {
 		complain("%s: a socket, which tar cannot hold: left out", e->path);
@@ -153,10 +150,15 @@ bool kv_tar_add(struct kv_tar *tar, const struct kv_entry *e)
 		kv_complain(tar->t, e->path, e->path_bytes, err);
 		return false;
 	}
-	if (!set_form(tar, e))
+	if (tar->odd_xattr) {
+		complain("%s: tar cannot hold an attribute with '=' in its name: use --format "
+			 "pairs",
+			 e->path);
 		return false;
-	/* A warning would be about something that is lost. */
-	if (archive_write_header(tar->a, tar->e) != ARCHIVE_OK)
+	}
+	/* Any other warning would be about something that is lost. */
+	r = archive_write_header(tar->a, tar->e);
+	if (r != ARCHIVE_OK && !(r == ARCHIVE_WARN && is_odd(tar, e)))
 		return failed(e->path, tar->a);
 	return e->link_to || !S_ISREG(e->node->st.st_mode) || put_content(tar, e);
 }
