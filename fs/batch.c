@@ -235,8 +235,8 @@ static int find_parent(struct apply *a, const struct talos_change *c, const char
 		*out_dir = a->dir_ino;
 		return TALOS_OK;
 	}
-	if (last && !bytes)
-		return TALOS_ERR_INVALID; /* begins with a slash */
+	if (last && (!bytes || path[bytes - 1] == '/'))
+		return TALOS_ERR_INVALID; /* begins with a slash, or has two together */
 	err = walk_dirs(a, c, path, bytes, out_dir);
 	if (!err) {
 		a->dir_path = path;

@@ -8,7 +8,7 @@ int talos_fs_look(struct talos_fs *fs, const char *path, uint32_t path_bytes, st
 {
 	struct dentry d = { .ino = TALOS_ROOT_INO };
 	struct inode i;
-	int err = TALOS_OK;
+	int err = path_bytes && path[path_bytes - 1] == '/' ? TALOS_ERR_INVALID : TALOS_OK;
 
 	for (uint32_t at = 0; !err && at < path_bytes;) {
 		const char *slash = memchr(path + at, '/', path_bytes - at);

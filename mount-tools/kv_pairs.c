@@ -125,10 +125,10 @@ static struct talos_change plain_change(enum talos_change_kind kind, const char 
 	};
 }
 
-/* The value from @f: one batch if it fits one. */
+/* The value from @f, in batches as large as can be: one if it fits one. */
 static bool put_from(struct kv_sink *s, struct talos_change *c, FILE *f)
 {
-	uint32_t room = s->target->batch_bytes / 2;
+	uint32_t room = s->target->batch_bytes * 3;
 	uint8_t *buf = malloc(room);
 	uint64_t at = 0;
 	bool ok = buf != NULL, more = true;
@@ -147,7 +147,7 @@ static bool put_from(struct kv_sink *s, struct talos_change *c, FILE *f)
 		c->data = buf;
 		c->data_bytes = (uint32_t)n;
 		c->number = at ? at : n;
-		ok = kv_sink_add(s, c);
+		ok = kv_sink_add(s, c) && kv_sink_flush(s);
 		c->kind = TALOS_CHANGE_DATA;
 		at += n;
 	}
@@ -167,7 +167,7 @@ static bool finish(struct kv_sink *s, const struct kv_options *o)
 int kv_put(const struct kv_options *o)
 {
 	const char *file = o->count > 1 ? o->words[1] : "-", *key;
-	struct kv_sink s = { .sync = o->sync, .timeout_ns = o->timeout_ns };
+	struct kv_sink s = { .whole = true, .sync = o->sync, .timeout_ns = o->timeout_ns };
 	struct talos_change c;
 	struct kv_target t;
 	uint32_t bytes;
