@@ -323,6 +323,46 @@ static void blocked_writes_are_told(void **state)
 	assert_int_equal(apply1(f, change(TALOS_CHANGE_FILE, "a", "x")), 0);
 }
 
+/* --- beside others --------------------------------------------------------------------------- */
+
+#define TURNS 300u
+
+static void *make_and_remove(void *arg)
+{
+	struct fs_fake *f = arg;
+
+	for (unsigned i = 0; i < TURNS; i++) {
+		assert_int_equal(fs_fake_mkdir(f, ROOT, "dir", NULL), 0);
+		assert_int_equal(fs_fake_mknod(f, ROOT, "file", S_IFREG | 0600, NULL), 0);
+		assert_int_equal(fs_fake_unlink(f, ROOT, "file"), 0);
+		assert_int_equal(fs_fake_rmdir(f, ROOT, "dir"), 0);
+	}
+	return NULL;
+}
+
+/* Both change the root's size and link count: teardown checks that none was lost. */
+static void batches_and_single_changes_take_turns(void **state)
+{
+	struct fs_fake *f = *state;
+	pthread_t other;
+	struct stat st;
+
+	assert_int_equal(pthread_create(&other, NULL, make_and_remove, f), 0);
+	for (unsigned i = 0; i < TURNS; i++) {
+		struct talos_change c[] = { change(TALOS_CHANGE_FILE, "a", "x"),
+					    change(TALOS_CHANGE_DIR, "b", NULL) };
+		struct talos_change gone[] = { change(TALOS_CHANGE_DELETE, "a", NULL),
+					       change(TALOS_CHANGE_DELETE, "b", NULL) };
+
+		assert_int_equal(apply(f, c, 2), 0);
+		assert_int_equal(apply(f, gone, 2), 0);
+	}
+	assert_int_equal(pthread_join(other, NULL), 0);
+	assert_int_equal(look(f, "", &st), 0);
+	assert_int_equal(st.st_size, 0);
+	assert_int_equal(st.st_nlink, 2);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, fs_fake_setup, fs_fake_teardown)
 
 int main(void)
@@ -339,6 +379,7 @@ int main(void)
 		T(the_kernel_is_told_what_changed),
 		T(only_a_leader_takes_a_batch),
 		T(blocked_writes_are_told),
+		T(batches_and_single_changes_take_turns),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
