@@ -173,14 +173,14 @@ static uint32_t last_slash(const char *path, uint32_t bytes)
 	return bytes;
 }
 
-static int make_inode(struct apply *a, const struct talos_change *c, uint32_t mode, uint64_t dir,
-		      const char *name, struct inode *out);
+static int make_inode(struct apply *a, const struct talos_pair_change *c, uint32_t mode,
+		      uint64_t dir, const char *name, struct inode *out);
 
 /* A directory on the way to @c's name, which is missing. */
-static int make_parent(struct apply *a, const struct talos_change *c, uint64_t dir,
+static int make_parent(struct apply *a, const struct talos_pair_change *c, uint64_t dir,
 		       const char *name, const char *at, uint64_t *out)
 {
-	struct talos_change plain = *c;
+	struct talos_pair_change plain = *c;
 	struct inode i;
 	int err;
 
@@ -195,7 +195,7 @@ static int make_parent(struct apply *a, const struct talos_change *c, uint64_t d
 }
 
 /* The directory that the first @bytes of @c's path lead to. */
-static int walk_dirs(struct apply *a, const struct talos_change *c, const char *path,
+static int walk_dirs(struct apply *a, const struct talos_pair_change *c, const char *path,
 		     uint32_t bytes, uint64_t *out)
 {
 	uint64_t dir = TALOS_ROOT_INO;
@@ -223,7 +223,7 @@ static int walk_dirs(struct apply *a, const struct talos_change *c, const char *
 }
 
 /* Where @path's last name lies, and that name. */
-static int find_parent(struct apply *a, const struct talos_change *c, const char *path,
+static int find_parent(struct apply *a, const struct talos_pair_change *c, const char *path,
 		       uint32_t path_bytes, uint64_t *out_dir, char name[TALOS_NAME_BYTES_MAX + 1])
 {
 	uint32_t last = last_slash(path, path_bytes), bytes = last ? last - 1 : 0;
@@ -247,7 +247,7 @@ static int find_parent(struct apply *a, const struct talos_change *c, const char
 }
 
 /* What @path leads to. */
-static int find(struct apply *a, const struct talos_change *c, const char *path,
+static int find(struct apply *a, const struct talos_pair_change *c, const char *path,
 		uint32_t path_bytes, struct inode *out)
 {
 	char name[TALOS_NAME_BYTES_MAX + 1];
@@ -265,7 +265,7 @@ static int find(struct apply *a, const struct talos_change *c, const char *path,
 
 /* --- attributes ---------------------------------------------------------------------------------- */
 
-static void set_attr(struct talos_fs *fs, const struct talos_change *c, struct inode *i)
+static void set_attr(struct talos_fs *fs, const struct talos_pair_change *c, struct inode *i)
 {
 	i->ctime_ns = fs_now_ns(fs);
 	if (!(c->flags & TALOS_CHANGE_SET_ATTR))
@@ -289,7 +289,7 @@ static int drop_xattrs(struct apply *a, struct inode *i)
 
 /* --- making ---------------------------------------------------------------------------------------- */
 
-static int init_inode(struct apply *a, const struct talos_change *c, uint32_t mode,
+static int init_inode(struct apply *a, const struct talos_pair_change *c, uint32_t mode,
 		      const struct inode *dir, struct inode *i)
 {
 	uint64_t ino;
@@ -340,7 +340,7 @@ static int add_name(struct apply *a, struct inode *dir, const char *name, const 
 	return err ? err : touch_ino(a, dir->ino);
 }
 
-static int make_inode(struct apply *a, const struct talos_change *c, uint32_t mode,
+static int make_inode(struct apply *a, const struct talos_pair_change *c, uint32_t mode,
 		      uint64_t dir_ino, const char *name, struct inode *out)
 {
 	struct inode dir;
@@ -420,7 +420,7 @@ static int clear_name(struct apply *a, uint64_t dir, const char *name)
 /* --- one change of each kind ------------------------------------------------------------------------------ */
 
 /* The file's content is empty now, and as it is after a write by someone unprivileged. */
-static int empty_file(struct apply *a, const struct talos_change *c, struct inode *i)
+static int empty_file(struct apply *a, const struct talos_pair_change *c, struct inode *i)
 {
 	struct fs_key data = key_data(i->ino),
 		      capability = key_xattr(i->ino, "security.capability");
@@ -440,8 +440,8 @@ static int empty_file(struct apply *a, const struct talos_change *c, struct inod
 }
 
 /* The regular file @name in @dir, empty: the one that is there, or a new one. */
-static int file_for(struct apply *a, const struct talos_change *c, uint64_t dir, const char *name,
-		    struct inode *i)
+static int file_for(struct apply *a, const struct talos_pair_change *c, uint64_t dir,
+		    const char *name, struct inode *i)
 {
 	struct dentry d;
 	int err = dentry_find_staged(a->stage, dir, name, &d, NULL);
@@ -458,7 +458,8 @@ static int file_for(struct apply *a, const struct talos_change *c, uint64_t dir,
 	return make_inode(a, c, S_IFREG | (c->mode & 07777), dir, name, i);
 }
 
-static int apply_file(struct apply *a, const struct talos_change *c, uint64_t dir, const char *name)
+static int apply_file(struct apply *a, const struct talos_pair_change *c, uint64_t dir,
+		      const char *name)
 {
 	struct fs_key data;
 	struct inode i;
@@ -477,7 +478,8 @@ static int apply_file(struct apply *a, const struct talos_change *c, uint64_t di
 	return err ? err : store(a, &i);
 }
 
-static int apply_dir(struct apply *a, const struct talos_change *c, uint64_t dir, const char *name)
+static int apply_dir(struct apply *a, const struct talos_pair_change *c, uint64_t dir,
+		     const char *name)
 {
 	struct dentry d;
 	struct inode i;
@@ -498,7 +500,7 @@ static int apply_dir(struct apply *a, const struct talos_change *c, uint64_t dir
 	return err ? err : touch_ino(a, i.ino);
 }
 
-static int apply_link(struct apply *a, const struct talos_change *c, uint64_t dir_ino,
+static int apply_link(struct apply *a, const struct talos_pair_change *c, uint64_t dir_ino,
 		      const char *name)
 {
 	struct inode i, dir;
@@ -523,7 +525,7 @@ static int apply_link(struct apply *a, const struct talos_change *c, uint64_t di
 	return err ? err : touch_ino(a, i.ino);
 }
 
-static int apply_other(struct apply *a, const struct talos_change *c, uint64_t dir,
+static int apply_other(struct apply *a, const struct talos_pair_change *c, uint64_t dir,
 		       const char *name)
 {
 	uint32_t mode = c->kind == TALOS_CHANGE_SYMLINK ? S_IFLNK | 0777 : c->mode;
@@ -547,7 +549,7 @@ static int apply_delete(struct apply *a, uint64_t dir, const char *name)
 	return err ? err : remove_name(a, dir, &d);
 }
 
-static int apply_data(struct apply *a, const struct talos_change *c, struct inode *i)
+static int apply_data(struct apply *a, const struct talos_pair_change *c, struct inode *i)
 {
 	struct fs_key data = key_data(i->ino);
 	int err;
@@ -563,7 +565,7 @@ static int apply_data(struct apply *a, const struct talos_change *c, struct inod
 	return err;
 }
 
-static int apply_xattr(struct apply *a, const struct talos_change *c, struct inode *i)
+static int apply_xattr(struct apply *a, const struct talos_pair_change *c, struct inode *i)
 {
 	char name[TALOS_NAME_BYTES_MAX + 1];
 	struct fs_key k;
@@ -589,7 +591,7 @@ static int apply_xattr(struct apply *a, const struct talos_change *c, struct ino
 }
 
 /* Of what is there: its bytes, an attribute of it, or its attributes. */
-static int apply_inside(struct apply *a, const struct talos_change *c)
+static int apply_inside(struct apply *a, const struct talos_pair_change *c)
 {
 	struct inode i;
 	int err = find(a, c, c->path, c->path_bytes, &i);
@@ -607,7 +609,7 @@ static int apply_inside(struct apply *a, const struct talos_change *c)
 	return err ? err : touch_ino(a, i.ino);
 }
 
-static int apply_named(struct apply *a, const struct talos_change *c)
+static int apply_named(struct apply *a, const struct talos_pair_change *c)
 {
 	char name[TALOS_NAME_BYTES_MAX + 1];
 	uint64_t dir;
@@ -636,7 +638,7 @@ static int apply_named(struct apply *a, const struct talos_change *c)
 				(uint32_t)strlen(name));
 }
 
-static int apply_one(struct apply *a, const struct talos_change *c)
+static int apply_one(struct apply *a, const struct talos_pair_change *c)
 {
 	if (c->kind < TALOS_CHANGE_FILE || c->kind >= TALOS_CHANGE_KINDS ||
 	    c->flags & ~TALOS_CHANGE_FLAGS)
@@ -646,7 +648,7 @@ static int apply_one(struct apply *a, const struct talos_change *c)
 	    c->kind == TALOS_CHANGE_ATTR)
 		return apply_inside(a, c);
 	if (!c->path_bytes) { /* the root: it is there */
-		struct talos_change root = *c;
+		struct talos_pair_change root = *c;
 
 		root.kind = TALOS_CHANGE_ATTR;
 		return c->kind == TALOS_CHANGE_DIR ? apply_inside(a, &root) : TALOS_ERR_INVALID;
@@ -668,7 +670,7 @@ static int write_stage(struct apply *a, struct talos_pos *out_end)
 	return err;
 }
 
-int talos_fs_apply(struct talos_fs *fs, const struct talos_change *changes, uint32_t count,
+int talos_fs_apply(struct talos_fs *fs, const struct talos_pair_change *changes, uint32_t count,
 		   struct talos_fs_applied *out)
 {
 	struct apply a = { .fs = fs, .frees_only = true };

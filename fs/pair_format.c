@@ -6,7 +6,7 @@
 #include "talos/alloc.h"
 #include "talos/checksum.h"
 
-uint64_t talos_pair_bytes(const struct talos_change *c)
+uint64_t talos_pair_bytes(const struct talos_pair_change *c)
 {
 	return sizeof(struct talos_pair_record) + (uint64_t)c->path_bytes + c->name_bytes +
 	       c->data_bytes;
@@ -19,7 +19,7 @@ static uint8_t *put(uint8_t *at, const void *bytes, uint32_t n)
 	return at + n;
 }
 
-void talos_pair_put(uint8_t *out, const struct talos_change *c)
+void talos_pair_put(uint8_t *out, const struct talos_pair_change *c)
 {
 	struct talos_pair_record r = {
 		.kind = (uint8_t)c->kind,
@@ -42,7 +42,8 @@ void talos_pair_put(uint8_t *out, const struct talos_change *c)
 	put(out, c->data, c->data_bytes);
 }
 
-int talos_pair_get(const uint8_t *records, uint32_t bytes, uint32_t *at, struct talos_change *out)
+int talos_pair_get(const uint8_t *records, uint32_t bytes, uint32_t *at,
+		   struct talos_pair_change *out)
 {
 	uint64_t left = bytes - *at;
 	struct talos_pair_record r;
@@ -50,7 +51,7 @@ int talos_pair_get(const uint8_t *records, uint32_t bytes, uint32_t *at, struct 
 	if (*at > bytes || left < sizeof(r))
 		return TALOS_ERR_CORRUPT;
 	memcpy(&r, records + *at, sizeof(r));
-	*out = (struct talos_change){
+	*out = (struct talos_pair_change){
 		.kind = r.kind,
 		.flags = r.flags,
 		.path = (const char *)records + *at + sizeof(r),
@@ -130,11 +131,11 @@ static int next_block(const uint8_t *bytes, size_t n, size_t *at, uint64_t numbe
 
 /* Append the records of a block. */
 static int take_records(const struct talos_pairs_block *b, const uint8_t *records,
-			struct talos_change **all, uint32_t *count)
+			struct talos_pair_change **all, uint32_t *count)
 {
 	uint64_t more = (uint64_t)*count + le32_get(b->count);
 	uint32_t at = 0;
-	struct talos_change *p;
+	struct talos_pair_change *p;
 	int err = TALOS_OK;
 
 	if (more > UINT32_MAX)
@@ -150,10 +151,10 @@ static int take_records(const struct talos_pairs_block *b, const uint8_t *record
 	return !err && at != le32_get(b->bytes) ? TALOS_ERR_CORRUPT : err;
 }
 
-int talos_pairs_decode(const uint8_t *bytes, size_t n, struct talos_change **out,
+int talos_pairs_decode(const uint8_t *bytes, size_t n, struct talos_pair_change **out,
 		       uint32_t *out_count)
 {
-	struct talos_change *all = NULL;
+	struct talos_pair_change *all = NULL;
 	struct talos_pairs_head head;
 	const uint8_t *records;
 	uint32_t count = 0;

@@ -83,7 +83,7 @@ struct kv_sink {
 };
 bool kv_sink_open(struct kv_sink *s, struct kv_target *t);
 /* The change is copied. */
-bool kv_sink_add(struct kv_sink *s, const struct talos_change *c);
+bool kv_sink_add(struct kv_sink *s, const struct talos_pair_change *c);
 bool kv_sink_flush(struct kv_sink *s);
 void kv_sink_close(struct kv_sink *s);
 
@@ -96,7 +96,7 @@ struct kv_writer {
 	uint64_t blocks, total;
 };
 bool kv_writer_open(struct kv_writer *w, FILE *f);
-bool kv_writer_add(struct kv_writer *w, const struct talos_change *c);
+bool kv_writer_add(struct kv_writer *w, const struct talos_pair_change *c);
 /* The stream's end. */
 bool kv_writer_finish(struct kv_writer *w);
 void kv_writer_close(struct kv_writer *w);
@@ -115,7 +115,7 @@ size_t kv_input_read(struct kv_input *in, void *buf, size_t n);
 bool kv_input_is_pairs(const struct kv_input *in);
 void kv_input_close(struct kv_input *in);
 
-typedef bool (*kv_change_fn)(void *ctx, const struct talos_change *c);
+typedef bool (*kv_change_fn)(void *ctx, const struct talos_pair_change *c);
 /* All of a stream, each change while its block is in memory. */
 bool kv_read_pairs(struct kv_input *in, kv_change_fn fn, void *ctx);
 

@@ -31,7 +31,7 @@ static const char *hint_for(int err)
 int kv_apply(struct talos_fs *fs, struct talos_engine *e, const uint8_t *bytes, size_t n,
 	     struct talos_pos *out_end, char *why)
 {
-	struct talos_change *changes = NULL;
+	struct talos_pair_change *changes = NULL;
 	struct talos_fs_applied done;
 	char key[256];
 	uint32_t count;

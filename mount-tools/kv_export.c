@@ -23,11 +23,11 @@ static int64_t ns_of(struct timespec ts)
 	return (int64_t)ts.tv_sec * (int64_t)TALOS_NS_PER_SEC + ts.tv_nsec;
 }
 
-static struct talos_change change_of(const struct kv_entry *e, enum talos_change_kind kind)
+static struct talos_pair_change change_of(const struct kv_entry *e, enum talos_change_kind kind)
 {
 	const struct stat *st = &e->node->st;
 
-	return (struct talos_change){
+	return (struct talos_pair_change){
 		.kind = kind,
 		.flags = TALOS_CHANGE_SET_ATTR,
 		.path = e->path,
@@ -48,7 +48,7 @@ static bool is_zero(const uint8_t *p, uint32_t n)
 /* The content in pieces; those of zeros alone are left out, but for the first, which makes the file. */
 static bool put_file(struct export *x, const struct kv_entry *e)
 {
-	struct talos_change c = change_of(e, TALOS_CHANGE_FILE);
+	struct talos_pair_change c = change_of(e, TALOS_CHANGE_FILE);
 	uint64_t size = (uint64_t)e->node->st.st_size, at = 0;
 	bool ok = true;
 
@@ -74,7 +74,7 @@ static bool put_file(struct export *x, const struct kv_entry *e)
 
 static bool put_symlink(struct export *x, const struct kv_entry *e)
 {
-	struct talos_change c = change_of(e, TALOS_CHANGE_SYMLINK);
+	struct talos_pair_change c = change_of(e, TALOS_CHANGE_SYMLINK);
 	char target[TALOS_SYMLINK_BYTES_MAX + 1];
 	int err = x->t->ops->readlink(x->t, e->node, target, sizeof(target));
 
@@ -96,7 +96,7 @@ static int put_xattr(void *ctx, const char *name, uint32_t name_bytes, const uin
 		     uint32_t value_bytes)
 {
 	struct xattr_target *to = ctx;
-	struct talos_change c = change_of(to->e, TALOS_CHANGE_XATTR);
+	struct talos_pair_change c = change_of(to->e, TALOS_CHANGE_XATTR);
 
 	c.name = name;
 	c.name_bytes = name_bytes;
@@ -108,7 +108,7 @@ static int put_xattr(void *ctx, const char *name, uint32_t name_bytes, const uin
 static bool put_entry(struct export *x, const struct kv_entry *e)
 {
 	struct xattr_target to = { x, e };
-	struct talos_change c;
+	struct talos_pair_change c;
 	uint32_t mode = e->node->st.st_mode;
 	bool ok;
 	int err;

@@ -15,7 +15,7 @@
 /* A directory whose content is on its way. */
 struct open_dir {
 	struct open_dir *outer;
-	struct talos_change attr; /* with the path behind this */
+	struct talos_pair_change attr; /* with the path behind this */
 	char path[];
 };
 
@@ -26,7 +26,7 @@ struct import {
 	struct open_dir *inner;
 };
 
-static bool is_below(const struct open_dir *d, const struct talos_change *c)
+static bool is_below(const struct open_dir *d, const struct talos_pair_change *c)
 {
 	uint32_t n = d->attr.path_bytes;
 
@@ -36,7 +36,7 @@ static bool is_below(const struct open_dir *d, const struct talos_change *c)
 }
 
 /* Leave directories that @c (NULL: nothing) is not in. */
-static bool leave(struct import *m, const struct talos_change *c)
+static bool leave(struct import *m, const struct talos_pair_change *c)
 {
 	bool ok = true;
 
@@ -50,7 +50,7 @@ static bool leave(struct import *m, const struct talos_change *c)
 	return ok;
 }
 
-static bool enter(struct import *m, const struct talos_change *c)
+static bool enter(struct import *m, const struct talos_pair_change *c)
 {
 	struct open_dir *d = malloc(sizeof(*d) + c->path_bytes);
 
@@ -67,7 +67,7 @@ static bool enter(struct import *m, const struct talos_change *c)
 	return true;
 }
 
-static bool take(void *ctx, const struct talos_change *c)
+static bool take(void *ctx, const struct talos_pair_change *c)
 {
 	struct import *m = ctx;
 

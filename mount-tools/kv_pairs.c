@@ -109,13 +109,13 @@ int kv_get(const struct kv_options *o)
 /* --- put and del --------------------------------------------------------------------------- */
 
 /* One change as a beginning: who asks, and as he makes files. */
-static struct talos_change plain_change(enum talos_change_kind kind, const char *key,
-					uint32_t bytes)
+static struct talos_pair_change plain_change(enum talos_change_kind kind, const char *key,
+					     uint32_t bytes)
 {
 	mode_t mask = umask(0);
 
 	umask(mask);
-	return (struct talos_change){
+	return (struct talos_pair_change){
 		.kind = kind,
 		.path = key,
 		.path_bytes = bytes,
@@ -126,7 +126,7 @@ static struct talos_change plain_change(enum talos_change_kind kind, const char 
 }
 
 /* The value from @f, in batches as large as can be: one if it fits one. */
-static bool put_from(struct kv_sink *s, struct talos_change *c, FILE *f)
+static bool put_from(struct kv_sink *s, struct talos_pair_change *c, FILE *f)
 {
 	uint32_t room = s->target->batch_bytes * 3;
 	uint8_t *buf = malloc(room);
@@ -168,7 +168,7 @@ int kv_put(const struct kv_options *o)
 {
 	const char *file = o->count > 1 ? o->words[1] : "-", *key;
 	struct kv_sink s = { .whole = true, .sync = o->sync, .timeout_ns = o->timeout_ns };
-	struct talos_change c;
+	struct talos_pair_change c;
 	struct kv_target t;
 	uint32_t bytes;
 	bool ok;
@@ -212,7 +212,7 @@ int kv_del(const struct kv_options *o)
 
 		ok = kv_key(o->words[i], &key, &bytes);
 		if (ok) {
-			struct talos_change c = plain_change(TALOS_CHANGE_DELETE, key, bytes);
+			struct talos_pair_change c = plain_change(TALOS_CHANGE_DELETE, key, bytes);
 
 			ok = kv_sink_add(&s, &c);
 		}
@@ -230,7 +230,7 @@ struct batch {
 	uint64_t line;
 };
 
-static bool take(void *ctx, const struct talos_change *c)
+static bool take(void *ctx, const struct talos_pair_change *c)
 {
 	return kv_sink_add(ctx, c);
 }
@@ -244,7 +244,7 @@ static bool bad_line(const struct batch *b, const char *what)
 /* "put KEY BASE64" or "del KEY"; a key with blanks needs the stream format. */
 static bool take_line(struct batch *b, char *line, size_t n)
 {
-	struct talos_change c;
+	struct talos_pair_change c;
 	char *key, *value, *rest;
 	uint8_t *data = NULL;
 	size_t bytes = 0;

@@ -129,7 +129,7 @@ static char *joined(const char *prefix, const char *bytes, uint32_t n)
 	return p;
 }
 
-static bool put_record(struct kv_sink *s, const struct talos_change *c)
+static bool put_record(struct kv_sink *s, const struct talos_pair_change *c)
 {
 	uint64_t bytes = talos_pair_bytes(c);
 
@@ -149,10 +149,10 @@ static bool put_record(struct kv_sink *s, const struct talos_change *c)
 }
 
 /* One record, with the target's prefix before its paths. */
-static bool add_record(struct kv_sink *s, const struct talos_change *c)
+static bool add_record(struct kv_sink *s, const struct talos_pair_change *c)
 {
 	const char *prefix = s->target->prefix;
-	struct talos_change full = *c;
+	struct talos_pair_change full = *c;
 	uint32_t prefix_bytes = (uint32_t)strlen(prefix);
 	bool is_link = c->kind == TALOS_CHANGE_LINK, ok;
 	char *path, *name;
@@ -178,9 +178,10 @@ static bool add_record(struct kv_sink *s, const struct talos_change *c)
 }
 
 /* A piece of a file's data, after the first. */
-static bool add_pieces(struct kv_sink *s, const struct talos_change *c, uint32_t at, uint32_t max)
+static bool add_pieces(struct kv_sink *s, const struct talos_pair_change *c, uint32_t at,
+		       uint32_t max)
 {
-	struct talos_change piece = *c;
+	struct talos_pair_change piece = *c;
 	uint64_t offset = c->kind == TALOS_CHANGE_DATA ? c->number : 0;
 	bool ok = true;
 
@@ -194,9 +195,9 @@ static bool add_pieces(struct kv_sink *s, const struct talos_change *c, uint32_t
 	return ok;
 }
 
-bool kv_sink_add(struct kv_sink *s, const struct talos_change *c)
+bool kv_sink_add(struct kv_sink *s, const struct talos_pair_change *c)
 {
-	struct talos_change first = *c;
+	struct talos_pair_change first = *c;
 	uint32_t max = talos_max(s->target->batch_bytes / 2, 4096u);
 
 	if (s->whole || c->data_bytes <= max)

@@ -52,7 +52,7 @@ static bool flush_block(struct kv_writer *w)
 	return ok;
 }
 
-bool kv_writer_add(struct kv_writer *w, const struct talos_change *c)
+bool kv_writer_add(struct kv_writer *w, const struct talos_pair_change *c)
 {
 	uint64_t bytes = talos_pair_bytes(c);
 
@@ -186,7 +186,7 @@ static bool take_records(struct kv_input *in, const struct talos_pairs_block *b,
 	uint32_t at = 0;
 
 	for (uint32_t i = 0; i < le32_get(b->count); i++) {
-		struct talos_change c;
+		struct talos_pair_change c;
 
 		if (talos_pair_get(records, le32_get(b->bytes), &at, &c))
 			return bad_input(in, "a record is impossible");

@@ -216,7 +216,7 @@ static int64_t ns(time_t s, long rest)
 	return (int64_t)s * (int64_t)TALOS_NS_PER_SEC + rest;
 }
 
-static bool change_of(struct archive_entry *e, struct talos_change *c)
+static bool change_of(struct archive_entry *e, struct talos_pair_change *c)
 {
 	static const struct {
 		uint32_t type;
@@ -226,7 +226,7 @@ static bool change_of(struct archive_entry *e, struct talos_change *c)
 		      { AE_IFBLK, TALOS_CHANGE_NODE },	  { AE_IFIFO, TALOS_CHANGE_NODE } };
 	const char *link = archive_entry_hardlink(e);
 
-	*c = (struct talos_change){
+	*c = (struct talos_pair_change){
 		.flags = TALOS_CHANGE_SET_ATTR | TALOS_CHANGE_PARENTS,
 		.mode = archive_entry_mode(e),
 		.uid = (uint32_t)archive_entry_uid(e),
@@ -258,7 +258,7 @@ static bool change_of(struct archive_entry *e, struct talos_change *c)
 }
 
 /* The content: its first piece with the file itself, the rest behind it. */
-static bool read_file(struct kv_input *in, struct archive *a, struct talos_change *c,
+static bool read_file(struct kv_input *in, struct archive *a, struct talos_pair_change *c,
 		      kv_change_fn fn, void *ctx)
 {
 	const void *buf;
@@ -287,7 +287,8 @@ static bool read_file(struct kv_input *in, struct archive *a, struct talos_chang
 	return ok && (!first || fn(ctx, c));
 }
 
-static bool read_xattrs(struct archive_entry *e, struct talos_change *c, kv_change_fn fn, void *ctx)
+static bool read_xattrs(struct archive_entry *e, struct talos_pair_change *c, kv_change_fn fn,
+			void *ctx)
 {
 	const char *name;
 	const void *value;
@@ -309,7 +310,7 @@ static bool read_xattrs(struct archive_entry *e, struct talos_change *c, kv_chan
 static bool read_entry(struct kv_input *in, struct archive *a, struct archive_entry *e,
 		       kv_change_fn fn, void *ctx)
 {
-	struct talos_change c;
+	struct talos_pair_change c;
 
 	if (!change_of(e, &c)) {
 		complain("%s: it has an entry of a name or kind that cannot be imported: %s",

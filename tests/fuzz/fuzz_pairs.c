@@ -27,13 +27,13 @@ static uint8_t *put_block(uint8_t *at, const void *records, uint32_t n, uint32_t
 
 static void try_stream(const uint8_t *bytes, size_t n)
 {
-	struct talos_change *changes;
+	struct talos_pair_change *changes;
 	uint32_t count;
 
 	if (talos_pairs_decode(bytes, n, &changes, &count))
 		return;
 	for (uint32_t i = 0; i < count; i++) {
-		const struct talos_change *c = &changes[i];
+		const struct talos_pair_change *c = &changes[i];
 		uint64_t length = talos_pair_bytes(c);
 		const uint8_t *at = (const uint8_t *)c->path - sizeof(struct talos_pair_record);
 		uint8_t *again = malloc(length);

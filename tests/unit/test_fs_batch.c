@@ -16,27 +16,29 @@
 
 #define ROOT TALOS_ROOT_INO
 
-static struct talos_change change(enum talos_change_kind kind, const char *path, const char *data)
+static struct talos_pair_change change(enum talos_change_kind kind, const char *path,
+				       const char *data)
 {
-	return (struct talos_change){ .kind = kind,
-				      .path = path,
-				      .path_bytes = (uint32_t)strlen(path),
-				      .mode = kind == TALOS_CHANGE_NODE ? S_IFIFO | 0600 : 0644,
-				      .name = data,
-				      .name_bytes = data ? (uint32_t)strlen(data) : 0,
-				      .data = (const uint8_t *)data,
-				      .data_bytes = data ? (uint32_t)strlen(data) : 0,
-				      .number = data ? strlen(data) : 0 };
+	return (struct talos_pair_change){ .kind = kind,
+					   .path = path,
+					   .path_bytes = (uint32_t)strlen(path),
+					   .mode = kind == TALOS_CHANGE_NODE ? S_IFIFO | 0600
+									     : 0644,
+					   .name = data,
+					   .name_bytes = data ? (uint32_t)strlen(data) : 0,
+					   .data = (const uint8_t *)data,
+					   .data_bytes = data ? (uint32_t)strlen(data) : 0,
+					   .number = data ? strlen(data) : 0 };
 }
 
-static int apply(struct fs_fake *f, const struct talos_change *c, uint32_t count)
+static int apply(struct fs_fake *f, const struct talos_pair_change *c, uint32_t count)
 {
 	struct talos_fs_applied done;
 
 	return talos_fs_apply(f->fs, c, count, &done);
 }
 
-static int apply1(struct fs_fake *f, struct talos_change c)
+static int apply1(struct fs_fake *f, struct talos_pair_change c)
 {
 	return apply(f, &c, 1);
 }
@@ -60,7 +62,7 @@ static void assert_content(struct fs_fake *f, const char *path, const char *text
 static void later_changes_see_earlier_ones(void **state)
 {
 	struct fs_fake *f = *state;
-	struct talos_change c[] = {
+	struct talos_pair_change c[] = {
 		change(TALOS_CHANGE_DIR, "d", NULL),
 		change(TALOS_CHANGE_FILE, "d/a", "one"),
 		change(TALOS_CHANGE_LINK, "d/b", "d/a"),
@@ -120,9 +122,9 @@ static void one_that_fails_leaves_nothing(void **state)
 	assert_int_equal(apply1(f, change(TALOS_CHANGE_DIR, "full", NULL)), 0);
 	assert_int_equal(apply1(f, change(TALOS_CHANGE_FILE, "full/x", "old")), 0);
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		struct talos_change c[] = { change(TALOS_CHANGE_FILE, "good", "x"),
-					    change(TALOS_CHANGE_FILE, "full/x", "new"),
-					    change(bad[i].kind, bad[i].path, bad[i].data) };
+		struct talos_pair_change c[] = { change(TALOS_CHANGE_FILE, "good", "x"),
+						 change(TALOS_CHANGE_FILE, "full/x", "new"),
+						 change(bad[i].kind, bad[i].path, bad[i].data) };
 
 		assert_int_equal(talos_fs_errno(talos_fs_apply(f->fs, c, 3, &done)), bad[i].error);
 		assert_int_equal(done.failed, 2);
@@ -138,7 +140,7 @@ static void one_that_fails_leaves_nothing(void **state)
 static void missing_directories_are_made_if_asked_for(void **state)
 {
 	struct fs_fake *f = *state;
-	struct talos_change c = change(TALOS_CHANGE_FILE, "a/b/c/d", "x");
+	struct talos_pair_change c = change(TALOS_CHANGE_FILE, "a/b/c/d", "x");
 
 	c.flags = TALOS_CHANGE_PARENTS;
 	assert_int_equal(apply1(f, c), 0);
@@ -165,7 +167,7 @@ static void an_open_file_that_is_deleted_stays_readable(void **state)
 static void attributes_are_set_and_old_ones_go(void **state)
 {
 	struct fs_fake *f = *state;
-	struct talos_change c = change(TALOS_CHANGE_FILE, "a", "abc");
+	struct talos_pair_change c = change(TALOS_CHANGE_FILE, "a", "abc");
 	char buf[8];
 	struct stat st;
 	uint64_t n, ino;
@@ -193,7 +195,7 @@ static void attributes_are_set_and_old_ones_go(void **state)
 static void names_of_one_hash_share_their_places(void **state)
 {
 	struct fs_fake *f = *state;
-	struct talos_change c[6];
+	struct talos_pair_change c[6];
 
 	dentry_hash_mask = 0;
 	c[0] = change(TALOS_CHANGE_FILE, "a", "1");
@@ -211,8 +213,8 @@ static void what_is_too_large_is_refused_whole(void **state)
 {
 	struct fs_fake *f = *state;
 	uint32_t max = talos_engine_batch_bytes_max(f->e);
-	struct talos_change c[] = { change(TALOS_CHANGE_FILE, "a", "x"),
-				    change(TALOS_CHANGE_FILE, "b", "x") };
+	struct talos_pair_change c[] = { change(TALOS_CHANGE_FILE, "a", "x"),
+					 change(TALOS_CHANGE_FILE, "b", "x") };
 	uint8_t *data = calloc(1, max + max / 2);
 	struct stat st;
 
@@ -231,7 +233,7 @@ static void a_crash_leaves_all_of_a_batch_or_nothing(void **state)
 
 	for (unsigned round = 1; round <= 60; round++) {
 		char names[20][16], text[16];
-		struct talos_change c[20];
+		struct talos_pair_change c[20];
 		struct stat st;
 		unsigned there = 0;
 
@@ -260,16 +262,16 @@ static void a_crash_leaves_all_of_a_batch_or_nothing(void **state)
 /* --- what the kernel is told -------------------------------------------------------------- */
 
 struct told {
-	unsigned names, inodes;
+	unsigned names;
 	uint64_t ino;
 	char name[TALOS_NAME_BYTES_MAX + 1];
 };
 
-static void note_inode(void *ctx, uint64_t ino)
+static void note_bytes(void *ctx, uint64_t ino, uint64_t offset, uint64_t end)
 {
 	struct told *t = ctx;
 
-	t->inodes++;
+	assert_true(offset == 0 && end == INT64_MAX);
 	t->ino = ino;
 }
 
@@ -284,7 +286,8 @@ static void note_name(void *ctx, uint64_t dir, const char *name)
 
 static void the_kernel_is_told_what_changed(void **state)
 {
-	static const struct fs_transport_ops ops = { note_inode, note_name };
+	static const struct fs_transport_ops ops = { .forget_bytes = note_bytes,
+						     .forget_name = note_name };
 	struct fs_fake *f = *state;
 	struct told t = { 0 };
 	struct stat st;
@@ -349,10 +352,10 @@ static void batches_and_single_changes_take_turns(void **state)
 
 	assert_int_equal(pthread_create(&other, NULL, make_and_remove, f), 0);
 	for (unsigned i = 0; i < TURNS; i++) {
-		struct talos_change c[] = { change(TALOS_CHANGE_FILE, "a", "x"),
-					    change(TALOS_CHANGE_DIR, "b", NULL) };
-		struct talos_change gone[] = { change(TALOS_CHANGE_DELETE, "a", NULL),
-					       change(TALOS_CHANGE_DELETE, "b", NULL) };
+		struct talos_pair_change c[] = { change(TALOS_CHANGE_FILE, "a", "x"),
+						 change(TALOS_CHANGE_DIR, "b", NULL) };
+		struct talos_pair_change gone[] = { change(TALOS_CHANGE_DELETE, "a", NULL),
+						    change(TALOS_CHANGE_DELETE, "b", NULL) };
 
 		assert_int_equal(apply(f, c, 2), 0);
 		assert_int_equal(apply(f, gone, 2), 0);

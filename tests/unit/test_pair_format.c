@@ -43,7 +43,7 @@ static void put_block(struct stream *s, const void *records, uint32_t n, uint32_
 	put(s, &sum, sizeof(sum));
 }
 
-static void put_changes(struct stream *s, const struct talos_change *c, uint32_t count,
+static void put_changes(struct stream *s, const struct talos_pair_change *c, uint32_t count,
 			uint64_t number)
 {
 	uint8_t records[4096];
@@ -64,7 +64,7 @@ static void end(struct stream *s, uint64_t total, uint64_t number)
 	put_block(s, &v, sizeof(v), 0, number);
 }
 
-static const struct talos_change samples[] = {
+static const struct talos_pair_change samples[] = {
 	{ .kind = TALOS_CHANGE_FILE,
 	  .flags = TALOS_CHANGE_SET_ATTR,
 	  .path = "a/\xff\n",
@@ -91,7 +91,7 @@ static void make_sample(struct stream *s)
 }
 
 /* Of exactly the stream's size, so that a read behind it is found. */
-static int decode(const struct stream *s, size_t n, struct talos_change **out, uint32_t *count)
+static int decode(const struct stream *s, size_t n, struct talos_pair_change **out, uint32_t *count)
 {
 	uint8_t *copy = malloc(n ? n : 1);
 	int err;
@@ -104,7 +104,7 @@ static int decode(const struct stream *s, size_t n, struct talos_change **out, u
 	return err;
 }
 
-static bool equal(const struct talos_change *a, const struct talos_change *b)
+static bool equal(const struct talos_pair_change *a, const struct talos_pair_change *b)
 {
 	return a->kind == b->kind && a->flags == b->flags && a->path_bytes == b->path_bytes &&
 	       !memcmp(a->path, b->path, a->path_bytes) && a->mode == b->mode && a->uid == b->uid &&
@@ -117,7 +117,7 @@ static bool equal(const struct talos_change *a, const struct talos_change *b)
 
 static void what_was_written_comes_back(void **state)
 {
-	struct talos_change *back;
+	struct talos_pair_change *back;
 	struct stream s;
 	uint32_t count;
 
@@ -133,7 +133,7 @@ static void what_was_written_comes_back(void **state)
 
 static void every_cut_is_found(void **state)
 {
-	struct talos_change *back;
+	struct talos_pair_change *back;
 	struct stream s;
 	uint32_t count;
 
@@ -147,7 +147,7 @@ static void every_cut_is_found(void **state)
 
 static void every_flipped_bit_is_found(void **state)
 {
-	struct talos_change *back;
+	struct talos_pair_change *back;
 	struct stream s;
 	uint32_t count;
 
@@ -163,7 +163,7 @@ static void every_flipped_bit_is_found(void **state)
 
 static void blocks_out_of_place_are_found(void **state)
 {
-	struct talos_change *back;
+	struct talos_pair_change *back;
 	struct stream s;
 	uint32_t count;
 
@@ -183,7 +183,7 @@ static void blocks_out_of_place_are_found(void **state)
 static void hostile_lengths_are_found(void **state)
 {
 	struct rng rng = { rng_test_seed() };
-	struct talos_change *back;
+	struct talos_pair_change *back;
 	uint32_t count;
 	struct stream s;
 
@@ -216,7 +216,7 @@ static void hostile_lengths_are_found(void **state)
 
 static void unknown_kinds_flags_and_versions_are_refused(void **state)
 {
-	struct talos_change c = samples[0], *back;
+	struct talos_pair_change c = samples[0], *back;
 	struct stream s;
 	uint32_t count;
 

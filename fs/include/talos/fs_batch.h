@@ -30,7 +30,7 @@ enum talos_change_kind {
 #define TALOS_CHANGE_PARENTS 0x2u /* directories on the way that are missing are made */
 #define TALOS_CHANGE_FLAGS 0x3u
 
-struct talos_change {
+struct talos_pair_change {
 	enum talos_change_kind kind;
 	uint32_t flags;
 	/* From the root, without a slash at either end; "" is the root. Not NUL-terminated; borrowed. */
@@ -58,7 +58,7 @@ struct talos_fs_applied {
  * blocked; _READ_ONLY; _NO_SPACE. The kernel's caches are true when it returns.
  * Any thread, with no lock held.
  */
-int talos_fs_apply(struct talos_fs *fs, const struct talos_change *changes, uint32_t count,
+int talos_fs_apply(struct talos_fs *fs, const struct talos_pair_change *changes, uint32_t count,
 		   struct talos_fs_applied *out);
 
 /* Words for a status of this folder, also for those that only errno has. */

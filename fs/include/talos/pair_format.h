@@ -10,7 +10,7 @@
  * sum is XXH3-64 of all of the block before it, with the block's number as seed:
  * so a block that is damaged, missing, doubled or out of place is found, and so
  * is a stream that was cut. A record is a struct talos_pair_record, then path,
- * name and data. It stands alone: see struct talos_change.
+ * name and data. It stands alone: see struct talos_pair_change.
  *
  * Decoders are total: any bytes give records or TALOS_ERR_CORRUPT.
  */
@@ -55,11 +55,11 @@ struct talos_pair_record {
 static_assert(sizeof(struct talos_pair_record) == 48, "size");
 
 /* Bytes of @c as a record. */
-uint64_t talos_pair_bytes(const struct talos_change *c);
+uint64_t talos_pair_bytes(const struct talos_pair_change *c);
 /* Into so many bytes. The path has at most UINT16_MAX bytes. */
-void talos_pair_put(uint8_t *out, const struct talos_change *c);
+void talos_pair_put(uint8_t *out, const struct talos_pair_change *c);
 /* The record at *at of a block's records; *at goes behind it. @out borrows from @records. */
-int talos_pair_get(const uint8_t *records, uint32_t bytes, uint32_t *at, struct talos_change *out);
+int talos_pair_get(const uint8_t *records, uint32_t bytes, uint32_t *at, struct talos_pair_change *out);
 
 void talos_pairs_head_put(struct talos_pairs_head *h);
 /* TALOS_ERR_NOT_TALOSFS: no such stream. TALOS_ERR_VERSION. */
@@ -71,7 +71,7 @@ uint64_t talos_pairs_sum(const struct talos_pairs_block *b, const uint8_t *recor
 int talos_pairs_block_check(const struct talos_pairs_block *b);
 
 /* A whole stream in memory. The changes (talos_free() them) borrow from @bytes. */
-int talos_pairs_decode(const uint8_t *bytes, size_t n, struct talos_change **out,
+int talos_pairs_decode(const uint8_t *bytes, size_t n, struct talos_pair_change **out,
 		       uint32_t *out_count);
 
 #endif
