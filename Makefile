@@ -13,7 +13,7 @@ SAN ?=
 comma := ,
 OUT := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
 
-PKGS := fuse3 liburing libibverbs librdmacm libxxhash jansson blkid libssl libcrypto
+PKGS := fuse3 liburing libibverbs librdmacm libxxhash jansson blkid libssl libcrypto libarchive
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS))
 PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(PKGS)) -lpthread
 TEST_LIBS := $(shell $(PKG_CONFIG) --libs cmocka)
@@ -143,7 +143,7 @@ check-includes:
 # Each public header compiles alone.
 check-headers:
 	@for h in engine/include/talos/*.h fs/include/talos/*.h repl/include/talos/*.h; do \
-		$(CC) -std=gnu11 -Wall -Wextra -Werror -fsyntax-only -Iengine/include -x c $$h || exit 1; done
+		$(CC) -std=gnu11 -Wall -Wextra -Werror -fsyntax-only -Iengine/include -Ifs/include -x c $$h || exit 1; done
 	@echo "headers: each compiles alone"
 
 check-man:

@@ -72,7 +72,7 @@ int talos_fs_repair(const struct talos_fs_check *c, struct talos_engine *e, uint
 
 	*out_done = 0;
 	/* This removes the unlinked files that are listed. */
-	err = first_err = fs_open(e, NULL, &fs);
+	err = first_err = talos_fs_open(e, NULL, &fs);
 	if (err)
 		return err;
 	for (uint64_t i = 0; i < c->repair_count; i++) {

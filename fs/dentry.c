@@ -60,26 +60,34 @@ bool dentry_same_hash(uint64_t cookie_a, uint64_t cookie_b)
 	return cookie_a >> 8 == cookie_b >> 8;
 }
 
-static int load(struct talos_fs *fs, uint64_t dir, uint64_t cookie, struct stored_name *out)
+/* Where pairs are: in the engine, changed by a batch; or, if there is one, in a stage. */
+struct place {
+	struct talos_fs *fs;
+	struct talos_batch *b;
+	struct stage *stage;
+};
+
+static int load(const struct place *p, uint64_t dir, uint64_t cookie, struct stored_name *out)
 {
 	uint8_t value[sizeof(struct talos_disk_dentry) + TALOS_NAME_BYTES_MAX];
 	struct fs_key k = key_dentry(dir, cookie);
 	uint32_t n;
-	int err = talos_engine_get(fs->engine, k.b, k.n, value, sizeof(value), &n);
+	int err = p->stage ? stage_get(p->stage, &k, value, sizeof(value), &n)
+			   : talos_engine_get(p->fs->engine, k.b, k.n, value, sizeof(value), &n);
 
 	if (err == TALOS_ERR_TOO_BIG)
 		return TALOS_ERR_CORRUPT;
 	return err ? err : dentry_decode(value, n, out);
 }
 
-int dentry_find(struct talos_fs *fs, uint64_t dir, const char *name, struct dentry *out,
-		uint64_t *out_free)
+static int find_in(const struct place *p, uint64_t dir, const char *name, struct dentry *out,
+		   uint64_t *out_free)
 {
 	uint64_t cookie = first_cookie(name), free_cookie = 0;
 
 	for (uint32_t seq = 0; seq <= SEQ_MAX; seq++, cookie++) {
 		struct stored_name s;
-		int err = load(fs, dir, cookie, &s);
+		int err = load(p, dir, cookie, &s);
 
 		if (err == TALOS_ERR_NOT_FOUND) {
 			if (out_free)
@@ -103,8 +111,20 @@ int dentry_find(struct talos_fs *fs, uint64_t dir, const char *name, struct dent
 	return TALOS_ERR_NOT_FOUND;
 }
 
-int dentry_put(struct talos_batch *b, uint64_t dir, uint64_t cookie, const char *name, uint64_t ino,
-	       uint32_t mode)
+int dentry_find(struct talos_fs *fs, uint64_t dir, const char *name, struct dentry *out,
+		uint64_t *out_free)
+{
+	return find_in(&(struct place){ .fs = fs }, dir, name, out, out_free);
+}
+
+int dentry_find_staged(struct stage *s, uint64_t dir, const char *name, struct dentry *out,
+		       uint64_t *out_free)
+{
+	return find_in(&(struct place){ .stage = s }, dir, name, out, out_free);
+}
+
+static int put_in(const struct place *p, uint64_t dir, uint64_t cookie, const char *name,
+		  uint64_t ino, uint32_t mode)
 {
 	uint8_t value[sizeof(struct talos_disk_dentry) + TALOS_NAME_BYTES_MAX];
 	size_t n = strnlen(name, TALOS_NAME_BYTES_MAX);
@@ -119,46 +139,70 @@ int dentry_put(struct talos_batch *b, uint64_t dir, uint64_t cookie, const char 
 		return FS_ERRNO(ENOSPC);
 	memcpy(value, &d, sizeof(d));
 	memcpy(value + sizeof(d), name, n);
-	return talos_batch_put_copy(b, k.b, k.n, value, (uint32_t)(sizeof(d) + n));
+	n += sizeof(d);
+	return p->stage ? stage_put(p->stage, &k, value, (uint32_t)n)
+			: talos_batch_put_copy(p->b, k.b, k.n, value, (uint32_t)n);
 }
 
-static int exists(struct talos_fs *fs, uint64_t dir, uint64_t cookie, bool *out_placeholder)
+int dentry_put(struct talos_batch *b, uint64_t dir, uint64_t cookie, const char *name, uint64_t ino,
+	       uint32_t mode)
+{
+	return put_in(&(struct place){ .b = b }, dir, cookie, name, ino, mode);
+}
+
+int dentry_put_staged(struct stage *s, uint64_t dir, uint64_t cookie, const char *name,
+		      uint64_t ino, uint32_t mode)
+{
+	return put_in(&(struct place){ .stage = s }, dir, cookie, name, ino, mode);
+}
+
+static int exists(const struct place *p, uint64_t dir, uint64_t cookie, bool *out_placeholder)
 {
 	struct stored_name s;
-	int err = load(fs, dir, cookie, &s);
+	int err = load(p, dir, cookie, &s);
 
 	if (!err)
 		*out_placeholder = !le64_get(s.d.ino);
 	return err;
 }
 
-static int remove_pair(struct talos_batch *b, uint64_t dir, uint64_t cookie)
+static int remove_pair(const struct place *p, uint64_t dir, uint64_t cookie)
 {
 	struct fs_key k = key_dentry(dir, cookie);
 
-	return talos_batch_delete(b, k.b, k.n);
+	return p->stage ? stage_delete(p->stage, &k) : talos_batch_delete(p->b, k.b, k.n);
+}
+
+static int remove_in(const struct place *p, uint64_t dir, uint64_t cookie)
+{
+	bool placeholder = false;
+	int err = (cookie & SEQ_MAX) == SEQ_MAX ? TALOS_ERR_NOT_FOUND
+						: exists(p, dir, cookie + 1, &placeholder);
+
+	if (!err) /* keep the place, so that lookups find the ones behind */
+		return put_in(p, dir, cookie, "", 0, 0);
+	if (err != TALOS_ERR_NOT_FOUND)
+		return err;
+	err = remove_pair(p, dir, cookie);
+	/* Places that were only kept for this one go with it. */
+	while (!err && (cookie & SEQ_MAX)) {
+		cookie--;
+		err = exists(p, dir, cookie, &placeholder);
+		if (err || !placeholder)
+			return err;
+		err = remove_pair(p, dir, cookie);
+	}
+	return err;
 }
 
 int dentry_remove(struct talos_fs *fs, struct talos_batch *b, uint64_t dir, uint64_t cookie)
 {
-	bool placeholder = false;
-	int err = (cookie & SEQ_MAX) == SEQ_MAX ? TALOS_ERR_NOT_FOUND
-						: exists(fs, dir, cookie + 1, &placeholder);
+	return remove_in(&(struct place){ .fs = fs, .b = b }, dir, cookie);
+}
 
-	if (!err) /* keep the place, so that lookups find the ones behind */
-		return dentry_put(b, dir, cookie, "", 0, 0);
-	if (err != TALOS_ERR_NOT_FOUND)
-		return err;
-	err = remove_pair(b, dir, cookie);
-	/* Places that were only kept for this one go with it. */
-	while (!err && (cookie & SEQ_MAX)) {
-		cookie--;
-		err = exists(fs, dir, cookie, &placeholder);
-		if (err || !placeholder)
-			return err;
-		err = remove_pair(b, dir, cookie);
-	}
-	return err;
+int dentry_remove_staged(struct stage *s, uint64_t dir, uint64_t cookie)
+{
+	return remove_in(&(struct place){ .stage = s }, dir, cookie);
 }
 
 /* --- listing ------------------------------------------------------------------------- */

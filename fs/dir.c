@@ -91,8 +91,7 @@ static void init_inode(struct talos_fs *fs, const struct fs_request *rq, const s
 	}
 }
 
-/* The directory's own change when a name comes. */
-static void count_name(struct talos_fs *fs, struct inode *dir, int names, int subdirs)
+void dir_count_name(struct talos_fs *fs, struct inode *dir, int names, int subdirs)
 {
 	dir->size = (uint64_t)((int64_t)dir->size + names);
 	dir->nlink = (uint32_t)((int32_t)dir->nlink + subdirs);
@@ -153,7 +152,7 @@ static int make_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_
 	if (err)
 		return err;
 	init_inode(fs, rq, &dir, ino, &i);
-	count_name(fs, &dir, 1, S_ISDIR(i.mode) ? 1 : 0);
+	dir_count_name(fs, &dir, 1, S_ISDIR(i.mode) ? 1 : 0);
 	err = acl_inherit(fs, b, &dir, &i, rq->umask);
 	if (!err)
 		err = inode_put(b, &dir);
@@ -254,7 +253,7 @@ static int link_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_
 	i.flags &= ~TALOS_INODE_LINKABLE;
 	i.nlink++;
 	i.ctime_ns = fs_now_ns(fs);
-	count_name(fs, &dir, 1, 0);
+	dir_count_name(fs, &dir, 1, 0);
 	if (!err)
 		err = inode_put(b, &dir);
 	if (!err)
@@ -307,7 +306,7 @@ static int remove_locked(struct talos_fs *fs, struct fs_request *rq, const struc
 		return FS_ERRNO(ENOTEMPTY);
 	if (!i.nlink || !dir.size)
 		return TALOS_ERR_CORRUPT;
-	count_name(fs, &dir, -1, want_dir ? -1 : 0);
+	dir_count_name(fs, &dir, -1, want_dir ? -1 : 0);
 	i.ctime_ns = fs_now_ns(fs);
 	i.nlink = want_dir ? 0 : i.nlink - 1;
 	err = inode_put(b, &dir);

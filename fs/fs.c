@@ -62,7 +62,8 @@ static void reap(struct talos_fs *fs)
 		talos_warn("unlinked files could not all be removed: %s", talos_strerror(err));
 }
 
-int fs_open(struct talos_engine *engine, const struct talos_clock *clock, struct talos_fs **out)
+int talos_fs_open(struct talos_engine *engine, const struct talos_clock *clock,
+		  struct talos_fs **out)
 {
 	struct talos_fs *fs = talos_calloc(1, sizeof(*fs));
 	struct inode root;
@@ -74,6 +75,7 @@ int fs_open(struct talos_engine *engine, const struct talos_clock *clock, struct
 	fs->clock = clock ? clock : &talos_system_clock;
 	for (unsigned i = 0; i < INODE_LOCKS; i++)
 		talos_mutex_init(&fs->inode_locks[i], TALOS_LOCK_FS_INODE);
+	talos_rwlock_init(&fs->batch_lock, TALOS_LOCK_FS_BATCH);
 	talos_mutex_init(&fs->number_lock, TALOS_LOCK_FS_TABLE);
 	talos_mutex_init(&fs->rename_lock, TALOS_LOCK_FS_STATE);
 	fs->writable_role = leads(fs);
@@ -99,7 +101,7 @@ int fs_open(struct talos_engine *engine, const struct talos_clock *clock, struct
 int talos_fs_mount(const struct talos_fs_options *o, struct talos_fs **out_fs)
 {
 	struct talos_fs *fs;
-	int err = fs_open(o->engine, o->clock, &fs);
+	int err = talos_fs_open(o->engine, o->clock, &fs);
 
 	if (err)
 		return err;
@@ -141,6 +143,7 @@ void talos_fs_close(struct talos_fs *fs)
 	kept_free(fs->kept);
 	for (unsigned i = 0; i < INODE_LOCKS; i++)
 		talos_mutex_fini(&fs->inode_locks[i]);
+	talos_rwlock_fini(&fs->batch_lock);
 	talos_mutex_fini(&fs->number_lock);
 	talos_mutex_fini(&fs->rename_lock);
 	talos_free(fs);

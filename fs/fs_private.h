@@ -18,10 +18,12 @@
 #include "kept.h"
 #include "notify.h"
 #include "request.h"
+#include "stage.h"
 #include "talos/alloc.h"
 #include "talos/engine.h"
 #include "talos/fs.h"
 #include "talos/fs_format.h"
+#include "talos/fs_look.h"
 #include "talos/lock.h"
 
 /* Statuses of this folder: -20000 - errno. */
@@ -58,6 +60,8 @@ struct talos_fs {
 	struct inode_table *known;
 	struct kept *kept;
 	struct notify notify;
+	/* Held shared with any inode lock; alone by a batch, which needs no inode lock then. */
+	struct talos_rwlock batch_lock; /* TALOS_LOCK_FS_BATCH */
 	struct talos_mutex inode_locks[INODE_LOCKS];
 	/* One rename of a directory to another parent at a time: no two may make a loop together. */
 	struct talos_mutex rename_lock; /* TALOS_LOCK_FS_STATE */
@@ -75,11 +79,6 @@ struct talos_fs {
 
 	_Atomic uint64_t requests, errors, parked_count, read_bytes, written_bytes;
 };
-
-/* --- fs.c ------------------------------------------------------------------------- */
-
-/* All but the mount: for talos_fs_mount(), and for tests with a transport of their own. */
-int fs_open(struct talos_engine *engine, const struct talos_clock *clock, struct talos_fs **out);
 
 /* --- key.c -------------------------------------------------------------------------- */
 
@@ -113,6 +112,9 @@ struct inode {
 
 /* ENOENT if it does not exist. */
 int inode_load(struct talos_fs *fs, uint64_t ino, struct inode *out);
+#define INODE_VALUE_BYTES_MAX (sizeof(struct talos_disk_inode) + TALOS_SYMLINK_BYTES_MAX)
+/* As stored, into INODE_VALUE_BYTES_MAX; returns the length. */
+uint32_t inode_encode(const struct inode *i, uint8_t *value);
 /* Into a batch, which borrows nothing. */
 int inode_put(struct talos_batch *b, const struct inode *i);
 /* Clear set-id bits as a write by someone unprivileged does: S_ISGID only with group execute. */
@@ -175,6 +177,12 @@ int dentry_find(struct talos_fs *fs, uint64_t dir, const char *name, struct dent
 int dentry_put(struct talos_batch *b, uint64_t dir, uint64_t cookie, const char *name,
 	       uint64_t ino, uint32_t mode);
 int dentry_remove(struct talos_fs *fs, struct talos_batch *b, uint64_t dir, uint64_t cookie);
+/* The same three among the pairs of a stage. */
+int dentry_find_staged(struct stage *s, uint64_t dir, const char *name, struct dentry *out,
+		       uint64_t *out_free);
+int dentry_put_staged(struct stage *s, uint64_t dir, uint64_t cookie, const char *name,
+		      uint64_t ino, uint32_t mode);
+int dentry_remove_staged(struct stage *s, uint64_t dir, uint64_t cookie);
 int dentry_list(struct talos_fs *fs, struct fs_request *rq);
 
 /* --- dir.c, file.c, xattr.c: one function per operation ------------------------------------- */
@@ -185,6 +193,8 @@ int dir_make_tmpfile(struct talos_fs *fs, struct fs_request *rq);
 int dir_remove(struct talos_fs *fs, struct fs_request *rq); /* unlink, rmdir */
 int dir_link(struct talos_fs *fs, struct fs_request *rq);
 int dir_check_name(const char *name);
+/* A name comes or goes (+1, -1), perhaps of a subdirectory. */
+void dir_count_name(struct talos_fs *fs, struct inode *dir, int names, int subdirs);
 int rename_run(struct talos_fs *fs, struct fs_request *rq); /* rename.c */
 
 int file_getattr(struct talos_fs *fs, struct fs_request *rq);
@@ -209,6 +219,8 @@ int xattr_set(struct talos_fs *fs, struct fs_request *rq);
 int xattr_get(struct talos_fs *fs, struct fs_request *rq);
 int xattr_list(struct talos_fs *fs, struct fs_request *rq);
 int xattr_remove(struct talos_fs *fs, struct fs_request *rq);
+/* May an attribute have this name? */
+int xattr_check_name(const struct talos_fs *fs, const char *name);
 /* Deletes of an inode's xattrs, into @b: so many as fit well; *out_more: not all. */
 int xattr_remove_some(struct talos_fs *fs, struct talos_batch *b, uint64_t ino, bool *out_more);
 

@@ -70,7 +70,7 @@ int inode_decode(const uint8_t *value, uint32_t bytes, uint64_t ino, struct inod
 
 int inode_load(struct talos_fs *fs, uint64_t ino, struct inode *out)
 {
-	uint8_t value[sizeof(struct talos_disk_inode) + TALOS_SYMLINK_BYTES_MAX];
+	uint8_t value[INODE_VALUE_BYTES_MAX];
 	struct fs_key k = key_inode(ino);
 	uint32_t n;
 	int err;
@@ -83,9 +83,8 @@ int inode_load(struct talos_fs *fs, uint64_t ino, struct inode *out)
 	return err ? err : inode_decode(value, n, ino, out);
 }
 
-int inode_put(struct talos_batch *b, const struct inode *i)
+uint32_t inode_encode(const struct inode *i, uint8_t *value)
 {
-	uint8_t value[sizeof(struct talos_disk_inode) + TALOS_SYMLINK_BYTES_MAX];
 	struct talos_disk_inode d = {
 		.mode = le32_from(i->mode),
 		.uid = le32_from(i->uid),
@@ -101,12 +100,18 @@ int inode_put(struct talos_batch *b, const struct inode *i)
 		.flags = le32_from(i->flags),
 		.target_bytes = le32_from(i->target_bytes),
 	};
-	struct fs_key k = key_inode(i->ino);
-	uint32_t n = sizeof(d) + i->target_bytes;
 
 	memcpy(value, &d, sizeof(d));
 	memcpy(value + sizeof(d), i->target, i->target_bytes);
-	return talos_batch_put_copy(b, k.b, k.n, value, n);
+	return (uint32_t)sizeof(d) + i->target_bytes;
+}
+
+int inode_put(struct talos_batch *b, const struct inode *i)
+{
+	uint8_t value[INODE_VALUE_BYTES_MAX];
+	struct fs_key k = key_inode(i->ino);
+
+	return talos_batch_put_copy(b, k.b, k.n, value, inode_encode(i, value));
 }
 
 static struct timespec to_timespec(int64_t ns)
@@ -246,6 +251,7 @@ static void add_lock(struct lock_set *set, uint64_t ino)
 void inode_lock(struct talos_fs *fs, struct lock_set *set, uint64_t a, uint64_t b, uint64_t c,
 		uint64_t d)
 {
+	talos_rwlock_read(&fs->batch_lock);
 	set->count = 0;
 	add_lock(set, a);
 	add_lock(set, b);
@@ -259,6 +265,7 @@ void inode_unlock(struct talos_fs *fs, struct lock_set *set)
 {
 	for (uint32_t i = set->count; i-- > 0;)
 		talos_mutex_unlock(&fs->inode_locks[set->idx[i]]);
+	talos_rwlock_unlock(&fs->batch_lock);
 }
 
 int inode_change(struct talos_fs *fs, struct fs_request *rq, inode_change_fn change_locked)

@@ -14,7 +14,7 @@
 #define REMOVE_COUNT_MAX 64u
 #define CAPABILITY "security.capability"
 
-static int check_name(const struct talos_fs *fs, const char *name)
+int xattr_check_name(const struct talos_fs *fs, const char *name)
 {
 	static const char *const spaces[] = { "user.", "trusted.", "security.", NULL };
 
@@ -107,7 +107,7 @@ static int remove_locked(struct talos_fs *fs, struct fs_request *rq, struct talo
 
 static int change(struct talos_fs *fs, struct fs_request *rq, inode_change_fn change_locked)
 {
-	int err = check_name(fs, rq->name);
+	int err = xattr_check_name(fs, rq->name);
 
 	return err ? err : inode_change(fs, rq, change_locked);
 }
@@ -129,7 +129,7 @@ int xattr_get(struct talos_fs *fs, struct fs_request *rq)
 	struct fs_key k = key_xattr(rq->ino, rq->name);
 	uint32_t n = 0, capacity = 0;
 	struct inode i;
-	int err = check_name(fs, rq->name);
+	int err = xattr_check_name(fs, rq->name);
 
 	if (!err)
 		err = inode_load(fs, rq->ino, &i);

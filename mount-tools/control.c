@@ -5,7 +5,8 @@
  * hung daemon must not hang the tool that asks what is wrong with it.
  *
  * One JSON object each way per connection, ended by shutting down the sending
- * side; at most 64 KiB, a few seconds.
+ * side; at most 64 KiB, a few seconds. Behind a request's object, and a newline,
+ * may follow a body of up to CONTROL_BODY_BYTES_MAX: the pairs of a batch.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -80,31 +81,41 @@ bool control_path(const char *mountpoint, char *buf, size_t bytes)
 /* --- bytes ------------------------------------------------------------------------------------ */
 
 /* Read to the end, within limits; NUL-terminated. NULL: too long, too slow, or an error. */
-static char *read_all(int fd, size_t max, int timeout_ms)
+static char *read_all(int fd, size_t max, int timeout_ms, size_t *out_bytes)
 {
-	char *buf = malloc(max + 1);
-	size_t used = 0;
+	size_t used = 0, room = talos_min(max, (size_t)REQUEST_BYTES_MAX);
+	char *buf = malloc(room + 1);
 
 	while (buf) {
 		struct pollfd p = { .fd = fd, .events = POLLIN };
-		ssize_t n = poll(&p, 1, timeout_ms) == 1 ? read(fd, buf + used, max - used) : -1;
+		ssize_t n = poll(&p, 1, timeout_ms) == 1 ? read(fd, buf + used, room - used) : -1;
 
 		if (n == 0) {
 			buf[used] = 0;
+			*out_bytes = used;
 			return buf;
 		}
 		if (n > 0)
 			used += (size_t)n;
-		if ((n < 0 && errno != EINTR) || used == max)
+		if (n < 0 && errno != EINTR)
 			break;
+		if (used == room) {
+			char *more;
+
+			room = talos_min(room * 4, max);
+			more = used < room ? realloc(buf, room + 1) : NULL;
+			if (!more)
+				break;
+			buf = more;
+		}
 	}
 	free(buf);
 	return NULL;
 }
 
-static bool write_all(int fd, const char *text)
+static bool write_all(int fd, const void *bytes, size_t left)
 {
-	size_t left = strlen(text);
+	const char *text = bytes;
 
 	while (left) {
 		ssize_t n = send(fd, text, left, MSG_NOSIGNAL);
@@ -116,24 +127,35 @@ static bool write_all(int fd, const char *text)
 		text += n;
 		left -= (size_t)n;
 	}
-	return shutdown(fd, SHUT_WR) == 0;
+	return true;
+}
+
+static bool write_text(int fd, const char *text)
+{
+	return write_all(fd, text, strlen(text));
 }
 
 /* --- the daemon's side --------------------------------------------------------------------------- */
 
 static void serve_one(struct control *c, int fd)
 {
-	char *text = read_all(fd, REQUEST_BYTES_MAX, 5000);
-	json_t *request = text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL, *reply;
+	size_t bytes = 0, head;
+	char *text = read_all(fd, REQUEST_BYTES_MAX + CONTROL_BODY_BYTES_MAX, 5000, &bytes), *end;
+	json_t *request = NULL, *reply;
 	char *out;
 
+	end = text ? memchr(text, '\n', bytes) : NULL;
+	head = end ? (size_t)(end - text) : bytes;
+	if (text && head <= REQUEST_BYTES_MAX)
+		request = json_loadb(text, head, JSON_REJECT_DUPLICATES, NULL);
 	if (json_is_object(request))
-		reply = c->handler(c->daemon, request);
+		reply = c->handler(c->daemon, request, end ? (const uint8_t *)end + 1 : NULL,
+				   end ? bytes - head - 1 : 0);
 	else
 		reply = json_pack("{s:s}", "error", "not a JSON object");
 	out = json_dumps(reply, JSON_COMPACT);
 	if (out)
-		write_all(fd, out);
+		write_text(fd, out);
 	free(out);
 	json_decref(reply);
 	json_decref(request);
@@ -242,9 +264,16 @@ static int connect_to(const char *path)
 
 json_t *control_ask(const char *mountpoint, json_t *request, char *why)
 {
+	return control_ask_with(mountpoint, request, NULL, 0, why);
+}
+
+json_t *control_ask_with(const char *mountpoint, json_t *request, const uint8_t *body,
+			 size_t body_bytes, char *why)
+{
 	char *text = json_dumps(request, JSON_COMPACT), *answer = NULL;
 	char path[108];
 	json_t *reply = NULL;
+	size_t answer_bytes;
 	int fd = -1;
 
 	json_decref(request);
@@ -260,8 +289,10 @@ json_t *control_ask(const char *mountpoint, json_t *request, char *why)
 				 "mount the image again",
 				 mountpoint, mountpoint);
 	}
-	if (fd >= 0 && text && write_all(fd, text))
-		answer = read_all(fd, REPLY_BYTES_MAX, 120000);
+	if (fd >= 0 && text && write_text(fd, text) &&
+	    (!body || (write_text(fd, "\n") && write_all(fd, body, body_bytes))) &&
+	    shutdown(fd, SHUT_WR) == 0)
+		answer = read_all(fd, REPLY_BYTES_MAX, 120000, &answer_bytes);
 	if (answer)
 		reply = json_loads(answer, 0, NULL);
 	if (fd >= 0) {

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "image.h"
+#include "kv_apply.h"
 #include "options.h"
 #include "talos/log.h"
 #include "talos/repl_hook.h"
@@ -368,8 +369,11 @@ static json_t *do_sync(struct daemon *d)
 {
 	struct talos_log_state s;
 
+	int err;
+
 	talos_engine_log_state(d->engine, &s);
-	return result_json(talos_engine_sync(d->engine, s.end), "sync");
+	err = talos_engine_sync(d->engine, s.end);
+	return err ? result_json(err, "sync") : json_pack("{s:I}", "position", (json_int_t)s.end.v);
 }
 
 static json_t *do_debug(struct daemon *d, const char *what)
@@ -383,7 +387,39 @@ static json_t *do_debug(struct daemon *d, const char *what)
 	return error_json("debug %s: unknown", what);
 }
 
-static json_t *handle(struct daemon *d, const json_t *request)
+static json_t *do_position(struct daemon *d)
+{
+	struct talos_engine_stats s;
+
+	talos_engine_stats(d->engine, &s);
+	return json_pack("{s:I, s:b, s:b, s:I}", "applied", (json_int_t)s.log_applied, "primary",
+			 s.role == TALOS_ROLE_LEADER, "failed", s.failed, "batch_bytes_max",
+			 (json_int_t)talos_engine_batch_bytes_max(d->engine));
+}
+
+static json_t *do_batch(struct daemon *d, const json_t *request, const uint8_t *body, size_t bytes)
+{
+	struct talos_pos end;
+	bool blocked = false;
+	char why[KV_WHY_BYTES];
+	json_t *o;
+	int err = kv_apply(d->fs, d->engine, body, bytes, &end, why);
+
+	blocked = err == TALOS_ERR_AGAIN;
+	if (!err && json_is_true(json_object_get(request, "sync"))) {
+		err = talos_engine_sync(d->engine, end);
+		if (err)
+			return error_json("applied, but not durable: %s", talos_strerror(err));
+	}
+	if (!err)
+		return json_pack("{s:I}", "position", (json_int_t)end.v);
+	o = error_json("%s", why);
+	json_object_set_new(o, "blocked", json_boolean(blocked));
+	return o;
+}
+
+static json_t *handle(struct daemon *d, const json_t *request, const uint8_t *body,
+		      size_t body_bytes)
 {
 	const char *command = json_string_value(json_object_get(request, "command"));
 	const char *what = json_string_value(json_object_get(request, "what"));
@@ -398,6 +434,10 @@ static json_t *handle(struct daemon *d, const json_t *request)
 		return do_drop(d, request);
 	if (!strcmp(command, "sync"))
 		return do_sync(d);
+	if (!strcmp(command, "position"))
+		return do_position(d);
+	if (!strcmp(command, "batch"))
+		return do_batch(d, request, body, body_bytes);
 	if (!strcmp(command, "debug") && what)
 		return do_debug(d, what);
 	return error_json("%s: unknown command", command);
@@ -439,6 +479,24 @@ static int take_down(struct daemon *d)
 	err = talos_engine_close(d->engine);
 	talos_io_close(d->io);
 	return err;
+}
+
+int daemon_open(struct daemon *d, char *why)
+{
+	int err = open_image(d, why);
+
+	if (!err)
+		err = open_engine(d, why);
+	if (!err)
+		err = start_replication(d, why);
+	if (err)
+		take_down(d);
+	return err;
+}
+
+int daemon_close(struct daemon *d)
+{
+	return take_down(d);
 }
 
 int daemon_start(struct daemon *d, char *why)

@@ -51,6 +51,15 @@ struct daemon {
 };
 
 /*
+ * Only the image, engine and replication, without a mount: for tools that work
+ * on an image. Its backups cannot come, so where one of them is needed writes are
+ * blocked. As daemon_start() otherwise.
+ */
+int daemon_open(struct daemon *d, char *why);
+/* Of daemon_open(). First error. */
+int daemon_close(struct daemon *d);
+
+/*
  * Bring everything up to the point where the mount is usable. On failure
  * @why (512 bytes) has one line for people; nothing is left running.
  */
@@ -62,12 +71,17 @@ int daemon_run(struct daemon *d);
 
 /* Path of the socket for a mount point. False: no talosfs is mounted there. */
 bool control_path(const char *mountpoint, char *buf, size_t bytes);
-/* Answers one request. Returns a new reference, never NULL. */
-typedef json_t *(*control_handler)(struct daemon *d, const json_t *request);
+/* What may follow a request; it is in memory at once. */
+#define CONTROL_BODY_BYTES_MAX (16u << 20)
+/* Answers one request, and the body behind it, if any. Returns a new reference, never NULL. */
+typedef json_t *(*control_handler)(struct daemon *d, const json_t *request, const uint8_t *body,
+				   size_t body_bytes);
 int control_start(struct daemon *d, control_handler handler, struct control **out);
 void control_stop(struct control *c);
 /* Ask the daemon of @mountpoint. NULL: @why (512 bytes) says why not. */
 json_t *control_ask(const char *mountpoint, json_t *request, char *why);
+json_t *control_ask_with(const char *mountpoint, json_t *request, const uint8_t *body,
+			 size_t body_bytes, char *why);
 
 /* --- status.c ------------------------------------------------------------------------- */
 

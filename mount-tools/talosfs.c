@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "daemon.h"
+#include "kv.h"
 #include "options.h"
 
 static const char usage_text[] =
@@ -17,13 +18,36 @@ static const char usage_text[] =
 	"  promote [--accept-data-loss] DIR     make this backup the primary, in place\n"
 	"  member list [--json] DIR             backups that belong to the volume\n"
 	"  member drop DIR NAME                 go on without a backup (address or replica uuid)\n"
-	"  sync DIR                             everything written so far is durable\n"
+	"  sync [--json] DIR                    everything written so far is durable\n"
+	"  wait --position P | --primary DIR    until DIR shows position P, or is the primary\n"
 	"  debug flush|compact|checkpoint DIR   do background work now\n"
+	"\nFiles as pairs: TARGET is a directory of a mounted talosfs, or an image that is not\n"
+	"mounted; KEY is a path below it, the file's content the value.\n\n"
+	"  get [-o FILE] TARGET KEY             the value, to standard output\n"
+	"  put [-p] TARGET KEY [FILE]           the value from FILE, or standard input\n"
+	"  put --batch [-p] TARGET [FILE]       many pairs, all or none\n"
+	"  del TARGET KEY...                    all of them or none\n"
+	"  scan [OPTION]... TARGET [PREFIX]     keys that begin with PREFIX, in order\n"
+	"  export [--format F] TARGET [FILE]    everything below TARGET\n"
+	"  import TARGET [FILE]                 an export, or a tar archive\n\n"
+	"  -o, --output FILE   get, export: not to standard output\n"
+	"  -p, --parents       put: make directories on the way\n"
+	"  --batch             put: lines 'put KEY VALUE-BASE64' and 'del KEY', or an export\n"
+	"  --sync              put, del: return when it is durable\n"
+	"  --timeout T         put, del, import, wait: give up after T (30s; wait: never)\n"
+	"  --limit N           scan: no more than N keys\n"
+	"  --from KEY          scan: begin at KEY\n"
+	"  -0, --null          scan: end keys and values with NUL, and escape nothing\n"
+	"  --values            scan: show values, too\n"
+	"  --format F          export: pairs (default) or tar\n"
+	"  --json              results, and the keys of scan, as JSON\n\n"
 	"  help, --help                         show this help\n"
 	"  --version                            show the version\n";
 
 struct arguments {
-	bool json, accept_data_loss;
+	bool json, accept_data_loss, primary;
+	const char *position;
+	uint64_t timeout_ns;
 	int count;
 	char **words; /* what is left, without options */
 };
@@ -172,7 +196,61 @@ static int run_simple(const char *dir, json_t *request)
 
 static int run_sync(const struct arguments *a)
 {
-	return want(a, 1) ? run_simple(a->words[0], json_pack("{s:s}", "command", "sync")) : 1;
+	json_t *reply = want(a, 1) ? ask(a->words[0], json_pack("{s:s}", "command", "sync")) : NULL;
+
+	if (reply && a->json)
+		print_json(reply);
+	json_decref(reply);
+	return reply ? 0 : 1;
+}
+
+static bool parse_position(const char *text, uint64_t *out)
+{
+	char *end;
+
+	*out = strtoull(text, &end, 10);
+	if (*text >= '0' && *text <= '9' && !*end)
+		return true;
+	complain("--position %s: not a number; 'talosfs sync --json' tells one", text);
+	return false;
+}
+
+/* 1: what is waited for has come; 0: not so far; -1: it never will. */
+static int look(const struct arguments *a, uint64_t position)
+{
+	json_t *reply = ask(a->words[0], json_pack("{s:s}", "command", "position"));
+	bool is_primary = json_is_true(json_object_get(reply, "primary"));
+	uint64_t applied = (uint64_t)json_integer_value(json_object_get(reply, "applied"));
+	bool done = a->primary ? is_primary : applied >= position;
+
+	if (!reply)
+		return -1;
+	json_decref(reply);
+	return done;
+}
+
+static int run_wait(const struct arguments *a)
+{
+	uint64_t since = talos_now_ns(&talos_system_clock), position = 0;
+	int there;
+
+	if (!want(a, 1))
+		return 1;
+	if (a->primary == (a->position != NULL)) {
+		complain("wait for one of --position P and --primary");
+		return 1;
+	}
+	if (a->position && !parse_position(a->position, &position))
+		return 1;
+	while ((there = look(a, position)) == 0) {
+		if (a->timeout_ns && talos_now_ns(&talos_system_clock) - since > a->timeout_ns) {
+			complain("%s: waited too long; 'talosfs status %s' says how far it is",
+				 a->words[0], a->words[0]);
+			return 1;
+		}
+		usleep(5000);
+	}
+	return there > 0 ? 0 : 1;
 }
 
 static int run_debug(const struct arguments *a)
@@ -188,7 +266,7 @@ static const struct {
 	int (*run)(const struct arguments *a);
 } commands[] = {
 	{ "status", run_status }, { "promote", run_promote }, { "member", run_member },
-	{ "sync", run_sync },	  { "debug", run_debug },
+	{ "sync", run_sync },	  { "wait", run_wait },	      { "debug", run_debug },
 };
 
 /*
@@ -223,6 +301,9 @@ static bool parse(int argc, char **argv, struct arguments *a)
 	static const struct option options[] = {
 		{ "json", no_argument, NULL, 'j' },
 		{ "accept-data-loss", no_argument, NULL, 'a' },
+		{ "primary", no_argument, NULL, 'p' },
+		{ "position", required_argument, NULL, 'P' },
+		{ "timeout", required_argument, NULL, 't' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
@@ -237,6 +318,13 @@ static bool parse(int argc, char **argv, struct arguments *a)
 			return false;
 		a->json = a->json || c == 'j';
 		a->accept_data_loss = a->accept_data_loss || c == 'a';
+		a->primary = a->primary || c == 'p';
+		if (c == 'P')
+			a->position = optarg;
+		if (c == 't' && !option_time(optarg, &a->timeout_ns)) {
+			complain("--timeout %s: not a time", optarg);
+			return false;
+		}
 	}
 	a->words = argv + optind;
 	a->count = argc - optind;
@@ -246,6 +334,7 @@ static bool parse(int argc, char **argv, struct arguments *a)
 int main(int argc, char **argv)
 {
 	struct arguments a = { 0 };
+	int code;
 
 	if (argc < 2) {
 		fputs(usage_text, stderr);
@@ -264,6 +353,9 @@ int main(int argc, char **argv)
 			continue;
 		return parse(argc - 1, argv + 1, &a) ? commands[i].run(&a) : 1;
 	}
+	code = kv_command(argv[1], argc - 1, argv + 1);
+	if (code >= 0)
+		return code;
 	if (argc >= 3 && strchr(argv[1], '/'))
 		return mount_instead(argv);
 	complain("%s: unknown command; try 'talosfs --help'", argv[1]);

@@ -21,5 +21,8 @@ done
 for f in $(fields repl/wire.h); do
 	grep -qw "$f" man/talosfs-replication.7 || { echo "talosfs-replication.7 lacks the field $f" >&2; bad=1; }
 done
+for f in $(sed 's/^struct talos_pair/struct talos_disk_pair/' fs/include/talos/pair_format.h | fields); do
+	grep -qw "$f" man/talosfs-export.5 || { echo "talosfs-export.5 lacks the field $f" >&2; bad=1; }
+done
 [ $bad = 0 ] && echo "man pages: in step with --help"
 exit $bad

@@ -45,6 +45,8 @@ static const char *rank_name(enum talos_lock_rank rank)
 		return "TALOS_LOCK_TOOL";
 	case TALOS_LOCK_FS_STATE:
 		return "TALOS_LOCK_FS_STATE";
+	case TALOS_LOCK_FS_BATCH:
+		return "TALOS_LOCK_FS_BATCH";
 	case TALOS_LOCK_FS_INODE:
 		return "TALOS_LOCK_FS_INODE";
 	case TALOS_LOCK_FS_TABLE:

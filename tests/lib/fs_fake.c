@@ -68,7 +68,7 @@ static void open_engine(struct fs_fake *f, bool lead)
 void fs_fake_open(struct fs_fake *f, bool lead)
 {
 	open_engine(f, lead);
-	assert_int_equal(fs_open(f->e, NULL, &f->fs), 0);
+	assert_int_equal(talos_fs_open(f->e, NULL, &f->fs), 0);
 }
 
 void fs_fake_new(struct fs_fake *f, const struct fs_fake_options *o)
@@ -95,7 +95,7 @@ void fs_fake_new(struct fs_fake *f, const struct fs_fake_options *o)
 	talos_io_close(f->io);
 	open_engine(f, true);
 	assert_int_equal(talos_fs_format(f->e, 0, 0), 0);
-	assert_int_equal(fs_open(f->e, NULL, &f->fs), 0);
+	assert_int_equal(talos_fs_open(f->e, NULL, &f->fs), 0);
 }
 
 static void shut(struct fs_fake *f)

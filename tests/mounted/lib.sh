@@ -84,6 +84,22 @@ fail() {
 	exit 1
 }
 
+# tool_refuses PATTERN COMMAND...: it fails with one line like PATTERN
+tool_refuses() {
+	local pattern=$1
+	shift
+	if timeout 60 "$@" >"$dir/out" 2>"$dir/err" </dev/null; then fail "accepted: $*"; fi
+	grep -Eq "$pattern" "$dir/err" || fail "$*: said '$(cat "$dir/err")', not '$pattern'"
+	[ "$(grep -c '^talosfs:' "$dir/err")" = 1 ] || fail "$*: not one line: $(cat "$dir/err")"
+}
+same() { [ "$1" = "$2" ] || fail "'$1' is not '$2'"; }
+umount_wait() {
+	local p
+	p=$(pid_of "$1")
+	umount "$1"
+	wait_for 20 gone "$p"
+}
+
 cleanup() {
 	local code=$? d p
 	trap - EXIT

@@ -18,6 +18,7 @@
 enum talos_lock_rank {
 	TALOS_LOCK_TOOL = 5,	    /* a daemon's own state: roles, control socket */
 	TALOS_LOCK_FS_STATE = 10,   /* fs: writable or not; parked requests */
+	TALOS_LOCK_FS_BATCH = 15,   /* fs: shared by changes of single files; alone for a batch of many */
 	TALOS_LOCK_FS_INODE = 20,   /* fs: several at once, lower slot first */
 	TALOS_LOCK_FS_TABLE = 30,   /* fs: open and looked-up inodes */
 	TALOS_LOCK_REPL_NODE = 35,  /* repl: members, sessions, roles */
