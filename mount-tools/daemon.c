@@ -259,17 +259,6 @@ static void escape(const char *text, char *out, size_t bytes)
 	out[n] = 0;
 }
 
-/*
- * Writes that the kernel has collected go out at close, where nothing can kill
- * a program that waits for a missing backup.
- */
-static bool wants_writeback(const struct mount_options *o)
-{
-	if (o->writeback == WRITEBACK_AUTO)
-		return !o->listen && !o->primary;
-	return o->writeback == WRITEBACK_ON;
-}
-
 static int mount_fs(struct daemon *d, char *why)
 {
 	char source[8192];
@@ -282,7 +271,7 @@ static int mount_fs(struct daemon *d, char *why)
 		.debug = d->o.debug,
 		.no_acl = d->o.no_acl,
 		.atime = d->o.read_only ? TALOS_ATIME_NEVER : d->o.atime,
-		.writeback = wants_writeback(&d->o),
+		.writeback = d->o.writeback,
 	};
 	struct talos_fs *fs;
 	int err;
@@ -403,8 +392,11 @@ static json_t *do_batch(struct daemon *d, const json_t *request, const uint8_t *
 	bool blocked = false;
 	char why[KV_WHY_BYTES];
 	json_t *o;
-	int err = kv_apply(d->fs, d->engine, body, bytes, &end, why);
+	int err;
 
+	if (d->o.writeback)
+		return error_json("the kernel would not learn of it: mount with nowriteback");
+	err = kv_apply(d->fs, d->engine, body, bytes, &end, why);
 	blocked = err == TALOS_ERR_AGAIN;
 	if (!err && json_is_true(json_object_get(request, "sync"))) {
 		err = talos_engine_sync(d->engine, end);

@@ -17,12 +17,6 @@
 #include "talos/fs.h"
 #include "talos/repl.h"
 
-enum writeback {
-	WRITEBACK_AUTO, /* unless this volume is replicated: see mount.talosfs(8) */
-	WRITEBACK_ON,
-	WRITEBACK_OFF,
-};
-
 struct mount_options {
 	const char *image, *mountpoint; /* absolute */
 	const char *listen, *primary;
@@ -30,7 +24,7 @@ struct mount_options {
 	enum talos_transport transport;
 	bool insecure, read_only, foreground, debug, nonempty, no_acl;
 	enum talos_atime atime;
-	enum writeback writeback;
+	bool writeback;
 	uint64_t timeout_ns, cache_bytes, l0_bytes, commit_ns;
 	uint64_t background_rate;
 	uint32_t growth;

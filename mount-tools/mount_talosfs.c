@@ -166,7 +166,7 @@ static bool take_flag(struct mount_options *o, const char *name)
 		return true;
 	}
 	if (!strcmp(name, "writeback") || !strcmp(name, "nowriteback")) {
-		o->writeback = name[0] != 'n' ? WRITEBACK_ON : WRITEBACK_OFF;
+		o->writeback = name[0] != 'n';
 		return true;
 	}
 	if (!strcmp(name, "nonempty"))
