@@ -482,6 +482,7 @@ static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
 	int r;
 
 	*out_gentle = false;
+	e->gc_waits_for_idle = false;
 	if (e->role != TALOS_ROLE_LEADER || e->vlog->failed)
 		return 0;
 	u = how_urgent(e);
