@@ -75,7 +75,7 @@ struct kept *kept_new(const struct talos_clock *clock)
 	return k;
 }
 
-static void free_list(struct kept_name *n)
+void kept_names_free(struct kept_name *n)
 {
 	while (n) {
 		struct kept_name *next = n->next;
@@ -89,7 +89,7 @@ void kept_free(struct kept *k)
 {
 	if (!k)
 		return;
-	free_list(kept_take_all(k));
+	kept_names_free(kept_take_all(k));
 	talos_mutex_fini(&k->lock);
 	talos_free(k);
 }

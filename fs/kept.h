@@ -57,8 +57,9 @@ bool kept_told_inode_lately(struct kept *k, uint64_t ino);
 bool kept_told_name_lately(struct kept *k, uint64_t dir, uint64_t hash);
 #define KEPT_SETTLE_NS TALOS_NS_PER_SEC
 
-/* The names of this hash that the kernel may keep, which are the caller's now (talos_free()). */
+/* The names of this hash that the kernel may keep, which are the caller's now. */
 struct kept_name *kept_take(struct kept *k, uint64_t dir, uint64_t hash);
 struct kept_name *kept_take_all(struct kept *k);
+void kept_names_free(struct kept_name *n);
 
 #endif

@@ -127,12 +127,7 @@ static void once_more(struct talos_fs *fs, uint64_t ino, struct kept_name *names
 	struct again *a = talos_calloc(1, sizeof(*a));
 
 	if (!a) { /* no memory: the answer's own time has to do */
-		while (names) {
-			struct kept_name *next = names->next;
-
-			talos_free(names);
-			names = next;
-		}
+		kept_names_free(names);
 		return;
 	}
 	a->due_ns = talos_now_ns(fs->clock) + KEPT_SETTLE_NS;
@@ -153,16 +148,10 @@ static void tell_name(struct talos_fs *fs, const struct change *c)
 	struct kept_name *names = kept_take(fs->kept, c->ino, c->offset);
 
 	tell_names(fs, names);
-	if (names && kept_told_name_lately(fs->kept, c->ino, c->offset)) {
+	if (names && kept_told_name_lately(fs->kept, c->ino, c->offset))
 		once_more(fs, 0, names);
-		return;
-	}
-	while (names) {
-		struct kept_name *next = names->next;
-
-		talos_free(names);
-		names = next;
-	}
+	else
+		kept_names_free(names);
 }
 
 static void tell(struct talos_fs *fs, const struct change *c)
@@ -218,12 +207,7 @@ static void drop_first(struct notify *n)
 	n->first = a->next;
 	if (!n->first)
 		n->last = &n->first;
-	while (a->names) {
-		struct kept_name *next = a->names->next;
-
-		talos_free(a->names);
-		a->names = next;
-	}
+	kept_names_free(a->names);
 	talos_free(a);
 }
 
