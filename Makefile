@@ -161,7 +161,7 @@ check-fuzz fuzz:
 			-Iengine/include -Iengine/base -Iengine/store -Iengine/index -Iengine/core -Iengine/check -Ifs/include -Ifs -Irepl/include -Irepl -Itests/lib $(PKG_CFLAGS) \
 			-o $(OUT)/fuzz/$$f tests/fuzz/$$f.c $(ENGINE_SRC) $(FS_SRC) $(REPL_SRC) $(PKG_LIBS) && \
 		mkdir -p $(OUT)/fuzz/corpus.$$f && \
-		$(OUT)/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0 $(OUT)/fuzz/corpus.$$f || exit 1; \
+		$(OUT)/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0 $(OUT)/fuzz/corpus.$$f $$(ls -d tests/fuzz/corpus/$$f 2>/dev/null) || exit 1; \
 		echo "$$f: $(FUZZ_SECONDS) s, nothing found"; done
 
 # Long forms. The crash tests run for SOAK_SECONDS, some thousand points a second, with a new seed each time.
