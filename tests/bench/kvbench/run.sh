@@ -15,8 +15,8 @@ run() {
 }
 
 if [ -n "${QUICK:-}" ]; then
-	run --mix=sd --memory=64M --keys=4e5 --rounds=1 --seconds=1 --load-seconds=10 --settle=5 --store=16G
-	run --mix=l --memory=64M --workloads=LA --durable --keys=1e5 --rounds=1 --seconds=1 --load-seconds=1 --settle=5 --store=4G
+	run --mix=sd --memory=64M --keys=4e5 --rounds=1 --seconds=1 --load-seconds=10 --settle=2 --store=16G
+	run --mix=l --memory=64M --workloads=LA --durable --keys=1e5 --rounds=1 --seconds=1 --load-seconds=1 --settle=2 --store=4G
 	exit $failed
 fi
 for mix in sd 4k l m md ld; do
