@@ -125,6 +125,7 @@ static int open_engine(struct daemon *d, char *why)
 		.growth = d->o.growth,
 		.background_rate = d->o.background_rate,
 		.commit_interval_ns = d->o.commit_ns,
+		.backup_mode = d->o.mode,
 	};
 	struct talos_superblock_info info;
 	int err = talos_engine_probe(d->io, &info);
@@ -210,6 +211,7 @@ static int start_replication(struct daemon *d, char *why)
 		.listen = d->o.listen,
 		.primary = d->o.primary,
 		.transport = d->o.transport,
+		.ack = d->o.ack,
 		.secret = d->secret,
 		.insecure = d->o.insecure,
 		.peer_timeout_ns = d->o.timeout_ns,

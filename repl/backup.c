@@ -44,6 +44,7 @@ static void forget_connection(struct talos_repl *r)
 	f->offered_to = 0;
 	talos_mutex_lock(&r->lock);
 	r->connected = false;
+	r->bulk_bytes = 0;
 	talos_mutex_unlock(&r->lock);
 }
 
@@ -77,6 +78,14 @@ static int offer_message(struct talos_repl *r, bool log, uint64_t segment, uint3
 	return say(r, log ? WIRE_OFFER_LOG : WIRE_OFFER_BULK, &d, sizeof(d));
 }
 
+/* For status(). */
+static void note_bulk(struct talos_repl *r, uint64_t bytes)
+{
+	talos_mutex_lock(&r->lock);
+	r->bulk_bytes = bytes;
+	talos_mutex_unlock(&r->lock);
+}
+
 static int offer_bulk(struct talos_repl *r, uint32_t segment_bytes)
 {
 	struct follower *f = &r->follower;
@@ -91,6 +100,7 @@ static int offer_bulk(struct talos_repl *r, uint32_t segment_bytes)
 		if (!err)
 			err = offer_message(r, false, 0, f->bulk_region[i], segment_bytes);
 	}
+	note_bulk(r, (uint64_t)BULK_REGIONS * segment_bytes);
 	return err;
 }
 

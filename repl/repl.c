@@ -251,7 +251,9 @@ static void fill_peer(struct talos_repl *r, const struct member *m,
 		.state = m->session ? m->session->state : TALOS_PEER_AWAY,
 		.in_sync = m->in_sync,
 		.member = true,
+		.mode = m->mode,
 		.acked = m->acked,
+		.durable = m->durable,
 		.applied = m->applied,
 		.lag_bytes = s->log_end > m->applied ? s->log_end - m->applied : 0,
 	};
@@ -298,6 +300,11 @@ static void fill_state(struct talos_repl *r, struct talos_repl_status *out)
 		snprintf(out->state_text, sizeof(out->state_text), "serving");
 }
 
+static uint64_t ship_bytes(struct talos_repl *r)
+{
+	return shipment_touched_bytes(&r->shipments) + r->bulk_bytes;
+}
+
 void talos_repl_status(struct talos_repl *r, struct talos_repl_status *out)
 {
 	struct talos_engine_stats s;
@@ -310,6 +317,8 @@ void talos_repl_status(struct talos_repl *r, struct talos_repl_status *out)
 	talos_mutex_lock(&r->lock);
 	*out = (struct talos_repl_status){
 		.policy = r->policy,
+		.ack = r->o.ack,
+		.ship_bytes = ship_bytes(r),
 		.listening = r->listener_started,
 		.connected = r->connected,
 		.in_sync = !err && in_sync && !r->notes,

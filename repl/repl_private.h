@@ -58,6 +58,7 @@ struct shipment {
 struct shipment_pool {
 	uint8_t *memory; /* NULL: not opened */
 	uint32_t segment_bytes;
+	_Atomic uint32_t touched; /* of own, bit by bit: it has been used */
 	struct shipment own[SHIPMENTS_MAX];
 	struct shipment built[TALOS_BUILD_BUFFERS];
 };
@@ -69,6 +70,8 @@ struct member {
 	bool in_sync;
 	bool dropping;		/* being taken out */
 	uint64_t acked;		/* highest position known to be in its memory */
+	enum talos_backup_mode mode;
+	uint64_t durable;	/* highest position that it has told to be on its device */
 	uint64_t applied, applied_wall_ns;
 	uint64_t in_sync_from;	/* end of the record that made it so */
 	uint64_t seen_ns;	/* last sign of life; 0: none since we lead */
@@ -174,6 +177,7 @@ struct talos_repl {
 	bool connected, ready;
 	uint32_t notes; /* TALOS_NOTE_ bits that stand against a promotion, as on the device */
 	uint64_t primary_end, primary_end_wall_ns, primary_heard_ns;
+	uint64_t bulk_bytes; /* offered for whole segments */
 	uint64_t copy_done, copy_total;
 	struct transport_info link; /* to the primary */
 	char old_primary[72]; /* after a promotion: to be told of the new epoch */
@@ -239,6 +243,8 @@ struct shipment *shipment_take(struct shipment_pool *p);
 /* With one reference: the segment where it was built, which is held for as long. */
 struct shipment *shipment_of_built(struct shipment_pool *p, const struct talos_built *b);
 void shipment_unref(struct shipment *s); /* accepts NULL */
+/* Of the pool's own that were ever used. */
+uint64_t shipment_touched_bytes(struct shipment_pool *p);
 void shipment_memory(const struct shipment_pool *p, const void **out_base, uint64_t *out_bytes);
 
 /* --- seed.c: 1: progress, 0: nothing to do now, or an error ---------------------------------- */

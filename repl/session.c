@@ -82,6 +82,7 @@ static void take_progress(struct session *s, const struct talos_wire_progress *d
 	talos_mutex_lock(&r->lock);
 	m = member_locked(s);
 	if (m) {
+		m->durable = talos_max(m->durable, le64_get(d->durable));
 		m->applied = le64_get(d->applied);
 		m->applied_wall_ns = le64_get(d->applied_wall_ns);
 	}

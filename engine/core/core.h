@@ -126,6 +126,7 @@ struct talos_engine {
 	uint32_t tail_buffers;		 /* const after open */
 	uint64_t cache_budget;		 /* const after open */
 	uint32_t inline_option;		 /* const after open */
+	enum talos_backup_mode backup_mode; /* const after open; means nothing to a leader */
 
 	/* Set when the device has a volume: at open, or by a first copy. */
 	struct talos_uuid volume;
@@ -332,6 +333,8 @@ int build_memory_open(uint32_t segment_bytes, struct build_memory **out);
 void build_memory_close(struct build_memory *m); /* accepts NULL; all must be free */
 /* A free buffer, referenced; waits for one. TALOS_ERR_CLOSED: the engine ends. */
 int build_memory_take(struct talos_engine *e, struct talos_build_buffer **out);
+/* Of those that were ever used. */
+uint64_t build_memory_touched_bytes(struct build_memory *m);
 
 /* --- checkpoint.c ------------------------------------------------------------------ */
 

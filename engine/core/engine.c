@@ -258,6 +258,7 @@ int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 	e->inline_option = o->inline_max;
 	e->growth = o->growth;
 	e->background_rate = o->background_rate;
+	e->backup_mode = o->backup_mode;
 	e->tail_buffers = o->tail_buffers ? o->tail_buffers : TAIL_BUFFERS_DEFAULT;
 	e->tail_buffers = talos_max(e->tail_buffers, 3u);
 	e->commit_interval_ns =

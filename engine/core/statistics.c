@@ -30,6 +30,11 @@ static void stats_of_view(struct talos_engine *e, struct talos_engine_stats *out
 		out->levels[r->level].bytes += level_run_bytes(r);
 	}
 	view_put(v);
+	out->write_path = (struct talos_write_path_stats){
+		.memtable_bytes = out->memtable_bytes,
+		.tail_bytes = vlog_touched_bytes(e->vlog),
+		.build_bytes = build_memory_touched_bytes(e->build_memory),
+	};
 }
 
 /* Segments are never filled again to the last byte. */
@@ -131,6 +136,7 @@ void talos_engine_stats(struct talos_engine *e, struct talos_engine_stats *out)
 	*out = (struct talos_engine_stats){
 		.role = e->role,
 		.epoch = e->epoch,
+		.backup_mode = e->backup_mode,
 		.applied_wall_ns = e->applied_wall_ns,
 		.user_bytes = e->user_bytes,
 		.user_bytes_read = e->user_bytes_read,
