@@ -106,7 +106,8 @@ $(OUT)/kvbench: $(KVB_OWN) $(wildcard $(KVB_DIR)/*) $(LIBS) $(OUT)/flags
 
 # Primary and backups, with kvbench's workloads. tests/bench/repl/README.md
 REPLB_SRC := $(wildcard tests/bench/repl/*.c) $(addprefix $(KVB_DIR)/,histogram.c kv_talos.c memcg.c phase.c usage.c workload.c)
-$(OUT)/tests/bench/repl/%.o $(OUT)/$(KVB_DIR)/%.o: INC += -I$(KVB_DIR) -Itests/bench/repl
+$(OUT)/tests/bench/repl/%.o $(OUT)/$(KVB_DIR)/%.o: INC = -I$(KVB_DIR) -Itests/bench/repl \
+	-Iengine/include -Iengine/base -Iengine/store -Iengine/index -Irepl/include -Irepl
 $(OUT)/replbench: $(call OBJ,$(REPLB_SRC)) $(LIBS_ALL)
 	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lm
 

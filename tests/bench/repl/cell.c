@@ -39,7 +39,12 @@ struct run {
 
 const char *bench_mode_name(enum bench_mode m)
 {
-	static const char *const names[BENCH_MODES] = { "none", "fresh" };
+	static const char *const names[BENCH_MODES] = {
+		[BENCH_NONE] = "none",
+		[BENCH_LEAN] = "lean",
+		[BENCH_FRESH] = "fresh",
+		[BENCH_BUILD_INDEX] = "build-index",
+	};
 
 	return names[m];
 }

@@ -12,7 +12,7 @@
 #define BACKUPS_MAX 4u
 #define HOSTS_MAX (BACKUPS_MAX + 1)
 
-enum bench_mode { BENCH_NONE, BENCH_FRESH, BENCH_MODES };
+enum bench_mode { BENCH_NONE, BENCH_LEAN, BENCH_FRESH, BENCH_BUILD_INDEX, BENCH_MODES };
 const char *bench_mode_name(enum bench_mode m);
 
 struct cell {
@@ -25,6 +25,7 @@ struct cell {
 	uint64_t l0_bytes, cache_bytes, device_bytes;
 	unsigned sync_every; /* puts of a client; 0: never */
 	bool rewrite;	     /* after the load, what rewriting pointers would take */
+	bool files;	     /* no nodes: a mounted folder */
 	const char *dir, *workloads;
 	const char *hosts[HOSTS_MAX];
 	unsigned host_count, port;

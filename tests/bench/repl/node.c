@@ -38,18 +38,21 @@ static void pin(const struct cell *c, unsigned idx)
 
 /* --- figures -------------------------------------------------------------------------- */
 
-static uint64_t write_path_bytes(const struct talos_engine_stats *s)
+static uint64_t write_path_bytes(struct node *n)
 {
-	return s->memtable_bytes;
+	struct talos_engine_stats e;
+	struct talos_repl_status r;
+
+	talos_engine_stats(n->e, &e);
+	talos_repl_status(n->repl, &r);
+	return e.write_path.memtable_bytes + e.write_path.tail_bytes + e.write_path.build_bytes +
+	       r.ship_bytes;
 }
 
 static void look(struct node *n)
 {
-	struct talos_engine_stats s;
-	uint64_t now, peak = n->write_path_peak;
+	uint64_t now = write_path_bytes(n), peak = n->write_path_peak;
 
-	talos_engine_stats(n->e, &s);
-	now = write_path_bytes(&s);
 	while (now > peak && !atomic_compare_exchange_weak(&n->write_path_peak, &peak, now))
 		;
 }
@@ -60,7 +63,8 @@ static void *watch(void *arg)
 	struct node *n = arg;
 
 	while (!n->stop) {
-		look(n);
+		if (n->idx)
+			look(n);
 		nanosleep(&pause, NULL);
 	}
 	return NULL;
@@ -145,7 +149,16 @@ static void open_engine(struct node *n)
 		.replica = { { (uint8_t)(n->idx + 1) } },
 		.empty_replica = n->idx > 0,
 	};
-	struct talos_engine_options o = { .cache_bytes = c->cache_bytes, .growth = c->growth };
+	static const enum talos_backup_mode modes[BENCH_MODES] = {
+		[BENCH_LEAN] = TALOS_BACKUP_LEAN,
+		[BENCH_FRESH] = TALOS_BACKUP_FRESH,
+		[BENCH_BUILD_INDEX] = TALOS_BACKUP_BUILD_INDEX,
+	};
+	struct talos_engine_options o = {
+		.cache_bytes = c->cache_bytes,
+		.growth = c->growth,
+		.backup_mode = modes[c->mode],
+	};
 	char path[4096];
 	int pid;
 

@@ -12,11 +12,12 @@
 #include <unistd.h>
 
 #include "cell.h"
+#include "files.h"
 
 static const char help[] =
 	"Usage: replbench [OPTION]... DIR [HOST]...\n"
 	"Runs YCSB's workloads on a primary and its backups, whose stores are made in DIR.\n\n"
-	"  --mode=M           none (default), fresh\n"
+	"  --mode=M           none (default), lean, fresh, build-index: talosfs-replication(7)\n"
 	"  --backups=N        (default 1)\n"
 	"  --workloads=..     letters of L (load) A B C D E F, U: updates only (default LABCD)\n"
 	"  --mix=M            values of s 9, m 104, l 1004 bytes; sd, md, ld: their mixes; 4k\n"
@@ -31,6 +32,8 @@ static const char help[] =
 	"  --pin              primary on one processor, backups on another\n"
 	"  --transport=T      tcp (default), rdma   --tls   with a secret\n"
 	"  --rewrite          after the load: what the paper's rewriting of pointers would take\n"
+	"  --files            on files of DIR, a mounted folder: of clients only, without nodes;\n"
+	"                     a line on stdin begins each workload\n"
 	"HOST: an address for each node in turn (default 127.0.0.1).\n";
 
 static uint64_t size_of(const char *text)
@@ -84,13 +87,14 @@ static const struct option options[] = {
 	{ "transport", required_argument, NULL, 'T' },
 	{ "tls", no_argument, NULL, 'z' },
 	{ "rewrite", no_argument, NULL, 'r' },
+	{ "files", no_argument, NULL, 'f' },
 	{ "help", no_argument, NULL, 'h' },
 	{ 0 },
 };
 
 static bool take_number(int o, struct cell *c)
 {
-	double n = o == 'p' || o == 'z' || o == 'r' ? 0 : (double)size_of(optarg);
+	double n = (double)size_of(optarg);
 
 	switch (o) {
 	case 'b':
@@ -168,6 +172,9 @@ static bool take_option(int o, struct cell *c)
 	case 'r':
 		c->rewrite = true;
 		return true;
+	case 'f':
+		c->files = true;
+		return true;
 	}
 	return take_size(o, c) || (optarg && take_number(o, c));
 }
@@ -231,5 +238,5 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	signal(SIGPIPE, SIG_IGN); /* of a node that died */
-	return cell_run(&c) ? 0 : 1;
+	return (c.files ? files_run(&c) : cell_run(&c)) ? 0 : 1;
 }

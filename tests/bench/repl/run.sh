@@ -8,11 +8,14 @@ set -euo pipefail
 out=$(cd "$1" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
 dir=$(mktemp -d "${DIR:-$out}/replbench.XXXXXX")
-trap 'rm -rf "$dir"' EXIT
+cleanup() {
+	for at in "$dir"/*/; do umount -l "$at" 2>/dev/null; done
+	rm -rf --one-file-system "$dir"
+}
+trap cleanup EXIT
 results=$dir/results
 failed=0
 read -r -a hosts <<<"${HOSTS:-}"
-[ "${TRANSPORT:-tcp}" = tcp ] || common=("--transport=$TRANSPORT")
 
 if [ -n "${QUICK:-}" ]; then
 	: "${MIXES:=s sd l}" "${GROWTHS:=8}" "${BACKUPS:=1}" "${WORKLOADS:=LA}" "${SECONDS_EACH:=1}" "${SCALE:=15}" "${SETTLE:=0}"
@@ -20,7 +23,8 @@ fi
 mixes=${MIXES:-s m l sd md ld} growths=${GROWTHS:-8 4 12 16} backups=${BACKUPS:-1 2}
 modes=${MODES:-none lean fresh build-index}
 seconds=${SECONDS_EACH:-5} scale=${SCALE:-100} rounds=${ROUNDS:-1} parts=${PARTS:-engine pinned rewrite mount}
-common+=(--settle="${SETTLE:-30}" --seconds="$seconds")
+common=(--settle="${SETTLE:-30}" --seconds="$seconds")
+[ "${TRANSPORT:-tcp}" = tcp ] || common+=("--transport=$TRANSPORT")
 
 # So many that there are at least two levels below what flushes write.
 keys() {
@@ -32,7 +36,7 @@ run() { # MIX OPTION...
 	echo "+ replbench --mix=$*" >&2
 	local mix=$1
 	shift
-	"$out/replbench" --mix="$mix" --keys="$(keys "$mix")" "${common[@]}" "$@" "$dir" "${hosts[@]}" \
+	"$out/replbench" --mix="$mix" --keys="$(keys "$mix")" "${common[@]}" "$@" "$dir" ${hosts[@]+"${hosts[@]}"} \
 		2>"$dir/err" >>"$results" || { cat "$dir/err" >&2; failed=1; }
 }
 part() { [[ " $parts " = *" $1 "* ]]; }
