@@ -17,7 +17,6 @@
 #include "talos/repl_hook.h"
 #include "talos/secret.h"
 
-#define PEER_TIMEOUT_DEFAULT_NS (5 * TALOS_NS_PER_SEC)
 /* A daemon whose mount is gone needs a moment to write out and end. */
 #define LOCK_WAIT_S 10
 
@@ -176,7 +175,7 @@ static void show_progress(const struct talos_repl_status *s, bool done)
 /* An empty replica can be mounted when its first copy is complete. */
 static int wait_for_first_copy(struct daemon *d, char *why)
 {
-	uint64_t timeout = d->o.timeout_ns ? d->o.timeout_ns : PEER_TIMEOUT_DEFAULT_NS;
+	uint64_t timeout = d->o.timeout_ns ? d->o.timeout_ns : TALOS_PEER_TIMEOUT_DEFAULT_NS;
 	uint64_t since = talos_now_ns(&talos_system_clock);
 	int err;
 

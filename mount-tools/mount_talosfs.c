@@ -29,7 +29,7 @@ static const char usage_text[] =
 	"                   mode=NAME          of a backup: fresh, lean or build-index (fresh)\n"
 	"                   ack=NAME           what fsync waits for: local, memory or device\n"
 	"                                      of in-sync backups (memory)\n"
-	"                   timeout=TIME       a peer silent for so long is away (5s)\n"
+	"                   timeout=TIME       a peer silent for so long is away (2s)\n"
 	"                   transport=NAME     auto, tcp or rdma (auto)\n"
 	"                   secret=FILE        only nodes with the same secret may connect\n"
 	"                   insecure           without a secret, listen on other addresses\n"

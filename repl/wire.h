@@ -118,6 +118,7 @@ enum wire_mode {
 };
 
 #define WIRE_FLAG_IN_SYNC 0x1u
+#define WIRE_FLAG_ACK_DEVICE 0x2u /* WELCOME: fsyncs wait for your device, so hurry */
 
 struct talos_wire_welcome {
 	le32 magic;

@@ -61,7 +61,8 @@ static void stats_of_log(struct talos_engine *e, struct talos_engine_stats *out)
 	out->failed = e->vlog->failed != 0;
 	out->log_end = s.end;
 	out->log_durable = s.durable;
-	out->log_applied = s.applied;
+	out->log_applied = e->lean.on ? e->lean.shown : s.applied;
+	out->applied_wall_ns = e->lean.on ? e->lean.shown_wall_ns : e->applied_wall_ns;
 	out->device_flushes = e->vlog->flushes;
 	out->log = (struct talos_log_stats){
 		.user = of[TALOS_RECORD_BATCH] - s.moved_bytes,
@@ -137,7 +138,6 @@ void talos_engine_stats(struct talos_engine *e, struct talos_engine_stats *out)
 		.role = e->role,
 		.epoch = e->epoch,
 		.backup_mode = e->backup_mode,
-		.applied_wall_ns = e->applied_wall_ns,
 		.user_bytes = e->user_bytes,
 		.user_bytes_read = e->user_bytes_read,
 		.index_bytes_written = e->index_bytes_written,

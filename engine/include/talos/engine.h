@@ -193,7 +193,8 @@ uint32_t talos_engine_room(struct talos_engine *e, uint32_t overhead);
 
 /*
  * Return once everything before @pos is durable on this device and, where a
- * replicator is set, on enough backups. Concurrent calls share one flush.
+ * replicator is set, on enough backups. Concurrent calls share one flush. A
+ * follower: what was received before @pos, on its own device.
  * TALOS_ERR_IO: a write or flush failed, now or before; the store is read-only.
  */
 int talos_engine_sync(struct talos_engine *e, struct talos_pos pos);
@@ -287,7 +288,7 @@ int talos_iter_value(struct talos_iter *it, const uint8_t **out, uint32_t *out_b
 /* What one operation of a batch changed: a pair, or bytes of an object. */
 struct talos_change {
 	const uint8_t *key; /* borrowed */
-	uint32_t key_bytes;
+	uint32_t key_bytes; /* 0: anything may have changed, as where a lean backup's view moves */
 	uint64_t offset, length; /* of an object; UINT64_MAX: to the end */
 };
 typedef void (*talos_watch_fn)(void *ctx, const struct talos_change *c);

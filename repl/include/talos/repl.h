@@ -39,6 +39,8 @@ enum talos_transport {
 	TALOS_TRANSPORT_RDMA,
 };
 
+#define TALOS_PEER_TIMEOUT_DEFAULT_NS (2 * TALOS_NS_PER_SEC)
+
 /* What an fsync at the primary waits for, beside its own device. */
 enum talos_ack {
 	TALOS_ACK_MEMORY, /* the memory of every in-sync backup */
@@ -59,7 +61,11 @@ struct talos_repl_options {
 	 */
 	const struct talos_secret *secret;
 	bool insecure;			 /* without a secret: listen on other addresses than loopback */
-	uint64_t peer_timeout_ns;	 /* 0: default 5 s */
+	/*
+	 * A peer that is silent for so long is away; with policy available, no
+	 * writer waits longer than this for one that hangs. 0: TALOS_PEER_TIMEOUT_DEFAULT_NS.
+	 */
+	uint64_t peer_timeout_ns;
 	/* Called from repl's threads, without its locks. May be NULL. */
 	void (*event)(void *ctx, enum talos_repl_event event);
 	void *ctx;
