@@ -93,6 +93,9 @@ struct offered {
 	bool valid;
 };
 
+#define SESSION_GATHER_NS TALOS_NS_PER_MS
+#define SESSION_GATHER_BYTES (64u << 10)
+
 /* One connection to a backup, on a primary. The thread's own unless said otherwise. */
 struct session {
 	struct talos_repl *r;
@@ -102,7 +105,13 @@ struct session {
 	struct talos_uuid replica;
 	char address[72];
 	enum talos_peer_state state; /* guarded by r->lock */
-	_Atomic bool stop, idle; /* idle: asleep in poll, wants to be woken */
+	_Atomic bool stop;
+	/*
+	 * Asleep in poll. What is more than a record of the log, or an urgent one,
+	 * wakes it; a record only if it is not gathering (SESSION_GATHER_NS).
+	 */
+	_Atomic bool idle, gathering;
+	uint64_t sent_ns; /* when log was sent last */
 	/* Log. */
 	struct offered log[TRANSPORT_REGIONS_MAX];
 	uint64_t sent;	     /* log position up to which writes are posted */
@@ -186,6 +195,8 @@ struct talos_repl {
 
 	_Atomic bool stopping, leading, blocked, deposed;
 	_Atomic uint64_t log_end;
+	_Atomic uint64_t urgent; /* somebody waits for the log before it */
+	_Atomic uint32_t idlers; /* sessions that are idle and not gathering */
 	struct transport_options transport; /* const after start */
 	struct transport_listener *listeners[TRANSPORT_LISTENERS_MAX];
 	unsigned listener_count;
@@ -261,6 +272,8 @@ int seed_step(struct session *s);
 
 /* Post what can go out now. 1: progress, 0: nothing to do now, or an error. */
 int stream_log(struct session *s);
+/* How long more log is gathered before some is sent; 0: send it. */
+uint64_t stream_gathers_ns(struct session *s);
 int stream_segments(struct session *s);
 /* A write has completed. */
 void stream_written(struct session *s, uint64_t cookie);
