@@ -154,6 +154,130 @@ static void a_mount_chooses_between_lean_and_fresh(void **state)
 	node_end(&a);
 }
 
+/* --- build-index ------------------------------------------------------------------- */
+
+static void a_backup_builds_its_own_index_from_the_log(void **state)
+{
+	struct node a = { 0 }, b = { .store.mode = TALOS_BACKUP_BUILD_INDEX };
+	struct talos_engine_stats s;
+	uint64_t copied;
+
+	(void)state;
+	node_make_primary(&a, TALOS_POLICY_CONSISTENT);
+	node_put_range(&a, 0, 500);
+	node_make_backup(&b, 2, &a);
+	copied = stats_of(&b).written[TALOS_IO_PEER].bytes;
+	node_put_range(&a, 500, 3000);
+	await(shows_all_of(&b, &a));
+	assert_true(node_has_range(&b, 0, 3000));
+	assert_int_equal(talos_engine_compact(a.store.e), 0);
+	assert_int_equal(talos_engine_compact(b.store.e), 0);
+	node_put_range(&a, 3000, 3100);
+	await(node_has(&b, 3099));
+	assert_true(node_has_range(&b, 0, 3100));
+	s = stats_of(&b);
+	assert_true(s.flushes > 0 && s.compactions > 0);
+	assert_true(s.written[TALOS_IO_LEVEL + 1].bytes > 0);
+	assert_int_equal(s.written[TALOS_IO_PEER].bytes, copied); /* no segment was shipped */
+	assert_true(s.write_path.build_bytes > 0);
+	assert_int_equal(node_put(&b, 1, false), TALOS_ERR_READ_ONLY);
+	node_end(&b);
+	node_end(&a);
+}
+
+static void an_own_index_survives_restarts_and_crashes(void **state)
+{
+	struct node a = { 0 }, b = { .store.mode = TALOS_BACKUP_BUILD_INDEX };
+	unsigned n = 0;
+
+	(void)state;
+	node_make_primary(&a, TALOS_POLICY_AVAILABLE);
+	node_make_backup(&b, 2, &a);
+	for (int round = 0; round < 6; round++) {
+		node_put_range(&a, n, n + 500);
+		n += 500;
+		if (round % 2)
+			await(shows_all_of(&b, &a));
+		node_stop(&b);
+		if (round % 3)
+			temp_store_crash(&b.store);
+		else
+			temp_store_close(&b.store);
+		node_put_range(&a, n, n + 50); /* one fsync of these waits until it is dropped */
+		n += 50;
+		temp_store_reopen(&b.store);
+		assert_true(node_has_range(&b, 0, n - 550));
+		assert_int_equal(node_start(&b, &a), 0);
+		await(shows_all_of(&b, &a));
+		assert_true(node_has_range(&b, 0, n));
+	}
+	assert_int_equal(stats_of(&b).corruptions, 0);
+	node_end(&b);
+	node_end(&a);
+}
+
+static void an_own_index_cannot_lead(void **state)
+{
+	struct node a = { 0 }, b = { .store.mode = TALOS_BACKUP_BUILD_INDEX }, c = { 0 };
+
+	(void)state;
+	node_make_primary(&a, TALOS_POLICY_CONSISTENT);
+	node_make_backup(&b, 2, &a);
+	node_make_backup(&c, 3, &a);
+	node_put_range(&a, 0, 700);
+	assert_int_equal(node_put(&a, 700, true), 0);
+	assert_int_equal(node_promote(&b, true), TALOS_ERR_UNSUPPORTED);
+	/* But it goes on behind whoever does. */
+	assert_int_equal(node_promote(&c, false), 0);
+	node_put_range(&c, 701, 900);
+	restart_as(&b, TALOS_BACKUP_BUILD_INDEX, &c);
+	await(shows_all_of(&b, &c));
+	assert_true(node_has_range(&b, 0, 900));
+	node_end(&b);
+	node_end(&c);
+	node_end(&a);
+}
+
+static void a_mount_chooses_between_own_and_shipped_index(void **state)
+{
+	struct node a = { 0 }, b = { 0 };
+	uint32_t bytes;
+	uint8_t c;
+
+	(void)state;
+	node_make_primary(&a, TALOS_POLICY_AVAILABLE);
+	node_make_backup(&b, 2, &a);
+	node_put_range(&a, 0, 600);
+	await(shows_all_of(&b, &a));
+	restart_as(&b, TALOS_BACKUP_BUILD_INDEX, &a); /* from the levels that it has */
+	assert_true(node_has_range(&b, 0, 600));
+	node_put_range(&a, 600, 1500);
+	await(shows_all_of(&b, &a));
+	assert_true(node_has_range(&b, 0, 1500));
+	assert_true(stats_of(&b).flushes > 0);
+	/* Back again needs a new copy, and keeps the old one until it begins. */
+	node_stop(&b);
+	temp_store_close(&b.store);
+	b.store.mode = TALOS_BACKUP_LEAN;
+	temp_store_reopen(&b.store);
+	assert_int_equal(talos_engine_get(b.store.e, "k", 1, &c, 1, &bytes),
+			 TALOS_ERR_EMPTY_REPLICA);
+	temp_store_close(&b.store);
+	b.store.mode = TALOS_BACKUP_BUILD_INDEX;
+	temp_store_reopen(&b.store);
+	assert_true(node_has_range(&b, 0, 1500));
+	assert_int_equal(node_start(&b, &a), 0);
+	restart_as(&b, TALOS_BACKUP_LEAN, &a);
+	assert_int_equal(talos_repl_wait_ready(b.repl, 20 * TALOS_NS_PER_SEC), 0);
+	await(node_in_sync(&b));
+	assert_true(node_has_range(&b, 0, 1500));
+	assert_int_equal(node_promote(&b, false), 0);
+	assert_true(node_has_range(&b, 0, 1500));
+	node_put_range(&b, 1500, 1600);
+	node_end(&b);
+	node_end(&a);
+}
+
 /* --- any mode, while the primary collects -------------------------------------------- */
 
 #define HOT 40u
@@ -234,7 +358,7 @@ static void views_hold_while_the_log_is_collected(enum talos_backup_mode mode)
 	check_view(&b);
 	assert_int_equal(stats_of(&b).corruptions, 0);
 	/* What was trimmed came free here, too. */
-	await(stats_of(&b).slots_log <= stats_of(&a).slots_log + 8);
+	await(stats_of(&b).slots_log <= stats_of(&a).slots_log + 16);
 	node_end(&b);
 	node_end(&a);
 }
@@ -243,6 +367,12 @@ static void a_lean_view_holds_while_the_log_is_collected(void **state)
 {
 	(void)state;
 	views_hold_while_the_log_is_collected(TALOS_BACKUP_LEAN);
+}
+
+static void an_own_view_holds_while_the_log_is_collected(void **state)
+{
+	(void)state;
+	views_hold_while_the_log_is_collected(TALOS_BACKUP_BUILD_INDEX);
 }
 
 static void a_fresh_view_holds_while_the_log_is_collected(void **state)
@@ -258,6 +388,11 @@ int main(void)
 		cmocka_unit_test(a_lean_backup_leads_with_all_that_was_acknowledged),
 		cmocka_unit_test(a_refused_promotion_leaves_a_lean_backup_lean),
 		cmocka_unit_test(a_mount_chooses_between_lean_and_fresh),
+		cmocka_unit_test(a_backup_builds_its_own_index_from_the_log),
+		cmocka_unit_test(an_own_index_survives_restarts_and_crashes),
+		cmocka_unit_test(an_own_index_cannot_lead),
+		cmocka_unit_test(a_mount_chooses_between_own_and_shipped_index),
+		cmocka_unit_test(an_own_view_holds_while_the_log_is_collected),
 		cmocka_unit_test(a_lean_view_holds_while_the_log_is_collected),
 		cmocka_unit_test(a_fresh_view_holds_while_the_log_is_collected),
 	};
