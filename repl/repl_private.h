@@ -93,6 +93,7 @@ struct offered {
 	bool valid;
 };
 
+/* While more log is gathered, an appended record wakes the session only where it passes so many bytes. */
 #define SESSION_GATHER_NS TALOS_NS_PER_MS
 #define SESSION_GATHER_BYTES (64u << 10)
 
@@ -105,13 +106,9 @@ struct session {
 	struct talos_uuid replica;
 	char address[72];
 	enum talos_peer_state state; /* guarded by r->lock */
-	_Atomic bool stop;
-	/*
-	 * Asleep in poll. What is more than a record of the log, or an urgent one,
-	 * wakes it; a record only if it is not gathering (SESSION_GATHER_NS).
-	 */
-	_Atomic bool idle, gathering;
-	uint64_t sent_ns; /* when log was sent last */
+	enum talos_backup_mode mode;
+	_Atomic bool stop, idle; /* idle: asleep in poll, wants to be woken */
+	uint64_t sent_ns;	 /* when log was sent last; see SESSION_GATHER_NS */
 	/* Log. */
 	struct offered log[TRANSPORT_REGIONS_MAX];
 	uint64_t sent;	     /* log position up to which writes are posted */

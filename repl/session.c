@@ -304,7 +304,6 @@ static int session_wait(struct session *s)
 	bool segments;
 	int r = 0;
 
-	s->gathering = gather_ns > 0;
 	s->r->idlers += !gather_ns;
 	s->idle = true;
 	talos_mutex_lock(&s->r->lock);

@@ -113,6 +113,8 @@ int recovery_open_store(struct talos_engine *e)
 		.volume_seed = e->volume_seed,
 		.segment_bytes = e->segment_bytes,
 		.buffer_count = e->tail_buffers,
+		/* Or nothing could be flushed, and so nothing trimmed. */
+		.receive_keep_free = e->backup_mode == TALOS_BACKUP_BUILD_INDEX ? GC_SLOTS_KEPT : 0,
 		.durable_advanced = log_durable,
 		.ctx = e,
 	};
@@ -375,15 +377,27 @@ static bool pending_names(const struct talos_engine *e, uint64_t id)
 	return false;
 }
 
+static bool is_wanted(const struct strays *s, enum talos_slot_kind kind, uint64_t name)
+{
+	switch (kind) {
+	case TALOS_SLOT_LOG:
+		return name < s->log_end_segment && log_map_has(s->e, name);
+	case TALOS_SLOT_INDEX:
+		return manifest_find(s->m, (struct talos_segment_id){ name }) ||
+		       pending_names(s->e, name);
+	case TALOS_SLOT_OWN_ROOT:
+		return own_index_names_root(s->e, name);
+	case TALOS_SLOT_FREE:
+		break;
+	}
+	return true;
+}
+
 static void note_stray(void *ctx, enum talos_slot_kind kind, uint64_t name)
 {
 	struct strays *s = ctx;
-	bool wanted = kind == TALOS_SLOT_LOG
-			      ? name < s->log_end_segment && log_map_has(s->e, name)
-			      : manifest_find(s->m, (struct talos_segment_id){ name }) ||
-					pending_names(s->e, name);
 
-	if (wanted || s->count == s->capacity)
+	if (is_wanted(s, kind, name) || s->count == s->capacity)
 		return;
 	s->names[s->count] = name;
 	s->kinds[s->count++] = kind;
@@ -398,7 +412,7 @@ static int free_strays(struct talos_engine *e, uint64_t log_end)
 				    (log_end + e->segment_bytes - 1) / e->segment_bytes };
 
 	slot_count(e->slots, &counts);
-	s.capacity = counts.log + counts.index;
+	s.capacity = counts.log + counts.index + counts.own_root;
 	s.names = talos_calloc(s.capacity + 1, sizeof(*s.names));
 	s.kinds = talos_calloc(s.capacity + 1, sizeof(*s.kinds));
 	if (!s.names || !s.kinds) {
@@ -440,6 +454,11 @@ static int load_manifest(struct talos_engine *e, struct manifest **out)
 	uint64_t end;
 	int err;
 
+	if (e->builds_own) {
+		e->edits_from = 0;
+		err = own_index_load(e, out);
+		return err ? err : check_segments_present(e, *out);
+	}
 	e->edits_from = e->sb.checkpoint_pos;
 	if (e->sb.checkpoint_pos == TALOS_NO_CHECKPOINT) {
 		e->edits_from = 0;

@@ -376,7 +376,8 @@ static int receive_one(struct vlog *v, struct vlog_state *s, uint64_t upto)
 	if (!err)
 		err = check_received(v, s->end, upto, s->chain, s->epoch, &r);
 	if (!err && r.type == TALOS_RECORD_SEGMENT)
-		err = slot_alloc(v->c.slots, TALOS_SLOT_LOG, segment_of(v, s->end), 0, &place);
+		err = slot_alloc(v->c.slots, TALOS_SLOT_LOG, segment_of(v, s->end),
+				 v->c.receive_keep_free, &place);
 	if (err)
 		return err;
 	s->end = vlog_normalize(v, s->end + r.total_bytes);

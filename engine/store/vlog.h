@@ -48,6 +48,7 @@ struct vlog_config {
 	uint64_t volume_seed;
 	uint32_t segment_bytes;
 	uint32_t buffer_count;
+	uint32_t receive_keep_free; /* slots that what is received leaves to others */
 	/* The log is durable up to @durable now. No lock held. May be NULL. */
 	void (*durable_advanced)(void *ctx, uint64_t durable);
 	void *ctx;
