@@ -95,7 +95,7 @@ struct offered {
 
 /* While more log is gathered, an appended record wakes the session only where it passes so many bytes. */
 #define SESSION_GATHER_NS TALOS_NS_PER_MS
-#define SESSION_GATHER_BYTES (64u << 10)
+#define SESSION_GATHER_BYTES (256u << 10)
 
 /* One connection to a backup, on a primary. The thread's own unless said otherwise. */
 struct session {
