@@ -99,6 +99,12 @@ void vlog_close(struct vlog *v);
 int vlog_start_at(struct vlog *v, uint64_t end, uint64_t applied, uint64_t chain, uint64_t epoch);
 
 /*
+ * Overwrite what may lie on the device behind the end, in its segment, with
+ * zeros. Just after vlog_start_at(); not flushed.
+ */
+int vlog_erase_rest(struct vlog *v);
+
+/*
  * Clear the buffer of the segment after the one that is being filled, if it is
  * free, so that an appender need not with tail_lock held. Any thread.
  */
