@@ -90,3 +90,23 @@ wait_for 10 talosfs status "$A"
 umount "$A"
 wait $fg
 echo "SIGTERM ends it cleanly; -f stays in the foreground"
+
+# A daemon that ends when its device number has become another mount's leaves that one's socket alone.
+mkfs.talosfs --size 256M "$image_b" >/dev/null
+same_number=
+for _ in 1 2 3 4 5 6 7 8 9 10; do # other mounts on this machine may be faster
+	mount.talosfs "$image_a" "$A"
+	pid=$(pid_of "$A")
+	number=$(mountpoint -d "$A")
+	kill -STOP "$pid"
+	command umount -l "$A"
+	mount.talosfs "$image_b" "$B"
+	[ "$(mountpoint -d "$B")" != "$number" ] || same_number=1
+	kill -CONT "$pid"
+	wait_for 30 gone "$pid"
+	talosfs status "$B" >/dev/null || fail "a daemon took another one's socket with it"
+	umount_wait "$B"
+	[ -z "$same_number" ] || break
+done
+[ -n "$same_number" ] || fail "no device number was used again"
+echo "a control socket belongs to one daemon"
