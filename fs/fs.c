@@ -166,6 +166,11 @@ void talos_fs_role_changed(struct talos_fs *fs)
 	queue_wake_parked(fs);
 }
 
+void talos_fs_set_atime(struct talos_fs *fs, enum talos_atime atime)
+{
+	fs->atime = atime;
+}
+
 void talos_fs_stats(struct talos_fs *fs, struct talos_fs_stats *out)
 {
 	*out = (struct talos_fs_stats){

@@ -66,8 +66,8 @@ struct talos_fs {
 	/* One rename of a directory to another parent at a time: no two may make a loop together. */
 	struct talos_mutex rename_lock; /* TALOS_LOCK_FS_STATE */
 	_Atomic bool writable_role;	/* this node leads */
-	bool acls;			/* const after mount, as the next two */
-	enum talos_atime atime;
+	_Atomic(enum talos_atime) atime;
+	bool acls; /* const after mount, as the next one */
 	bool writeback;
 
 	struct talos_mutex number_lock; /* TALOS_LOCK_FS_TABLE; guards: */

@@ -145,11 +145,20 @@ static void reply_attr(struct fs_request *rq, int error)
 	end_call(rq);
 }
 
+/*
+ * What does not hold any more of a file's cached pages is dropped when it
+ * changes. Only where each reading is to be noted must it come to us.
+ */
+static bool pages_may_stay(const struct fuse_call *c)
+{
+	return c->t->fs->atime != TALOS_ATIME_STRICT || (c->fi.flags & O_NOATIME);
+}
+
 static void reply_open(struct fs_request *rq, int error)
 {
 	struct fuse_call *c = rq->transport;
 
-	c->fi.keep_cache = true; /* what does not hold is dropped when it changes */
+	c->fi.keep_cache = pages_may_stay(c);
 	if (error)
 		fuse_reply_err(c->req, error);
 	else

@@ -13,6 +13,7 @@
 #include "image.h"
 #include "kv_apply.h"
 #include "options.h"
+#include "remount.h"
 #include "talos/log.h"
 #include "talos/repl_hook.h"
 #include "talos/secret.h"
@@ -56,7 +57,10 @@ static bool image_is_mounted(const char *image)
 	while (f && !found && fgets(line, sizeof(line), f)) {
 		const char *type = strstr(line, " - fuse.talosfs ");
 
-		found = type && !strncmp(type + strlen(" - fuse.talosfs "), image, strlen(image));
+		if (!type)
+			continue;
+		type += strlen(" - fuse.talosfs ");
+		found = !strncmp(type, image, strlen(image)) && type[strlen(image)] == ' ';
 	}
 	if (f)
 		fclose(f);
@@ -294,6 +298,7 @@ static int mount_fs(struct daemon *d, char *why)
 	if (err)
 		return err;
 	d->fs = fs;
+	show_atime(&d->o);
 	if (d->role_changed_early)
 		talos_fs_role_changed(fs);
 	return TALOS_OK;
@@ -376,6 +381,16 @@ static json_t *do_debug(struct daemon *d, const char *what)
 	return error_json("debug %s: unknown", what);
 }
 
+static json_t *do_atime(struct daemon *d, const json_t *request)
+{
+	json_int_t policy = json_integer_value(json_object_get(request, "policy"));
+
+	if (policy < TALOS_ATIME_RELATIVE || policy > TALOS_ATIME_NEVER)
+		return error_json("atime: no such policy");
+	talos_fs_set_atime(d->fs, (enum talos_atime)policy);
+	return json_object();
+}
+
 static json_t *do_position(struct daemon *d)
 {
 	struct talos_engine_stats s;
@@ -426,6 +441,8 @@ static json_t *handle(struct daemon *d, const json_t *request, const uint8_t *bo
 		return do_drop(d, request);
 	if (!strcmp(command, "sync"))
 		return do_sync(d);
+	if (!strcmp(command, "atime"))
+		return do_atime(d, request);
 	if (!strcmp(command, "position"))
 		return do_position(d);
 	if (!strcmp(command, "batch"))

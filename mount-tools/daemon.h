@@ -17,12 +17,22 @@
 #include "talos/fs.h"
 #include "talos/repl.h"
 
+/* Exit codes of mount(8). */
+#define EXIT_USAGE 1
+#define EXIT_SYSTEM 2
+#define EXIT_MOUNT 32
+
+struct mount_flags {
+	unsigned long set, cleared; /* by options, as of mount(2) */
+};
+
 struct mount_options {
 	const char *image, *mountpoint; /* absolute */
 	const char *listen, *primary;
 	const char *secret; /* a file's name, absolute; NULL: none */
 	enum talos_transport transport;
-	bool insecure, read_only, foreground, debug, nonempty, no_acl;
+	bool insecure, read_only, foreground, debug, nonempty, no_acl, remount;
+	struct mount_flags flags;
 	enum talos_atime atime;
 	bool writeback;
 	uint64_t timeout_ns, cache_bytes, l0_bytes, commit_ns;

@@ -33,6 +33,50 @@ mount -t fuse.talosfs "$image_a" "$A" -o "listen=$addr_a"
 [ "$(cat "$A/one")" = 1 ]
 echo "mount -t fuse.talosfs works"
 
+# flags_are FLAG...: each of them is shown for the mount, the first of all as the first.
+flags_are() {
+	local f shown
+	shown=,$(awk -v m="$A" '$2 == m { print $4 }' /proc/mounts),
+	[ "${shown%%,"$1",*}" = "" ] || fail "the mount is '$shown', not $1"
+	for f; do case $shown in *,$f,*) ;; *) fail "the mount is '$shown', without $f" ;; esac; done
+}
+atime() { stat -c %x "$A/one"; }
+flags_are rw relatime # mount.fuse asks for suid and dev
+umount "$A"
+mount -t talosfs "$image_a" "$A"
+flags_are rw nosuid nodev relatime
+mount -o remount,ro "$A"
+flags_are ro nosuid nodev relatime
+if touch "$A/one" 2>/dev/null; then fail "remounted read-only, but written to"; fi
+mount -o remount,rw,suid,dev,strictatime "$A"
+flags_are rw
+before=$(atime)
+cat "$A/one" >/dev/null
+[ "$(atime)" != "$before" ] || fail "remounted with strictatime: reading left the access time"
+mount -t talosfs -o remount,noatime,nodev "$image_a" "$A"
+flags_are rw nodev noatime
+before=$(atime)
+cat "$A/one" >/dev/null
+[ "$(atime)" = "$before" ] || fail "remounted with noatime: reading moved the access time"
+exec 5>>"$A/one"
+if mount -o remount,ro "$A" 2>/dev/null; then fail "read-only beside an open file that can be written"; fi
+exec 5>&-
+if mount.talosfs "$image_a" "$B" -o remount,ro 2>"$dir/err"; then fail "remounted what is not mounted"; fi
+grep -q 'no talosfs is mounted' "$dir/err" || fail "said '$(cat "$dir/err")'"
+echo "remount works"
+umount "$A"
+mount -t talosfs "$image_a" "$A" -o defaults,rw,allow_dev,lazytime,noatime,nodiratime
+flags_are rw nosuid noatime nodiratime
+mknod "$A/null" c 1 3
+echo >"$A/null"
+[ "$(findmnt -n -o SOURCE,FSTYPE "$A" | tr -s ' ')" = "$image_a fuse.talosfs" ] || fail "findmnt: $(findmnt "$A")"
+umount "$A"
+mount -t talosfs "$image_a" "$A" -o "$(awk '{ print $4 }' <<<"- - - ro,nosuid,nodev,relatime,user_id=0,group_id=0,default_permissions,allow_other")"
+flags_are ro relatime
+umount "$A"
+mount -t talosfs "$image_a" "$A" -o "listen=$addr_a"
+echo "options of mount(8) and of /proc/mounts work"
+
 pid=$(pid_of "$A")
 echo 2 >"$A/two"
 kill -TERM "$pid"
@@ -46,3 +90,23 @@ wait_for 10 talosfs status "$A"
 umount "$A"
 wait $fg
 echo "SIGTERM ends it cleanly; -f stays in the foreground"
+
+# A daemon that ends when its device number has become another mount's leaves that one's socket alone.
+mkfs.talosfs --size 256M "$image_b" >/dev/null
+same_number=
+for _ in 1 2 3 4 5 6 7 8 9 10; do # other mounts on this machine may be faster
+	mount.talosfs "$image_a" "$A"
+	pid=$(pid_of "$A")
+	number=$(mountpoint -d "$A")
+	kill -STOP "$pid"
+	command umount -l "$A"
+	mount.talosfs "$image_b" "$B"
+	[ "$(mountpoint -d "$B")" != "$number" ] || same_number=1
+	kill -CONT "$pid"
+	wait_for 30 gone "$pid"
+	talosfs status "$B" >/dev/null || fail "a daemon took another one's socket with it"
+	umount_wait "$B"
+	[ -z "$same_number" ] || break
+done
+[ -n "$same_number" ] || fail "no device number was used again"
+echo "a control socket belongs to one daemon"

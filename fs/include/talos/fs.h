@@ -70,6 +70,9 @@ void talos_fs_writable(struct talos_fs *fs);
  */
 void talos_fs_role_changed(struct talos_fs *fs);
 
+/* From now on. Any thread. */
+void talos_fs_set_atime(struct talos_fs *fs, enum talos_atime atime);
+
 struct talos_fs_stats {
 	uint64_t requests, errors, parked;
 	uint64_t read_bytes, written_bytes;
