@@ -263,6 +263,22 @@ static void escape(const char *text, char *out, size_t bytes)
 	out[n] = 0;
 }
 
+/*
+ * By default the kernel collects writes where none of them may have to wait for a
+ * missing backup without end: a program that waits in close(2) for what was collected
+ * cannot be killed.
+ */
+static bool wants_writeback(const struct daemon *d)
+{
+	struct talos_repl_status s;
+
+	if (d->o.writeback != WRITEBACK_DEFAULT)
+		return d->o.writeback == WRITEBACK_ON;
+	talos_repl_status(d->repl, &s);
+	return s.policy == TALOS_POLICY_AVAILABLE ||
+	       (!s.listening && !d->o.primary && !s.peer_count);
+}
+
 static int mount_fs(struct daemon *d, char *why)
 {
 	char source[8192];
@@ -275,7 +291,7 @@ static int mount_fs(struct daemon *d, char *why)
 		.debug = d->o.debug,
 		.no_acl = d->o.no_acl,
 		.atime = d->o.read_only ? TALOS_ATIME_NEVER : d->o.atime,
-		.writeback = d->o.writeback,
+		.writeback = wants_writeback(d),
 	};
 	struct talos_fs *fs;
 	int err;
@@ -409,8 +425,6 @@ static json_t *do_batch(struct daemon *d, const json_t *request, const uint8_t *
 	json_t *o;
 	int err;
 
-	if (d->o.writeback)
-		return error_json("the kernel would not learn of it: mount with nowriteback");
 	err = kv_apply(d->fs, d->engine, body, bytes, &end, why);
 	blocked = err == TALOS_ERR_AGAIN;
 	if (!err && json_is_true(json_object_get(request, "sync"))) {
@@ -548,6 +562,10 @@ int daemon_run(struct daemon *d)
 	block_signals(SIG_UNBLOCK);
 	err = talos_fs_run(d->fs);
 	block_signals(SIG_BLOCK);
+	/* A batch may wait for the kernel, and that for those who serve it. */
+	control_stop(d->control);
+	d->control = NULL;
+	talos_fs_end(d->fs);
 	end_err = take_down(d);
 	if (end_err)
 		talos_error("the volume was not closed in order: %s", talos_strerror(end_err));

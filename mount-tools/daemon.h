@@ -34,7 +34,7 @@ struct mount_options {
 	bool insecure, read_only, foreground, debug, nonempty, no_acl, remount;
 	struct mount_flags flags;
 	enum talos_atime atime;
-	bool writeback;
+	enum { WRITEBACK_DEFAULT, WRITEBACK_ON, WRITEBACK_OFF } writeback;
 	uint64_t timeout_ns, cache_bytes, l0_bytes, commit_ns;
 	uint64_t background_rate;
 	uint32_t growth;

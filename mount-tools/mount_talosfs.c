@@ -169,7 +169,7 @@ static bool take_flag(struct mount_options *o, const char *name)
 		return true;
 	}
 	if (!strcmp(name, "writeback") || !strcmp(name, "nowriteback")) {
-		o->writeback = name[0] != 'n';
+		o->writeback = name[0] == 'n' ? WRITEBACK_OFF : WRITEBACK_ON;
 		return true;
 	}
 	if (!strcmp(name, "nonempty"))

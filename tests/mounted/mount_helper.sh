@@ -29,6 +29,33 @@ mount -T "$dir/fstab" "$A"
 umount "$A"
 echo "an fstab line works"
 
+# The kernel collects writes, unless they may have to wait for a backup without end.
+collects() {
+	mount.talosfs "$image_a" "$A" ${2:+-o "$2"}
+	is "$A" fs.writeback "$1" || fail "with '$2' writeback is $(status_of "$A" fs.writeback)"
+	umount_wait "$A"
+}
+collects true ""
+collects false nowriteback
+collects false "listen=$addr_a"
+collects true "listen=$addr_a,writeback"
+mkfs.talosfs --backup "$image_b" >/dev/null
+mount.talosfs "$image_a" "$A" -o "listen=$addr_a"
+mount.talosfs "$image_b" "$B" -o "primary=$addr_a"
+is "$B" fs.writeback false
+wait_for 20 is "$B" replication.in_sync true
+umount_wait "$B"
+umount_wait "$A"
+collects false ""
+rm "$image_b"
+mkfs.talosfs --size 256M --force --policy available "$image_a" >/dev/null
+collects true "listen=$addr_a"
+mkfs.talosfs --size 256M --force "$image_a" >/dev/null
+mount.talosfs "$image_a" "$A"
+echo 1 >"$A/one"
+umount "$A"
+echo "who may have to wait for a backup has no writeback"
+
 mount -t fuse.talosfs "$image_a" "$A" -o "listen=$addr_a"
 [ "$(cat "$A/one")" = 1 ]
 echo "mount -t fuse.talosfs works"
