@@ -122,6 +122,15 @@ void kept_bump_name(struct kept *k, uint64_t dir, uint64_t hash)
 	k->name_bumps++;
 }
 
+void kept_bump_all(struct kept *k)
+{
+	for (uint32_t i = 0; i < SLOTS; i++) {
+		k->inodes[i].bumps++;
+		k->name_slots[i].bumps++;
+	}
+	k->name_bumps++;
+}
+
 /* The time first: see above. */
 static bool tell(struct kept *k, struct slot *s, uint32_t mark)
 {

@@ -49,6 +49,8 @@ bool kept_tell_listed(struct kept *k, uint64_t dir, uint64_t hash, const char *n
 void kept_bump_inode(struct kept *k, uint64_t ino);
 void kept_bump_name(struct kept *k, uint64_t dir, uint64_t hash);
 
+void kept_bump_all(struct kept *k);
+
 /*
  * After a bump: did an answer about it go out so lately that the kernel may not
  * have taken it in yet? Then it has to be told of the change again later.

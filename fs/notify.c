@@ -65,11 +65,26 @@ static void add(struct talos_fs *fs, const struct change *c)
 	talos_mutex_unlock(&n->lock);
 }
 
+static void everything_changed(struct talos_fs *fs)
+{
+	struct notify *n = &fs->notify;
+
+	kept_bump_all(fs->kept);
+	talos_mutex_lock(&n->lock);
+	n->everything = true;
+	talos_cond_signal(&n->work);
+	talos_mutex_unlock(&n->lock);
+}
+
 void notify_changed(void *ctx, const struct talos_change *t)
 {
 	struct talos_fs *fs = ctx;
 	struct change c;
 
+	if (!t->key_bytes) {
+		everything_changed(fs);
+		return;
+	}
 	if (t->key_bytes < PREFIX_BYTES || t->key[0] != TALOS_KEYSPACE_FS)
 		return;
 	c.ino = be64_get(t->key + 1);

@@ -18,7 +18,6 @@
 #include "talos/repl_hook.h"
 #include "talos/secret.h"
 
-#define PEER_TIMEOUT_DEFAULT_NS (5 * TALOS_NS_PER_SEC)
 /* A daemon whose mount is gone needs a moment to write out and end. */
 #define LOCK_WAIT_S 10
 
@@ -129,6 +128,7 @@ static int open_engine(struct daemon *d, char *why)
 		.growth = d->o.growth,
 		.background_rate = d->o.background_rate,
 		.commit_interval_ns = d->o.commit_ns,
+		.backup_mode = d->o.mode,
 	};
 	struct talos_superblock_info info;
 	int err = talos_engine_probe(d->io, &info);
@@ -179,7 +179,7 @@ static void show_progress(const struct talos_repl_status *s, bool done)
 /* An empty replica can be mounted when its first copy is complete. */
 static int wait_for_first_copy(struct daemon *d, char *why)
 {
-	uint64_t timeout = d->o.timeout_ns ? d->o.timeout_ns : PEER_TIMEOUT_DEFAULT_NS;
+	uint64_t timeout = d->o.timeout_ns ? d->o.timeout_ns : TALOS_PEER_TIMEOUT_DEFAULT_NS;
 	uint64_t since = talos_now_ns(&talos_system_clock);
 	int err;
 
@@ -214,6 +214,7 @@ static int start_replication(struct daemon *d, char *why)
 		.listen = d->o.listen,
 		.primary = d->o.primary,
 		.transport = d->o.transport,
+		.ack = d->o.ack,
 		.secret = d->secret,
 		.insecure = d->o.insecure,
 		.peer_timeout_ns = d->o.timeout_ns,

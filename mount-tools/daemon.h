@@ -31,6 +31,8 @@ struct mount_options {
 	const char *listen, *primary;
 	const char *secret; /* a file's name, absolute; NULL: none */
 	enum talos_transport transport;
+	enum talos_backup_mode mode;
+	enum talos_ack ack;
 	bool insecure, read_only, foreground, debug, nonempty, no_acl, remount;
 	struct mount_flags flags;
 	enum talos_atime atime;
@@ -89,6 +91,8 @@ json_t *control_ask_with(const char *mountpoint, json_t *request, const uint8_t 
 
 /* --- status.c ------------------------------------------------------------------------- */
 
+/* As in mount options and in status, by enum; a NULL ends them. */
+extern const char *const mode_names[], *const ack_names[];
 json_t *status_json(struct daemon *d);
 /* For people, on stdout. */
 void status_print(const json_t *status);

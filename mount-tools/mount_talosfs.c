@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Runs a mount, of a primary or a backup. See mount.talosfs(8). */
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +23,10 @@ static const char usage_text[] =
 	"  -o OPTIONS     comma-separated mount options:\n"
 	"                   listen=HOST:PORT   where other nodes reach this one\n"
 	"                   primary=HOST:PORT  follow this primary: a backup\n"
-	"                   timeout=TIME       a peer silent for so long is away (5s)\n"
+	"                   mode=NAME          of a backup: fresh, lean or build-index (fresh)\n"
+	"                   ack=NAME           what fsync waits for: local, memory or device\n"
+	"                                      of in-sync backups (memory)\n"
+	"                   timeout=TIME       a peer silent for so long is away (2s)\n"
 	"                   transport=NAME     auto, tcp or rdma (auto)\n"
 	"                   secret=FILE        only nodes with the same secret may connect\n"
 	"                   insecure           without a secret, listen on other addresses\n"
@@ -45,22 +49,25 @@ static const char usage_text[] =
 
 /* --- options ------------------------------------------------------------------------------- */
 
-static bool take_transport(struct mount_options *o, const char *name)
+/* Which of @names (up to a NULL) @name is, into an enum of that order. */
+static bool take_choice(const char *const *names, const char *name, void *out_enum)
 {
-	static const char *const names[] = {
-		[TALOS_TRANSPORT_AUTO] = "auto",
-		[TALOS_TRANSPORT_TCP] = "tcp",
-		[TALOS_TRANSPORT_RDMA] = "rdma",
-	};
-
-	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+	for (int i = 0; names[i]; i++) {
 		if (strcmp(names[i], name) != 0)
 			continue;
-		o->transport = (enum talos_transport)i;
+		memcpy(out_enum, &i, sizeof(i));
 		return true;
 	}
 	return false;
 }
+static_assert(sizeof(enum talos_transport) == sizeof(int), "take_choice()");
+
+static const char *const transport_names[] = {
+	[TALOS_TRANSPORT_AUTO] = "auto",
+	[TALOS_TRANSPORT_TCP] = "tcp",
+	[TALOS_TRANSPORT_RDMA] = "rdma",
+	NULL,
+};
 
 static bool take_value(struct mount_options *o, const char *name, const char *value)
 {
@@ -84,7 +91,11 @@ static bool take_value(struct mount_options *o, const char *name, const char *va
 	else if (!strcmp(name, "background"))
 		return option_size(value, &o->background_rate);
 	else if (!strcmp(name, "transport"))
-		return take_transport(o, value);
+		return take_choice(transport_names, value, &o->transport);
+	else if (!strcmp(name, "mode"))
+		return take_choice(mode_names, value, &o->mode);
+	else if (!strcmp(name, "ack"))
+		return take_choice(ack_names, value, &o->ack);
 	else if (!strcmp(name, "threads"))
 		return (o->threads = (unsigned)strtoul(value, NULL, 10)) > 0 && o->threads <= 256;
 	return true;
@@ -186,7 +197,8 @@ static bool take_options(struct mount_options *o, char *text)
 {
 	static const char *const valued[] = { "listen",	 "primary",   "timeout", "commit",
 					      "cache",	 "l0",	      "growth",	 "background",
-					      "threads", "transport", "secret",	 NULL };
+					      "threads", "transport", "secret",	 "mode",
+					      "ack",	 NULL };
 	/* By way of mount.fuse, or out of /proc/mounts: they are what they are. */
 	static const char *const shown[] = { "fsname",	 "subtype",  "user_id",
 					     "group_id", "max_read", NULL };

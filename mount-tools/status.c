@@ -22,6 +22,20 @@ static const char *role_text(enum talos_engine_role role)
 	return "unknown";
 }
 
+const char *const mode_names[] = {
+	[TALOS_BACKUP_FRESH] = "fresh",
+	[TALOS_BACKUP_LEAN] = "lean",
+	[TALOS_BACKUP_BUILD_INDEX] = "build-index",
+	NULL,
+};
+
+const char *const ack_names[] = {
+	[TALOS_ACK_MEMORY] = "memory",
+	[TALOS_ACK_DEVICE] = "device",
+	[TALOS_ACK_LOCAL] = "local",
+	NULL,
+};
+
 static const char *peer_state_text(enum talos_peer_state state)
 {
 	switch (state) {
@@ -116,6 +130,7 @@ static json_t *peer_json(const struct talos_peer_status *p)
 {
 	static const struct field fields[] = {
 		FIELD(talos_peer_status, acked),
+		FIELD(talos_peer_status, durable),
 		FIELD(talos_peer_status, applied),
 		FIELD(talos_peer_status, lag_bytes),
 		FIELD(talos_peer_status, lag_ms),
@@ -128,6 +143,7 @@ static json_t *peer_json(const struct talos_peer_status *p)
 	set_uuid(o, "replica", &p->replica);
 	set_text(o, "address", p->address);
 	set_text(o, "state", peer_state_text(p->state));
+	set_text(o, "mode", mode_names[p->mode]);
 	set_bool(o, "member", p->member);
 	set_bool(o, "in_sync", p->in_sync);
 	json_object_set_new(o, "link", link_json(&p->link));
@@ -148,7 +164,7 @@ static json_t *repl_json(const struct talos_repl_status *r)
 	json_t *o = json_object(), *peers = json_array();
 
 	set_text(o, "policy", r->policy == TALOS_POLICY_AVAILABLE ? "available" : "consistent");
-	set_text(o, "ack", "memory");
+	set_text(o, "ack", ack_names[r->ack]);
 	set_text(o, "listen", r->listening ? r->listen : "");
 	set_text(o, "primary", r->primary);
 	set_bool(o, "connected", r->connected);
@@ -330,6 +346,21 @@ static json_t *engine_json(const struct talos_engine_stats *s)
 	return o;
 }
 
+/* Memory for taking writes in. */
+static json_t *write_path_json(const struct talos_write_path_stats *w, uint64_t ship_bytes)
+{
+	static const struct field fields[] = {
+		FIELD(talos_write_path_stats, memtable_bytes),
+		FIELD(talos_write_path_stats, tail_bytes),
+		FIELD(talos_write_path_stats, build_bytes),
+	};
+	json_t *o = FIELDS_JSON(w, fields);
+
+	set_int(o, "ship_bytes", ship_bytes);
+	set_int(o, "bytes", w->memtable_bytes + w->tail_bytes + w->build_bytes + ship_bytes);
+	return o;
+}
+
 static json_t *fs_json(struct talos_fs *fs)
 {
 	struct talos_fs_stats s;
@@ -366,6 +397,8 @@ json_t *status_json(struct daemon *d)
 	json_object_set_new(o, "replication", repl_json(&r));
 	json_object_set_new(o, "space", space_json(&s));
 	json_object_set_new(o, "engine", engine_json(&s));
+	set_text(o, "mode", s.role == TALOS_ROLE_LEADER ? "" : mode_names[s.backup_mode]);
+	json_object_set_new(o, "write_path", write_path_json(&s.write_path, r.ship_bytes));
 	json_object_set_new(o, "fs", fs_json(d->fs));
 	return o;
 }

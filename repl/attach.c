@@ -82,7 +82,9 @@ static int enter_sessions(struct session *s, const struct talos_wire_hello *h, b
 	if (!err) {
 		memcpy(m->address, s->address, sizeof(m->address));
 		m->acked = s->sent;
+		m->durable = 0; /* until it tells */
 		m->applied = le64_get(h->applied);
+		m->mode = le32_get(h->backup_mode);
 		m->session = s;
 		m->away_since_ns = 0;
 		m->seen_ns = repl_now(r);
@@ -102,9 +104,11 @@ static int welcome(struct session *s, const struct auth_acceptor *auth, enum wir
 	talos_engine_stats(s->r->engine, &stats);
 	d = (struct talos_wire_welcome){
 		.magic = le32_from(WIRE_MAGIC),
-		.version = le16_from(WIRE_VERSION_MAX),
+		.version =
+			le16_from(talos_min(le16_get(auth->hello.version_max), WIRE_VERSION_MAX)),
 		.mode = le32_from(mode),
-		.flags = le32_from(in_sync ? WIRE_FLAG_IN_SYNC : 0),
+		.flags = le32_from((in_sync ? WIRE_FLAG_IN_SYNC : 0) |
+				   (s->r->o.ack == TALOS_ACK_DEVICE ? WIRE_FLAG_ACK_DEVICE : 0)),
 		.policy = le32_from(s->r->policy),
 		.segment_bytes = le32_from(stats.segment_bytes),
 		.epoch = le64_from(stats.epoch),

@@ -44,6 +44,7 @@ static void forget_connection(struct talos_repl *r)
 	f->offered_to = 0;
 	talos_mutex_lock(&r->lock);
 	r->connected = false;
+	r->bulk_bytes = 0;
 	talos_mutex_unlock(&r->lock);
 }
 
@@ -77,6 +78,14 @@ static int offer_message(struct talos_repl *r, bool log, uint64_t segment, uint3
 	return say(r, log ? WIRE_OFFER_LOG : WIRE_OFFER_BULK, &d, sizeof(d));
 }
 
+/* For status(). */
+static void note_bulk(struct talos_repl *r, uint64_t bytes)
+{
+	talos_mutex_lock(&r->lock);
+	r->bulk_bytes = bytes;
+	talos_mutex_unlock(&r->lock);
+}
+
 static int offer_bulk(struct talos_repl *r, uint32_t segment_bytes)
 {
 	struct follower *f = &r->follower;
@@ -91,6 +100,7 @@ static int offer_bulk(struct talos_repl *r, uint32_t segment_bytes)
 		if (!err)
 			err = offer_message(r, false, 0, f->bulk_region[i], segment_bytes);
 	}
+	note_bulk(r, (uint64_t)BULK_REGIONS * segment_bytes);
 	return err;
 }
 
@@ -371,20 +381,50 @@ static int tell_progress(struct talos_repl *r)
 	uint64_t now = repl_now(r);
 
 	talos_engine_log_state(r->engine, &l);
-	if (l.end.v == f->told_received && l.applied.v == f->told_applied &&
+	if (l.end.v == f->told_received && l.shown.v == f->told_shown &&
+	    (l.durable.v == f->told_durable || !f->sync_at_once) &&
 	    now - f->told_ns < r->timeout_ns / 5)
 		return TALOS_OK;
 	d = (struct talos_wire_progress){
 		.epoch = le64_from(l.epoch),
 		.received = le64_from(l.end.v),
 		.durable = le64_from(l.durable.v),
-		.applied = le64_from(l.applied.v),
-		.applied_wall_ns = le64_from(l.applied_wall_ns),
+		.applied = le64_from(l.shown.v),
+		.applied_wall_ns = le64_from(l.shown_wall_ns),
 	};
 	f->told_received = l.end.v;
-	f->told_applied = l.applied.v;
+	f->told_durable = l.durable.v;
+	f->told_shown = l.shown.v;
 	f->told_ns = now;
 	return say(r, WIRE_PROGRESS, &d, sizeof(d));
+}
+
+/* For status(). */
+static void note_in_sync(struct talos_repl *r)
+{
+	uint64_t from = le64_get(r->follower.doorbell.in_sync_from);
+	struct talos_log_state l;
+
+	if (!r->follower.have_doorbell)
+		return;
+	talos_engine_log_state(r->engine, &l);
+	talos_mutex_lock(&r->lock);
+	r->told = from && l.applied.v >= from ? TOLD_IN_SYNC : TOLD_NOT_IN_SYNC;
+	talos_mutex_unlock(&r->lock);
+}
+
+/*
+ * With ack=device each round of what has come is one write and one flush;
+ * what comes meanwhile is the next one's.
+ */
+static int sync_if_due(struct talos_repl *r)
+{
+	struct talos_log_state l;
+
+	if (!r->follower.sync_at_once)
+		return TALOS_OK;
+	talos_engine_log_state(r->engine, &l);
+	return l.durable.v < l.end.v ? talos_engine_sync(r->engine, l.end) : TALOS_OK;
 }
 
 /* What follows from all messages that have come. */
@@ -395,6 +435,9 @@ static int follower_step(struct talos_repl *r)
 	if (r->follower.copying || !r->ready)
 		return TALOS_OK;
 	err = follow_doorbell(r);
+	note_in_sync(r);
+	if (!err)
+		err = sync_if_due(r);
 	if (!err)
 		err = offer_log(r);
 	if (!err)
@@ -489,6 +532,7 @@ static int take_welcome(struct talos_repl *r, const struct talos_wire_welcome *d
 	int err = TALOS_OK;
 
 	talos_engine_stats(r->engine, &s);
+	r->follower.sync_at_once = le32_get(d->flags) & WIRE_FLAG_ACK_DEVICE;
 	if (s.role == TALOS_ROLE_EMPTY)
 		return le32_get(d->mode) == WIRE_MODE_COPY ? TALOS_OK : TALOS_ERR_PROTOCOL;
 	if (memcmp(d->volume, s.volume.b, sizeof(d->volume)))

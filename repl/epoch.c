@@ -17,6 +17,7 @@ void epoch_fill_hello(struct talos_repl *r, enum wire_hello_kind kind, struct ta
 		.version_max = le16_from(WIRE_VERSION_MAX),
 		.kind = le32_from(kind),
 		.epoch = le64_from(s.epoch),
+		.backup_mode = le32_from(kind == WIRE_HELLO_ATTACH ? s.backup_mode : 0),
 	};
 	memcpy(h->replica, s.replica.b, sizeof(h->replica));
 	snprintf(h->listen, sizeof(h->listen), "%s", r->listen);

@@ -180,14 +180,24 @@ struct member *insync_find_locked(struct talos_repl *r, const struct talos_uuid 
 	return NULL;
 }
 
-uint64_t insync_acked_locked(const struct talos_repl *r, const struct member *except)
+uint64_t insync_acked_locked(const struct talos_repl *r)
 {
 	uint64_t acked = UINT64_MAX;
 
 	for (unsigned i = 0; i < r->member_count; i++)
-		if (r->members[i].in_sync && &r->members[i] != except)
+		if (r->members[i].in_sync)
 			acked = talos_min(acked, r->members[i].acked);
 	return acked;
+}
+
+uint64_t insync_durable_locked(const struct talos_repl *r)
+{
+	uint64_t durable = UINT64_MAX;
+
+	for (unsigned i = 0; i < r->member_count; i++)
+		if (r->members[i].in_sync)
+			durable = talos_min(durable, r->members[i].durable);
+	return durable;
 }
 
 /* Lowest position from which a member, in sync or not, may have to be sent the log. */
@@ -202,7 +212,7 @@ static uint64_t wanted_locked(const struct talos_repl *r)
 
 void insync_tell_engine_locked(struct talos_repl *r)
 {
-	talos_engine_set_committed(r->engine, talos_pos(insync_acked_locked(r, NULL)));
+	talos_engine_set_committed(r->engine, talos_pos(insync_acked_locked(r)));
 	talos_engine_set_log_wanted(r->engine, talos_pos(wanted_locked(r)));
 }
 
@@ -220,7 +230,7 @@ static bool all_here_locked(const struct talos_repl *r)
 
 void insync_changed_locked(struct talos_repl *r, bool *out_unblocked)
 {
-	uint64_t acked = insync_acked_locked(r, NULL);
+	uint64_t acked = insync_acked_locked(r);
 
 	talos_mutex_assert_held(&r->lock);
 	acked = talos_min(acked, r->durable);
@@ -233,13 +243,30 @@ void insync_changed_locked(struct talos_repl *r, bool *out_unblocked)
 	talos_cond_broadcast(&r->changed);
 }
 
-/* Until this device and all other in-sync members hold the log before @pos. */
-static int wait_without(struct talos_repl *r, const struct talos_uuid *u, uint64_t pos)
+/*
+ * Does every member that stays hold the log before @pos? Not asked: those that
+ * are being taken out, and those that are away. Without the latter nothing is
+ * acknowledged until they are back, and have this record too, or are taken out
+ * themselves; so several that hang do not wait for each other.
+ */
+static bool rest_holds_locked(const struct talos_repl *r, uint64_t pos)
+{
+	for (unsigned i = 0; i < r->member_count; i++) {
+		const struct member *m = &r->members[i];
+
+		if (m->in_sync && !m->dropping && m->session && m->acked < pos)
+			return false;
+	}
+	return true;
+}
+
+/* Until this device and all other in-sync members that are here hold the log before @pos. */
+static int wait_without_dropped(struct talos_repl *r, uint64_t pos)
 {
 	int err = TALOS_OK;
 
 	talos_mutex_lock(&r->lock);
-	while (r->durable < pos || insync_acked_locked(r, insync_find_locked(r, u)) < pos) {
+	while (r->durable < pos || !rest_holds_locked(r, pos)) {
 		if (r->stopping || r->deposed) {
 			err = r->deposed ? TALOS_ERR_STALE_EPOCH : TALOS_ERR_CLOSED;
 			break;
@@ -282,7 +309,7 @@ int insync_drop(struct talos_repl *r, const struct talos_uuid *u)
 	talos_engine_set_commit_interval(r->engine, COMMIT_INTERVAL_NS);
 	err = insync_write(r->engine, u, address, false, &end);
 	if (!err)
-		err = wait_without(r, u, end.v);
+		err = wait_without_dropped(r, end.v);
 	talos_mutex_lock(&r->lock);
 	m = insync_find_locked(r, u);
 	if (m && err)

@@ -71,7 +71,17 @@ static int wait_for(struct talos_repl *r, bool (*done)(struct talos_repl *r, voi
 
 static bool log_is_held(struct talos_repl *r, void *arg)
 {
-	return insync_acked_locked(r, NULL) >= *(uint64_t *)arg;
+	uint64_t pos = *(uint64_t *)arg;
+
+	switch (r->o.ack) {
+	case TALOS_ACK_LOCAL: /* but it must not be deposed: see wait_for() */
+		return true;
+	case TALOS_ACK_DEVICE:
+		return insync_durable_locked(r) >= pos;
+	case TALOS_ACK_MEMORY:
+		break;
+	}
+	return insync_acked_locked(r) >= pos;
 }
 
 static int hook_log_wait(void *ctx, struct talos_pos pos)
@@ -219,6 +229,31 @@ struct overdue {
 	bool found;
 };
 
+/* Whatever an operator chose: who acknowledges without backups has none in the set. */
+static bool goes_on_alone(const struct talos_repl *r)
+{
+	return r->policy == TALOS_POLICY_AVAILABLE || r->o.ack == TALOS_ACK_LOCAL;
+}
+
+/*
+ * A session counts as lost before the timeout is over, so that what follows from it is
+ * done by then.
+ */
+uint64_t primary_silence_ns(const struct talos_repl *r)
+{
+	return r->timeout_ns / 4 * 3;
+}
+
+/* Is it to be taken out, or to block writes? */
+static bool is_overdue(const struct talos_repl *r, const struct member *m, uint64_t now)
+{
+	if (!m->in_sync || m->dropping)
+		return false;
+	if (r->o.ack == TALOS_ACK_LOCAL && m->session)
+		return true; /* it was in sync with what was acknowledged in another way */
+	return m->away_since_ns && now - m->away_since_ns >= primary_silence_ns(r);
+}
+
 /* The first in-sync member that has been away for longer than the timeout. */
 static struct overdue find_overdue(struct talos_repl *r)
 {
@@ -229,8 +264,7 @@ static struct overdue find_overdue(struct talos_repl *r)
 	for (unsigned i = 0; i < r->member_count && !o.found; i++) {
 		struct member *m = &r->members[i];
 
-		if (!m->in_sync || m->dropping || !m->away_since_ns ||
-		    now - m->away_since_ns < r->timeout_ns)
+		if (!is_overdue(r, m, now))
 			continue;
 		o.found = true;
 		o.replica = m->replica;
@@ -258,18 +292,15 @@ static void block_writes(struct talos_repl *r, const struct overdue *o)
 
 static void keep_members(struct talos_repl *r)
 {
-	struct overdue o = find_overdue(r);
-	int err;
+	struct overdue o;
+	int err = TALOS_OK;
 
-	if (!o.found)
-		return;
-	if (r->policy == TALOS_POLICY_CONSISTENT) {
-		block_writes(r, &o);
-		return;
-	}
-	err = insync_drop(r, &o.replica);
+	while (!err && (o = find_overdue(r)).found && goes_on_alone(r))
+		err = insync_drop(r, &o.replica);
 	if (err && err != TALOS_ERR_CLOSED)
 		talos_error("cannot drop the backup %s: %s", o.address, talos_strerror(err));
+	if (o.found && !goes_on_alone(r))
+		block_writes(r, &o);
 }
 
 /* After a promotion, the old primary must learn of it, should it come back. */

@@ -174,11 +174,16 @@ int talos_repl_promote(struct talos_repl *r, bool accept_data_loss,
 	}
 	follows = r->follower.started;
 	backup_stop(r); /* the fence */
-	err = decide(r, accept_data_loss, s.epoch + 1, out);
+	/* Members are pairs: a lean backup's own must be seen up to what it has applied. */
+	err = talos_apply_set_indexing(r->engine, true);
+	if (!err)
+		err = decide(r, accept_data_loss, s.epoch + 1, out);
 	if (!err)
 		err = lead(r, s.epoch + 1, out);
+	if (err) /* as if nobody had asked */
+		talos_apply_set_indexing(r->engine, false);
 	if (err && follows)
-		backup_start(r); /* as if nobody had asked */
+		backup_start(r);
 	talos_mutex_unlock(&r->node);
 	if (!err)
 		repl_event(r, TALOS_REPL_ROLE_CHANGED);

@@ -61,7 +61,7 @@ int talos_repl_start(const struct talos_repl_options *o, struct talos_repl **out
 	r->engine = o->engine;
 	r->clock = o->clock ? o->clock : &talos_system_clock;
 	r->o = *o;
-	r->timeout_ns = o->peer_timeout_ns ? o->peer_timeout_ns : PEER_TIMEOUT_DEFAULT_NS;
+	r->timeout_ns = o->peer_timeout_ns ? o->peer_timeout_ns : TALOS_PEER_TIMEOUT_DEFAULT_NS;
 	r->policy = TALOS_POLICY_CONSISTENT;
 	r->transport = (struct transport_options){
 		.kind = (enum transport_kind)o->transport,
@@ -251,7 +251,9 @@ static void fill_peer(struct talos_repl *r, const struct member *m,
 		.state = m->session ? m->session->state : TALOS_PEER_AWAY,
 		.in_sync = m->in_sync,
 		.member = true,
+		.mode = m->mode,
 		.acked = m->acked,
+		.durable = m->durable,
 		.applied = m->applied,
 		.lag_bytes = s->log_end > m->applied ? s->log_end - m->applied : 0,
 	};
@@ -298,21 +300,29 @@ static void fill_state(struct talos_repl *r, struct talos_repl_status *out)
 		snprintf(out->state_text, sizeof(out->state_text), "serving");
 }
 
+static uint64_t ship_bytes(struct talos_repl *r)
+{
+	return shipment_touched_bytes(&r->shipments) + r->bulk_bytes;
+}
+
 void talos_repl_status(struct talos_repl *r, struct talos_repl_status *out)
 {
 	struct talos_engine_stats s;
 	bool in_sync = false;
-	int err;
 
 	talos_engine_stats(r->engine, &s);
-	err = s.role == TALOS_ROLE_FOLLOWER ? insync_read(r->engine, &s.replica, &in_sync, NULL)
-					    : TALOS_ERR_NOT_FOUND;
+	if (s.role == TALOS_ROLE_FOLLOWER && insync_read(r->engine, &s.replica, &in_sync, NULL))
+		in_sync = false;
 	talos_mutex_lock(&r->lock);
+	if (s.backup_mode == TALOS_BACKUP_LEAN && r->told != TOLD_NOTHING)
+		in_sync = r->told == TOLD_IN_SYNC;
 	*out = (struct talos_repl_status){
 		.policy = r->policy,
+		.ack = r->o.ack,
+		.ship_bytes = ship_bytes(r),
 		.listening = r->listener_started,
 		.connected = r->connected,
-		.in_sync = !err && in_sync && !r->notes,
+		.in_sync = s.role == TALOS_ROLE_FOLLOWER && in_sync && !r->notes,
 		.writes_blocked = r->blocked && r->leading,
 		.refused = r->refused,
 		.committed = r->committed,

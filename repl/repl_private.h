@@ -35,7 +35,6 @@
 
 #define MEMBERS_MAX TALOS_PEERS_MAX
 #define SESSIONS_MAX 32u
-#define PEER_TIMEOUT_DEFAULT_NS (5 * TALOS_NS_PER_SEC)
 /* While backups are attached the log reaches the device this often, so that they may show it. */
 #define COMMIT_INTERVAL_NS (10 * TALOS_NS_PER_MS)
 #define IN_SYNC_WINDOW_BYTES (4ull << 20)
@@ -58,6 +57,7 @@ struct shipment {
 struct shipment_pool {
 	uint8_t *memory; /* NULL: not opened */
 	uint32_t segment_bytes;
+	_Atomic uint32_t touched; /* of own, bit by bit: it has been used */
 	struct shipment own[SHIPMENTS_MAX];
 	struct shipment built[TALOS_BUILD_BUFFERS];
 };
@@ -69,6 +69,8 @@ struct member {
 	bool in_sync;
 	bool dropping;		/* being taken out */
 	uint64_t acked;		/* highest position known to be in its memory */
+	enum talos_backup_mode mode;
+	uint64_t durable;	/* highest position that it has told to be on its device */
 	uint64_t applied, applied_wall_ns;
 	uint64_t in_sync_from;	/* end of the record that made it so */
 	uint64_t seen_ns;	/* last sign of life; 0: none since we lead */
@@ -140,12 +142,12 @@ struct follower {
 	uint32_t bulk_bytes;
 	uint64_t offered_to; /* log segments below it are offered, or passed */
 	uint64_t heard_ns, told_ns, asked_ns, link_noted_ns;
-	bool copying;
+	bool copying, sync_at_once;
 	struct talos_wire_seed seed;
 	struct talos_wire_doorbell doorbell;
 	bool have_doorbell;
 	uint64_t attach_end; /* the primary's log end at the first doorbell */
-	uint64_t told_received, told_applied;
+	uint64_t told_received, told_durable, told_shown;
 };
 
 struct talos_repl {
@@ -174,6 +176,9 @@ struct talos_repl {
 	bool connected, ready;
 	uint32_t notes; /* TALOS_NOTE_ bits that stand against a promotion, as on the device */
 	uint64_t primary_end, primary_end_wall_ns, primary_heard_ns;
+	/* By the primary, as of what was applied then: a lean backup's view says so later only. */
+	enum { TOLD_NOTHING, TOLD_IN_SYNC, TOLD_NOT_IN_SYNC } told;
+	uint64_t bulk_bytes; /* offered for whole segments */
 	uint64_t copy_done, copy_total;
 	struct transport_info link; /* to the primary */
 	char old_primary[72]; /* after a promotion: to be told of the new epoch */
@@ -213,7 +218,9 @@ int insync_write(struct talos_engine *e, const struct talos_uuid *u, const char 
 int insync_forget(struct talos_engine *e, const struct talos_uuid *u, struct talos_pos *out_end);
 struct member *insync_find_locked(struct talos_repl *r, const struct talos_uuid *u);
 /* Lowest position that all in-sync members hold; UINT64_MAX if there are none. */
-uint64_t insync_acked_locked(const struct talos_repl *r, const struct member *except);
+uint64_t insync_acked_locked(const struct talos_repl *r);
+/* The same, on their devices. */
+uint64_t insync_durable_locked(const struct talos_repl *r);
 /* What the members hold, for the records that the engine makes, and the log that it keeps. */
 void insync_tell_engine_locked(struct talos_repl *r);
 /* Recompute committed and blocked, wake whoever waits. */
@@ -225,6 +232,8 @@ int insync_drop(struct talos_repl *r, const struct talos_uuid *u);
 
 extern const struct talos_repl_hook primary_hook;
 int primary_start(struct talos_repl *r);
+/* A peer that has said nothing for so long is gone. */
+uint64_t primary_silence_ns(const struct talos_repl *r);
 void primary_wake_sessions_locked(struct talos_repl *r);
 void *keeper_main(void *arg);
 /* A higher epoch exists at @who: stop acknowledging, for good. */
@@ -239,6 +248,8 @@ struct shipment *shipment_take(struct shipment_pool *p);
 /* With one reference: the segment where it was built, which is held for as long. */
 struct shipment *shipment_of_built(struct shipment_pool *p, const struct talos_built *b);
 void shipment_unref(struct shipment *s); /* accepts NULL */
+/* Of the pool's own that were ever used. */
+uint64_t shipment_touched_bytes(struct shipment_pool *p);
 void shipment_memory(const struct shipment_pool *p, const void **out_base, uint64_t *out_bytes);
 
 /* --- seed.c: 1: progress, 0: nothing to do now, or an error ---------------------------------- */

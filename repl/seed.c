@@ -73,6 +73,15 @@ static int seed_next(struct session *s, struct shipment **out)
 	return err;
 }
 
+/* The backup has all of it: from here on what it was made of may go. */
+static void seed_release(struct session *s)
+{
+	uint64_t epoch = s->seed.epoch;
+
+	talos_engine_seed_unpin(s->r->engine, &s->seed);
+	s->seed.epoch = epoch; /* the session's, for as long as it lives */
+}
+
 static bool nothing_unstored(const struct session *s)
 {
 	for (unsigned i = 0; i < BULK_REGIONS; i++)
@@ -102,6 +111,7 @@ int seed_step(struct session *s)
 	err = send_seed(s, WIRE_SEED_END);
 	s->sent = s->target = s->seed.end.v;
 	session_note_acked(s, s->seed.end.v); /* all of it is on the backup's device */
+	seed_release(s);
 	talos_mutex_lock(&s->r->lock);
 	s->seeding = false;
 	talos_mutex_unlock(&s->r->lock);

@@ -82,8 +82,11 @@ static void take_progress(struct session *s, const struct talos_wire_progress *d
 	talos_mutex_lock(&r->lock);
 	m = member_locked(s);
 	if (m) {
+		m->durable = talos_max(m->durable, le64_get(d->durable));
 		m->applied = le64_get(d->applied);
 		m->applied_wall_ns = le64_get(d->applied_wall_ns);
+		if (r->o.ack == TALOS_ACK_DEVICE)
+			talos_cond_broadcast(&r->changed);
 	}
 	talos_mutex_unlock(&r->lock);
 }
@@ -212,7 +215,7 @@ static int ring(struct session *s)
 		.upto = le64_from(s->told_upto),
 		.committed = le64_from(committed),
 		.end = le64_from(log.end.v),
-		.end_wall_ns = le64_from(log.applied_wall_ns),
+		.end_wall_ns = le64_from(log.shown_wall_ns),
 		.in_sync_from = le64_from(in_sync_from),
 	};
 	s->told_committed = committed;
@@ -232,7 +235,7 @@ static int consider_in_sync(struct session *s)
 	talos_mutex_lock(&r->lock);
 	m = member_locked(s);
 	near = m && m->acked + IN_SYNC_WINDOW_BYTES >= r->log_end && m->acked >= r->committed;
-	grant = near && !m->in_sync && !m->dropping && !r->deposed;
+	grant = near && !m->in_sync && !m->dropping && !r->deposed && r->o.ack != TALOS_ACK_LOCAL;
 	if (grant) {
 		m->in_sync = true;
 		m->in_sync_from = 0;
@@ -287,7 +290,7 @@ static int session_step(struct session *s)
 			return r;
 		progress |= r;
 	}
-	if (repl_now(s->r) - s->heard_ns > s->r->timeout_ns)
+	if (repl_now(s->r) - s->heard_ns > primary_silence_ns(s->r))
 		return TALOS_ERR_TIMEOUT;
 	return progress;
 }

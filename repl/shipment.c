@@ -46,6 +46,7 @@ struct shipment *shipment_take(struct shipment_pool *p)
 
 	if (!s)
 		return NULL;
+	p->touched |= 1u << (s - p->own);
 	s->is_log = false;
 	s->name = s->sum = 0;
 	s->bytes = p->segment_bytes;
@@ -75,6 +76,11 @@ void shipment_unref(struct shipment *s)
 	held = s->held; /* once it is free, it may be somebody else's */
 	if (!--s->refs)
 		talos_build_release(held);
+}
+
+uint64_t shipment_touched_bytes(struct shipment_pool *p)
+{
+	return (uint64_t)__builtin_popcount(p->touched) * p->segment_bytes;
 }
 
 void shipment_memory(const struct shipment_pool *p, const void **out_base, uint64_t *out_bytes)

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "wire.h"
 
+#include "talos/engine.h"
+
 static bool terminated(const char *text, uint32_t n)
 {
 	return memchr(text, 0, n) != NULL;
@@ -51,7 +53,8 @@ static bool magic_is_right(const uint8_t *bytes)
 
 static bool hello_is_sound(const struct talos_wire_hello *h)
 {
-	return terminated(h->listen, sizeof(h->listen)) && !le32_get(h->reserved) &&
+	return terminated(h->listen, sizeof(h->listen)) &&
+	       le32_get(h->backup_mode) <= TALOS_BACKUP_BUILD_INDEX &&
 	       !(le32_get(h->hello_flags) & ~WIRE_HELLO_HAS_SECRET);
 }
 

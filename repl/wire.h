@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every message of the replication protocol, version 3. talosfs-replication(7)
+ * Every message of the replication protocol, version 4. talosfs-replication(7)
  * says the same to people. All little-endian; fixed sizes; reserved bytes are
  * sent and checked as zero. A message of another size, type, or (after HELLO)
  * lower epoch ends the connection.
@@ -45,7 +45,8 @@
 #include "talos/types.h"
 
 #define WIRE_VERSION_MIN 3u /* format version 2 of log and index; TCP in several sockets */
-#define WIRE_VERSION_MAX 3u
+#define WIRE_VERSION_MODES 4u /* modes of backups, ack=device */
+#define WIRE_VERSION_MAX 4u
 #define WIRE_MAGIC 0x54524550u
 #define WIRE_NONCE_BYTES 32u
 #define WIRE_PROOF_BYTES 32u
@@ -91,7 +92,7 @@ struct talos_wire_hello {
 	le64 applied, applied_chain;
 	char listen[72]; /* where the sender can be reached, NUL-terminated */
 	le32 hello_flags; /* WIRE_HELLO_HAS_ */
-	le32 reserved;
+	le32 backup_mode; /* enum talos_backup_mode, of whoever attaches; version 3: zero */
 	uint8_t nonce[WIRE_NONCE_BYTES]; /* fresh; zero without a secret */
 };
 static_assert(sizeof(struct talos_wire_hello) == 200, "wire size");
@@ -117,6 +118,7 @@ enum wire_mode {
 };
 
 #define WIRE_FLAG_IN_SYNC 0x1u
+#define WIRE_FLAG_ACK_DEVICE 0x2u /* WELCOME: fsyncs wait for your device, so hurry */
 
 struct talos_wire_welcome {
 	le32 magic;

@@ -100,11 +100,14 @@ static void tell_watch(struct talos_engine *e, const struct record *r)
 
 static int apply_batch_record(struct talos_engine *e, const struct record *r)
 {
-	struct view *v = view_get(e);
+	struct view *v;
 	uint32_t entries;
 	uint64_t bytes;
 	int err;
 
+	if (e->lean.on)
+		return TALOS_OK;
+	v = view_get(e);
 	apply_batch_size(r, &entries, &bytes);
 	err = memtable_reserve(v->active->memtable, entries, bytes);
 	if (!err)
@@ -117,9 +120,14 @@ static int apply_batch_record(struct talos_engine *e, const struct record *r)
 
 static int apply_rotate(struct talos_engine *e, uint64_t end)
 {
-	struct l0 *fresh = l0_new(end);
+	struct l0 *fresh;
 	int err;
 
+	if (e->lean.on) {
+		lean_note_rotation(e, end);
+		return TALOS_OK;
+	}
+	fresh = l0_new(end);
 	if (!fresh)
 		return TALOS_ERR_NO_MEMORY;
 	err = view_rotate(e, fresh);
@@ -243,12 +251,14 @@ int apply_pending(struct talos_engine *e)
 	manifest_edit_free(&sum);
 	if (err)
 		return err;
+	end = m->replay_pos;
 	err = view_switch_manifest(e, m);
-	if (err)
+	if (err) {
 		manifest_unref(m);
-	else
-		apply_pending_free(e);
-	return err;
+		return err;
+	}
+	apply_pending_free(e);
+	return e->lean.on ? lean_note_flush(e, end) : TALOS_OK;
 }
 
 void apply_pending_free(struct talos_engine *e)
@@ -293,7 +303,14 @@ static int apply_trim(struct talos_engine *e, const struct record *r, uint64_t e
 	/* Until a later checkpoint is this node's root, recovery reads them. */
 	if (!err)
 		err = vlog_commit(e->vlog, (segments[count - 1] + 1) * e->segment_bytes, false);
-	return err ? err : log_map_trim(e, segments, count, end);
+	if (err)
+		return err;
+	if (!e->lean.on)
+		return log_map_trim(e, segments, count, end);
+	err = log_map_trim_later(e, segments, count, end);
+	if (!err)
+		segments = NULL;
+	return err;
 }
 
 /* --- all of them -------------------------------------------------------------------------- */
@@ -334,15 +351,8 @@ int apply_record(struct talos_engine *e, const struct record *r, uint64_t end)
 	return TALOS_ERR_CORRUPT;
 }
 
-/* A stretch of log that was read from the device. */
-struct log_window {
-	uint8_t *bytes;
-	uint64_t from, to;
-};
-
-/* The record at @pos: from a tail buffer, or else from the device by way of @w. */
-static int fetch_record(struct talos_engine *e, uint64_t pos, uint64_t end, struct log_window *w,
-			struct record *r)
+int apply_fetch(struct talos_engine *e, uint64_t pos, uint64_t end, struct log_window *w,
+		struct record *r)
 {
 	uint64_t segment_end = (pos / e->segment_bytes + 1) * e->segment_bytes;
 	int err = vlog_record_in_memory(e->vlog, pos, r);
@@ -376,7 +386,7 @@ static int apply_window(struct talos_engine *e, uint64_t upto, struct log_window
 	while (s.applied < upto) {
 		struct record r;
 		uint64_t end;
-		int err = fetch_record(e, s.applied, s.end, w, &r);
+		int err = apply_fetch(e, s.applied, s.end, w, &r);
 
 		if (err)
 			return err;

@@ -20,8 +20,9 @@
 struct build_memory {
 	struct talos_mutex lock; /* TALOS_LOCK_BUILD */
 	struct talos_cond freed;
-	uint8_t *base;	/* const */
-	uint64_t bytes; /* const */
+	uint8_t *base;	  /* const */
+	uint64_t bytes;	  /* const */
+	unsigned touched; /* guarded by lock: buffers that were ever used, from the first on */
 	struct talos_build_buffer all[TALOS_BUILD_BUFFERS];
 };
 
@@ -75,11 +76,23 @@ int build_memory_take(struct talos_engine *e, struct talos_build_buffer **out)
 	talos_mutex_lock(&m->lock);
 	while (!(b = find_free_locked(m)) && !e->stopping)
 		talos_cond_wait(&m->freed, &m->lock, e->clock, TALOS_NS_PER_SEC);
-	if (b)
+	if (b) {
 		b->refs = 1;
+		m->touched = talos_max(m->touched, (unsigned)(b - m->all) + 1);
+	}
 	talos_mutex_unlock(&m->lock);
 	*out = b;
 	return b ? TALOS_OK : TALOS_ERR_CLOSED;
+}
+
+uint64_t build_memory_touched_bytes(struct build_memory *m)
+{
+	uint64_t bytes;
+
+	talos_mutex_lock(&m->lock);
+	bytes = m->bytes / TALOS_BUILD_BUFFERS * m->touched;
+	talos_mutex_unlock(&m->lock);
+	return bytes;
 }
 
 void talos_build_hold(struct talos_build_buffer *b)

@@ -119,6 +119,27 @@ struct talos_build_buffer {
 	struct build_memory *memory; /* const */
 };
 
+/* A trim that waits until this follower needs its segments no more; see log_map.c. */
+struct later_trim {
+	struct later_trim *next;
+	uint64_t *segments; /* owned */
+	uint32_t count;
+	uint64_t pos; /* end of its record */
+};
+
+#define LEAN_ROTATIONS 16u
+
+/* Of a follower that does not index what it applies; see lean.c. Guarded by apply_lock where not atomic. */
+struct lean_state {
+	_Atomic bool on; /* written under apply_lock */
+	_Atomic uint64_t shown; /* its readers see the log up to here; 0 unless on */
+	_Atomic uint64_t shown_wall_ns; /* when the last record before that was made */
+	struct {
+		uint64_t pos, wall_ns;
+	} rotations[LEAN_ROTATIONS]; /* the last ones met; a ring */
+	uint32_t rotation_count;
+};
+
 struct talos_engine {
 	struct talos_io *io;		 /* const after open */
 	const struct talos_clock *clock; /* const after open */
@@ -126,6 +147,7 @@ struct talos_engine {
 	uint32_t tail_buffers;		 /* const after open */
 	uint64_t cache_budget;		 /* const after open */
 	uint32_t inline_option;		 /* const after open */
+	enum talos_backup_mode backup_mode; /* const after open; means nothing to a leader */
 
 	/* Set when the device has a volume: at open, or by a first copy. */
 	struct talos_uuid volume;
@@ -179,6 +201,8 @@ struct talos_engine {
 	struct talos_mutex apply_lock; /* TALOS_LOCK_APPLY; guards: */
 	struct pending_edit *pending;  /* edits that name segments not here yet, in log order */
 	struct pending_edit **pending_tail;
+	struct later_trim *later_trims, **later_trims_last; /* put off; in log order */
+	struct lean_state lean;
 	talos_watch_fn watch; /* or NULL */
 	void *watch_ctx;
 	uint64_t applied_chain;
@@ -263,6 +287,9 @@ void log_gate_unref(struct log_gate *g);
  * caller keeps writers out: it holds tail_lock (of a leader) or apply_lock.
  */
 int view_freeze(struct talos_engine *e, uint64_t end, struct view **out);
+/* Other memtables, @frozen newest first, over the same log from the manifest's replay_pos on. */
+int view_set_memtables(struct talos_engine *e, struct l0 *active, struct l0 *const *frozen,
+		       uint32_t frozen_count);
 /* Switch to @m (taken over on success), dropping frozen memtables over log before m->replay_pos. */
 int view_switch_manifest(struct talos_engine *e, struct manifest *m);
 
@@ -278,10 +305,29 @@ bool log_map_has(struct talos_engine *e, uint64_t segment); /* or it lies behind
 void log_map_totals(struct talos_engine *e, uint64_t *out_segments, uint64_t *out_live);
 /* A trim that ends at @pos. */
 int log_map_trim(struct talos_engine *e, const uint64_t *segments, uint32_t count, uint64_t pos);
+/* The same, put off: takes @segments (from trim_decode()) over on success. apply_lock held. */
+int log_map_trim_later(struct talos_engine *e, uint64_t *segments, uint32_t count, uint64_t pos);
+/* Carry out what was put off and ends at or before @upto. apply_lock held. */
+int log_map_trim_due(struct talos_engine *e, uint64_t upto);
+void log_map_forget_later(struct talos_engine *e);
 /* Total. *out is freed with talos_free(). */
 int trim_decode(const uint8_t *meta, uint32_t bytes, uint64_t **out, uint32_t *out_count);
 /* Append a trim of @segments, which it sorts, and apply it. background_lock held. */
 int trim_append(struct talos_engine *e, uint64_t *segments, uint32_t count);
+
+/* --- lean.c: a follower without memtables ------------------------------------------ */
+
+/*
+ * From here on nothing is indexed in memory, and what is shown moves with
+ * flushes only; it does not step back. apply_lock held; role follower.
+ */
+int lean_begin(struct talos_engine *e);
+/* Index the log from the last flush to what is applied, and show all of it. apply_lock held. */
+int lean_end(struct talos_engine *e);
+/* A rotation that ends at @end was applied. */
+void lean_note_rotation(struct talos_engine *e, uint64_t end);
+/* The levels hold the log up to @replay_pos now. */
+int lean_note_flush(struct talos_engine *e, uint64_t replay_pos);
 
 /* --- apply.c: one record into the state -------------------------------------------- */
 
@@ -296,6 +342,17 @@ int apply_record(struct talos_engine *e, const struct record *r, uint64_t end);
 /* Try to install pending edits whose segments are here now. */
 int apply_pending(struct talos_engine *e);
 void apply_pending_free(struct talos_engine *e);
+/* A stretch of log that was read from the device; zero at first, bytes freed by whoever has it. */
+struct log_window {
+	uint8_t *bytes;
+	uint64_t from, to;
+};
+/*
+ * The record at @pos, before @end: from a tail buffer, or else from the device
+ * by way of @w, which it points into.
+ */
+int apply_fetch(struct talos_engine *e, uint64_t pos, uint64_t end, struct log_window *w,
+		struct record *r);
 /* Apply the log from the applied position to @upto, from memory or the device. apply_lock held. */
 int apply_log_upto(struct talos_engine *e, uint64_t upto);
 
@@ -332,6 +389,8 @@ int build_memory_open(uint32_t segment_bytes, struct build_memory **out);
 void build_memory_close(struct build_memory *m); /* accepts NULL; all must be free */
 /* A free buffer, referenced; waits for one. TALOS_ERR_CLOSED: the engine ends. */
 int build_memory_take(struct talos_engine *e, struct talos_build_buffer **out);
+/* Of those that were ever used. */
+uint64_t build_memory_touched_bytes(struct build_memory *m);
 
 /* --- checkpoint.c ------------------------------------------------------------------ */
 
@@ -340,6 +399,11 @@ int checkpoint_write(struct talos_engine *e, struct talos_pos *out_first,
 		     struct talos_pos *out_end);
 /* A follower met a complete checkpoint at @first that ends at @end: make it its own root. */
 int checkpoint_adopt(struct talos_engine *e, uint64_t first, uint64_t end);
+
+/* --- follow.c ------------------------------------------------------------------------ */
+
+/* A backup's state is recovered: go on in the mode that it was opened with. */
+int follow_in_mode(struct talos_engine *e);
 
 /* --- ship.c: the first copy's pinned manifests ------------------------------------- */
 

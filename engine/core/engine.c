@@ -258,12 +258,14 @@ int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 	e->inline_option = o->inline_max;
 	e->growth = o->growth;
 	e->background_rate = o->background_rate;
+	e->backup_mode = o->backup_mode;
 	e->tail_buffers = o->tail_buffers ? o->tail_buffers : TAIL_BUFFERS_DEFAULT;
 	e->tail_buffers = talos_max(e->tail_buffers, 3u);
 	e->commit_interval_ns =
 		o->commit_interval_ns ? o->commit_interval_ns : COMMIT_INTERVAL_DEFAULT_NS;
 	e->last_commit_ns = talos_now_ns(e->clock);
 	e->pending_tail = &e->pending;
+	e->later_trims_last = &e->later_trims;
 	e->log_wanted = UINT64_MAX;
 	e->role = TALOS_ROLE_EMPTY; /* until recovery is through */
 	init_locks(e);
@@ -273,6 +275,8 @@ int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 		if (!err && !e->inspect)
 			err = engine_superblock_update(e, note_start, NULL);
 	}
+	if (!err && e->sb.state == TALOS_REPLICA_BACKUP)
+		err = follow_in_mode(e);
 	if (!err) {
 		e->epoch = talos_max((uint64_t)e->epoch, e->sb.epoch);
 		e->role = role_of(e->sb.state);
@@ -344,6 +348,8 @@ static int take_tail(struct talos_engine *e)
 
 	talos_mutex_lock(&e->apply_lock);
 	err = vlog_receive_rest(e->vlog);
+	if (!err && e->lean.on)
+		err = lean_end(e);
 	if (!err)
 		err = apply_log_upto(e, UINT64_MAX);
 	if (!err && e->pending)

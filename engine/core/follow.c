@@ -16,6 +16,29 @@ static int follower_error(const struct talos_engine *e)
 					      : TALOS_ERR_INVALID;
 }
 
+int follow_in_mode(struct talos_engine *e)
+{
+	int err = TALOS_OK;
+
+	talos_mutex_lock(&e->apply_lock);
+	if (e->backup_mode == TALOS_BACKUP_LEAN)
+		err = lean_begin(e);
+	talos_mutex_unlock(&e->apply_lock);
+	return err;
+}
+
+int talos_apply_set_indexing(struct talos_engine *e, bool on)
+{
+	int err;
+
+	talos_mutex_lock(&e->apply_lock);
+	err = follower_error(e);
+	if (!err && e->backup_mode == TALOS_BACKUP_LEAN && e->lean.on == on)
+		err = on ? lean_end(e) : lean_begin(e);
+	talos_mutex_unlock(&e->apply_lock);
+	return err;
+}
+
 void talos_engine_set_watch(struct talos_engine *e, talos_watch_fn fn, void *ctx)
 {
 	talos_mutex_lock(&e->apply_lock);
@@ -379,6 +402,8 @@ int talos_apply_seed_end(struct talos_engine *e, struct talos_pos checkpoint, st
 	/* From here on as after any restart of a backup. */
 	if (!err)
 		err = recovery_run(e);
+	if (!err)
+		err = follow_in_mode(e);
 	if (!err)
 		e->role = TALOS_ROLE_FOLLOWER;
 	return err;

@@ -13,6 +13,10 @@
  * out of the slot table when no view from before the trim is in use any more
  * (the gate); free for others when a later checkpoint is this node's root
  * (slot_settle(), or slot_drop() where that was first).
+ *
+ * A trim holds for the state at its own position: what lived in the segments
+ * was appended again before it. A follower whose view, or whose index, lags
+ * behind what it has read of the log puts trims off until that has passed them.
  */
 #include "core.h"
 
@@ -120,6 +124,50 @@ int log_map_trim(struct talos_engine *e, const uint64_t *segments, uint32_t coun
 		account_remove(&e->log_map, segments[i]);
 	talos_mutex_unlock(&e->log_map_lock);
 	return TALOS_OK;
+}
+
+int log_map_trim_later(struct talos_engine *e, uint64_t *segments, uint32_t count, uint64_t pos)
+{
+	struct later_trim *t = talos_calloc(1, sizeof(*t));
+
+	talos_mutex_assert_held(&e->apply_lock);
+	if (!t)
+		return TALOS_ERR_NO_MEMORY;
+	*t = (struct later_trim){ .segments = segments, .count = count, .pos = pos };
+	*e->later_trims_last = t;
+	e->later_trims_last = &t->next;
+	return TALOS_OK;
+}
+
+static void forget_first(struct talos_engine *e)
+{
+	struct later_trim *t = e->later_trims;
+
+	e->later_trims = t->next;
+	if (!e->later_trims)
+		e->later_trims_last = &e->later_trims;
+	talos_free(t->segments);
+	talos_free(t);
+}
+
+int log_map_trim_due(struct talos_engine *e, uint64_t upto)
+{
+	int err = TALOS_OK;
+
+	while (!err && e->later_trims && e->later_trims->pos <= upto) {
+		const struct later_trim *t = e->later_trims;
+
+		err = log_map_trim(e, t->segments, t->count, t->pos);
+		if (!err)
+			forget_first(e);
+	}
+	return err;
+}
+
+void log_map_forget_later(struct talos_engine *e)
+{
+	while (e->later_trims)
+		forget_first(e);
 }
 
 int trim_decode(const uint8_t *meta, uint32_t bytes, uint64_t **out, uint32_t *out_count)

@@ -131,6 +131,8 @@ int recovery_open_store(struct talos_engine *e)
 void recovery_close_store(struct talos_engine *e)
 {
 	apply_pending_free(e);
+	log_map_forget_later(e);
+	e->lean.on = false;
 	view_put(e->view);
 	e->view = NULL;
 	log_map_reset(e);

@@ -53,7 +53,6 @@ void talos_engine_log_state(struct talos_engine *e, struct talos_log_state *out)
 	struct vlog_state s;
 
 	*out = (struct talos_log_state){
-		.applied_wall_ns = e->applied_wall_ns,
 		.epoch = e->epoch,
 		.segment_bytes = e->segment_bytes,
 	};
@@ -65,6 +64,8 @@ void talos_engine_log_state(struct talos_engine *e, struct talos_log_state *out)
 	out->durable = talos_pos(s.durable);
 	out->applied = talos_pos(s.applied);
 	out->end_chain = s.chain;
+	out->shown = talos_pos(e->lean.on ? e->lean.shown : s.applied);
+	out->shown_wall_ns = e->lean.on ? e->lean.shown_wall_ns : e->applied_wall_ns;
 	/* A leader applies as it appends. */
 	out->applied_chain = s.applied == s.end ? s.chain : e->applied_chain;
 	talos_mutex_unlock(&e->apply_lock);

@@ -30,6 +30,11 @@ static void stats_of_view(struct talos_engine *e, struct talos_engine_stats *out
 		out->levels[r->level].bytes += level_run_bytes(r);
 	}
 	view_put(v);
+	out->write_path = (struct talos_write_path_stats){
+		.memtable_bytes = out->memtable_bytes,
+		.tail_bytes = vlog_touched_bytes(e->vlog),
+		.build_bytes = build_memory_touched_bytes(e->build_memory),
+	};
 }
 
 /* Segments are never filled again to the last byte. */
@@ -56,7 +61,8 @@ static void stats_of_log(struct talos_engine *e, struct talos_engine_stats *out)
 	out->failed = e->vlog->failed != 0;
 	out->log_end = s.end;
 	out->log_durable = s.durable;
-	out->log_applied = s.applied;
+	out->log_applied = e->lean.on ? e->lean.shown : s.applied;
+	out->applied_wall_ns = e->lean.on ? e->lean.shown_wall_ns : e->applied_wall_ns;
 	out->device_flushes = e->vlog->flushes;
 	out->log = (struct talos_log_stats){
 		.user = of[TALOS_RECORD_BATCH] - s.moved_bytes,
@@ -131,7 +137,7 @@ void talos_engine_stats(struct talos_engine *e, struct talos_engine_stats *out)
 	*out = (struct talos_engine_stats){
 		.role = e->role,
 		.epoch = e->epoch,
-		.applied_wall_ns = e->applied_wall_ns,
+		.backup_mode = e->backup_mode,
 		.user_bytes = e->user_bytes,
 		.user_bytes_read = e->user_bytes_read,
 		.index_bytes_written = e->index_bytes_written,

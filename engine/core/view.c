@@ -229,6 +229,30 @@ int view_switch_manifest(struct talos_engine *e, struct manifest *m)
 	}
 }
 
+int view_set_memtables(struct talos_engine *e, struct l0 *active, struct l0 *const *frozen,
+		       uint32_t frozen_count)
+{
+	for (;;) {
+		struct view *old = view_get(e);
+		struct view *v = view_alloc(frozen_count, old->gate);
+		bool same;
+
+		if (!v) {
+			view_put(old);
+			return TALOS_ERR_NO_MEMORY;
+		}
+		v->active = l0_ref(active);
+		v->manifest = manifest_ref(old->manifest);
+		v->frozen_count = frozen_count;
+		for (uint32_t i = 0; i < frozen_count; i++)
+			v->frozen[i] = l0_ref(frozen[i]);
+		same = view_exchange(e, old, v);
+		view_put(old);
+		if (same)
+			return TALOS_OK;
+	}
+}
+
 /* The frozen part of @of, with an empty memtable in place of the active one. */
 static struct view *frozen_part(const struct view *of)
 {

@@ -90,6 +90,17 @@ void vlog_memory(const struct vlog *v, const void **out_base, uint64_t *out_byte
 	*out_bytes = (uint64_t)v->c.buffer_count * v->c.segment_bytes;
 }
 
+uint64_t vlog_touched_bytes(struct vlog *v)
+{
+	uint64_t bytes = 0;
+
+	talos_mutex_lock(&v->tail_lock);
+	for (uint32_t i = 0; i < v->c.buffer_count; i++)
+		bytes += v->buffers[i].touched ? v->c.segment_bytes : 0;
+	talos_mutex_unlock(&v->tail_lock);
+	return bytes;
+}
+
 int vlog_start_at(struct vlog *v, uint64_t end, uint64_t applied, uint64_t chain, uint64_t epoch)
 {
 	uint32_t offset = offset_in_segment(v, end);
@@ -107,8 +118,10 @@ int vlog_start_at(struct vlog *v, uint64_t end, uint64_t applied, uint64_t chain
 		memset(b->bytes + offset, 0, v->c.segment_bytes - offset);
 	}
 	talos_mutex_lock(&v->tail_lock);
-	if (offset)
+	if (offset) {
 		b->segment = segment_of(v, end);
+		b->touched = true;
+	}
 	v->end = end;
 	v->written = end;
 	v->durable = end;
@@ -136,6 +149,7 @@ static void buffer_take_locked(struct vlog *v, struct vlog_buffer *b, uint64_t s
 	if (!b->zeroed)
 		memset(b->bytes, 0, v->c.segment_bytes);
 	b->zeroed = false;
+	b->touched = true;
 	b->segment = segment;
 }
 
@@ -158,6 +172,7 @@ void vlog_prepare(struct vlog *v)
 	talos_mutex_lock(&v->tail_lock);
 	b->zeroing = false;
 	b->zeroed = true;
+	b->touched = true;
 	talos_cond_broadcast(&v->changed);
 	talos_mutex_unlock(&v->tail_lock);
 }

@@ -59,6 +59,7 @@ struct vlog_buffer {
 	uint32_t pins;
 	bool zeroed;	  /* all of it, for the segment to come */
 	bool zeroing;	  /* somebody is at it: nobody else may have it */
+	bool touched;	  /* it has been used, and so takes memory */
 };
 
 #define VLOG_NO_SEGMENT UINT64_MAX
@@ -152,6 +153,8 @@ void vlog_append_locked(struct vlog *v, const struct vlog_append *a, struct reco
 int vlog_offer(struct vlog *v, uint64_t segment, uint8_t **out);
 /* Where all buffers lie. */
 void vlog_memory(const struct vlog *v, const void **out_base, uint64_t *out_bytes);
+/* What of them has been used so far. */
+uint64_t vlog_touched_bytes(struct vlog *v);
 /* Check and take in records that lie in the buffers before @upto. See talos_apply_received(). */
 int vlog_receive(struct vlog *v, uint64_t upto);
 /*

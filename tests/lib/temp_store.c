@@ -23,6 +23,7 @@ static void open_engine(struct temp_store *s)
 		.cache_bytes = 1 << 20,
 		.tail_buffers = 6,
 		.commit_interval_ns = 20 * TALOS_NS_PER_MS,
+		.backup_mode = s->mode,
 	};
 	int err = talos_engine_open(s->io, &o, &s->e);
 

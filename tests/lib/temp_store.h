@@ -14,6 +14,7 @@ struct temp_store {
 	char path[64];
 	struct talos_io *io;
 	struct talos_engine *e;
+	enum talos_backup_mode mode; /* set before it is made, or reopened */
 };
 
 /* Made and leading, in epoch 1; @replica makes its uuid. */

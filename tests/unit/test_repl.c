@@ -13,241 +13,103 @@
 #include <unistd.h>
 
 #include "auth.h"
-#include "talos/repl.h"
+#include "repl_node.h"
 #include "talos/repl_hook.h"
-#include "temp_store.h"
 #include "test_net.h"
-
-struct node {
-	struct temp_store store;
-	struct talos_repl *repl;
-	char address[32];
-};
-
-static const struct talos_secret *secret; /* of nodes that start; NULL: none */
-
-static void name_node(struct node *n)
-{
-	test_net_address(n->address, sizeof(n->address));
-}
-
-static int start(struct node *n, const struct node *primary)
-{
-	struct talos_repl_options o = {
-		.engine = n->store.e,
-		.listen = n->address,
-		.primary = primary ? primary->address : NULL,
-		.transport = test_net_rdma() ? TALOS_TRANSPORT_RDMA : TALOS_TRANSPORT_TCP,
-		.insecure = test_net_rdma(),
-		.peer_timeout_ns = 2 * TALOS_NS_PER_SEC,
-		.secret = secret,
-	};
-
-	return talos_repl_start(&o, &n->repl);
-}
-
-static void stop(struct node *n)
-{
-	talos_repl_stop(n->repl);
-	n->repl = NULL;
-}
 
 /* The backup first: nobody complains. */
 static void end(struct node *primary, struct node *backup)
 {
-	stop(backup);
-	stop(primary);
-	temp_store_remove(&backup->store);
-	temp_store_remove(&primary->store);
-}
-
-static void make_primary(struct node *n, enum talos_policy policy)
-{
-	name_node(n);
-	temp_store_primary(&n->store, 1, 64 << 10);
-	assert_int_equal(talos_repl_format(n->store.e, policy), 0);
-	assert_int_equal(start(n, NULL), 0);
-}
-
-static void pause_ms(long ms)
-{
-	struct timespec ts = { 0, ms * 1000000 };
-
-	nanosleep(&ts, NULL);
-}
-
-static bool in_sync(struct node *backup)
-{
-	struct talos_repl_status s;
-
-	talos_repl_status(backup->repl, &s);
-	return s.in_sync;
-}
-
-/* Until @done, at most 20 s. */
-#define await(done)                                     \
-	do {                                            \
-		for (int tries = 0; !(done); tries++) { \
-			assert_true(tries < 4000);      \
-			pause_ms(5);                    \
-		}                                       \
-	} while (0)
-
-static void make_backup(struct node *n, uint8_t replica, const struct node *primary)
-{
-	name_node(n);
-	temp_store_empty(&n->store, replica);
-	assert_int_equal(start(n, primary), 0);
-	assert_int_equal(talos_repl_wait_ready(n->repl, 20 * TALOS_NS_PER_SEC), 0);
-	await(in_sync(n));
-}
-
-/* --- content ------------------------------------------------------------------------------- */
-
-static int put(struct node *n, unsigned i, bool sync)
-{
-	struct talos_batch *b = talos_batch_new(n->store.e);
-	static uint8_t data[9000];
-	struct talos_pos end;
-	char key[32];
-	int err;
-
-	memset(data, (int)i, sizeof(data));
-	talos_batch_put(b, key, (uint32_t)snprintf(key, sizeof(key), "k%06u", i * 7919 % 100000),
-			&i, sizeof(i));
-	talos_batch_span_write(b, "object", 6, (uint64_t)i * 5000, data, 1 + i * 31 % 9000);
-	err = talos_engine_write(n->store.e, b, &end);
-	if (!err && sync)
-		err = talos_engine_sync(n->store.e, end);
-	talos_batch_free(b);
-	return err;
-}
-
-static bool has(struct node *n, unsigned i)
-{
-	char key[32];
-	unsigned v = 0;
-	uint32_t bytes;
-	uint8_t c;
-
-	return !talos_engine_get(n->store.e, key,
-				 (uint32_t)snprintf(key, sizeof(key), "k%06u", i * 7919 % 100000),
-				 &v, sizeof(v), &bytes) &&
-	       v == i &&
-	       !talos_engine_span_read(n->store.e, "object", 6, (uint64_t)i * 5000, &c, 1) &&
-	       c == (uint8_t)i;
-}
-
-static void put_range(struct node *n, unsigned from, unsigned to)
-{
-	for (unsigned i = from; i < to; i++)
-		assert_int_equal(put(n, i, i % 97 == 0), 0);
-}
-
-static bool has_range(struct node *n, unsigned from, unsigned to)
-{
-	for (unsigned i = from; i < to; i++)
-		if (!has(n, i))
-			return false;
-	return true;
+	node_end(backup);
+	node_end(primary);
 }
 
 /* --- tests ------------------------------------------------------------------------------------ */
 
 static void a_backup_gets_a_copy_and_follows(void **state)
 {
-	struct node a, b;
+	struct node a = { 0 }, b = { 0 };
 	struct talos_engine_stats s;
 
 	(void)state;
-	make_primary(&a, TALOS_POLICY_CONSISTENT);
-	put_range(&a, 0, 1500);
-	make_backup(&b, 2, &a);
-	assert_true(has_range(&b, 0, 1500));
+	node_make_primary(&a, TALOS_POLICY_CONSISTENT);
+	node_put_range(&a, 0, 1500);
+	node_make_backup(&b, 2, &a);
+	assert_true(node_has_range(&b, 0, 1500));
 	talos_engine_stats(b.store.e, &s);
 	assert_int_equal(s.inline_max, TEMP_STORE_INLINE_MAX);
-	put_range(&a, 1500, 3000);
-	await(has(&b, 2999));
-	assert_true(has_range(&b, 0, 3000));
+	node_put_range(&a, 1500, 3000);
+	await(node_has(&b, 2999));
+	assert_true(node_has_range(&b, 0, 3000));
 	assert_int_equal(talos_engine_compact(a.store.e), 0);
-	put_range(&a, 3000, 3100);
-	await(has(&b, 3099));
-	assert_true(has_range(&b, 0, 3100));
+	node_put_range(&a, 3000, 3100);
+	await(node_has(&b, 3099));
+	assert_true(node_has_range(&b, 0, 3100));
 	talos_engine_stats(b.store.e, &s);
 	assert_int_equal(s.flushes + s.compactions, 0); /* a backup never compacts */
 	assert_true(s.levels[2].segments > 0);
 	assert_true(s.written[TALOS_IO_PEER].bytes >=
 		    s.index_bytes_written); /* and the first copy */
 	assert_int_equal(s.written[TALOS_IO_LEVEL + 1].bytes, 0);
-	assert_int_equal(put(&b, 1, false), TALOS_ERR_READ_ONLY);
+	assert_int_equal(node_put(&b, 1, false), TALOS_ERR_READ_ONLY);
 	end(&a, &b);
 }
 
 static void a_restarted_backup_goes_on_where_it_was(void **state)
 {
-	struct node a, b;
+	struct node a = { 0 }, b = { 0 };
 
 	(void)state;
-	make_primary(&a, TALOS_POLICY_AVAILABLE);
-	make_backup(&b, 2, &a);
-	put_range(&a, 0, 500);
-	await(has(&b, 499));
-	stop(&b);
+	node_make_primary(&a, TALOS_POLICY_AVAILABLE);
+	node_make_backup(&b, 2, &a);
+	node_put_range(&a, 0, 500);
+	await(node_has(&b, 499));
+	node_stop(&b);
 	temp_store_close(&b.store);
-	put_range(&a, 500, 600); /* one fsync of these waits until it is dropped */
+	node_put_range(&a, 500, 600); /* one fsync of these waits until it is dropped */
 	talos_engine_flush(a.store.e);
-	put_range(&a, 600, 1500);
+	node_put_range(&a, 600, 1500);
 	talos_engine_compact(a.store.e);
 	temp_store_reopen(&b.store);
-	assert_true(has_range(&b, 0, 400)); /* what it showed, it shows */
-	assert_int_equal(start(&b, &a), 0);
-	await(in_sync(&b));
-	await(has(&b, 1499));
-	assert_true(has_range(&b, 0, 1500));
+	assert_true(node_has_range(&b, 0, 400)); /* what it showed, it shows */
+	assert_int_equal(node_start(&b, &a), 0);
+	await(node_in_sync(&b));
+	await(node_has(&b, 1499));
+	assert_true(node_has_range(&b, 0, 1500));
 	end(&a, &b);
-}
-
-static int promote(struct node *n)
-{
-	struct talos_promote_report report;
-	int err = talos_repl_promote(n->repl, false, &report);
-
-	if (err)
-		print_message("not promoted: %s\n", report.reason);
-	return err;
 }
 
 /* What it had confirmed may have been in its memory only. */
 static void a_crashed_backup_must_catch_up_before_it_leads(void **state)
 {
-	struct node a, b;
+	struct node a = { 0 }, b = { 0 };
 
 	(void)state;
-	make_primary(&a, TALOS_POLICY_CONSISTENT);
-	make_backup(&b, 2, &a);
-	put_range(&a, 0, 300);
-	await(has(&b, 299));
-	stop(&b);
+	node_make_primary(&a, TALOS_POLICY_CONSISTENT);
+	node_make_backup(&b, 2, &a);
+	node_put_range(&a, 0, 300);
+	await(node_has(&b, 299));
+	node_stop(&b);
 	temp_store_crash(&b.store);
 	for (int clean_restarts = 0; clean_restarts < 2; clean_restarts++) {
 		temp_store_reopen(&b.store);
-		assert_int_equal(start(&b, NULL), 0);
-		assert_false(in_sync(&b));
-		assert_int_equal(promote(&b), TALOS_ERR_NOT_IN_SYNC);
-		stop(&b);
+		assert_int_equal(node_start(&b, NULL), 0);
+		assert_false(node_in_sync(&b));
+		assert_int_equal(node_promote(&b, false), TALOS_ERR_NOT_IN_SYNC);
+		node_stop(&b);
 		temp_store_close(&b.store);
 	}
 	/* Nor does a primary's restart in between make it forget who counts. */
-	stop(&a);
+	node_stop(&a);
 	temp_store_close(&a.store);
 	temp_store_reopen(&a.store);
 	assert_int_equal(talos_engine_lead(a.store.e, 1), 0);
-	assert_int_equal(start(&a, NULL), 0);
+	assert_int_equal(node_start(&a, NULL), 0);
 	temp_store_reopen(&b.store);
-	assert_int_equal(start(&b, &a), 0);
-	await(in_sync(&b));
-	assert_int_equal(promote(&b), 0);
-	assert_true(has_range(&b, 0, 300));
+	assert_int_equal(node_start(&b, &a), 0);
+	await(node_in_sync(&b));
+	assert_int_equal(node_promote(&b, false), 0);
+	assert_true(node_has_range(&b, 0, 300));
 	end(&a, &b);
 }
 
@@ -261,7 +123,7 @@ static void *write_with_sync(void *arg)
 {
 	struct writer *w = arg;
 
-	while (!w->end && put(w->n, w->acked + 1, true) == 0)
+	while (!w->end && node_put(w->n, w->acked + 1, true) == 0)
 		w->acked++;
 	return NULL;
 }
@@ -269,13 +131,13 @@ static void *write_with_sync(void *arg)
 static void promotion_under_load_loses_nothing_acknowledged(void **state)
 {
 	struct talos_promote_report report;
-	struct node a, b, c;
+	struct node a = { 0 }, b = { 0 }, c = { 0 };
 	struct writer w;
 	pthread_t thread;
 
 	(void)state;
-	make_primary(&a, TALOS_POLICY_CONSISTENT);
-	make_backup(&b, 2, &a);
+	node_make_primary(&a, TALOS_POLICY_CONSISTENT);
+	node_make_backup(&b, 2, &a);
 	w = (struct writer){ .n = &a };
 	assert_int_equal(pthread_create(&thread, NULL, write_with_sync, &w), 0);
 	pause_ms(300);
@@ -283,18 +145,18 @@ static void promotion_under_load_loses_nothing_acknowledged(void **state)
 	assert_int_equal(talos_repl_promote(b.repl, false, &report), 0);
 	assert_int_equal(report.epoch, 2);
 	pthread_join(thread, NULL); /* turned away: it was told of the new epoch */
-	assert_true(has_range(&b, 1, w.acked + 1));
-	assert_int_equal(put(&a, 99999, false), TALOS_ERR_STALE_EPOCH);
-	put_range(&b, w.acked + 1, w.acked + 200);
+	assert_true(node_has_range(&b, 1, w.acked + 1));
+	assert_int_equal(node_put(&a, 99999, false), TALOS_ERR_STALE_EPOCH);
+	node_put_range(&b, w.acked + 1, w.acked + 200);
 	/* It cannot lead again, nor follow what it differs from. */
-	stop(&a);
+	node_stop(&a);
 	temp_store_close(&a.store);
 	temp_store_reopen(&a.store);
 	assert_int_equal(talos_engine_lead(a.store.e, 1), TALOS_ERR_STALE_EPOCH);
-	make_backup(&c, 3, &b);
-	assert_true(has_range(&c, 1, w.acked + 200));
-	stop(&c);
-	stop(&b);
+	node_make_backup(&c, 3, &b);
+	assert_true(node_has_range(&c, 1, w.acked + 200));
+	node_stop(&c);
+	node_stop(&b);
 	temp_store_remove(&c.store);
 	temp_store_remove(&b.store);
 	temp_store_remove(&a.store);
@@ -304,28 +166,28 @@ static void a_backup_of_another_history_is_refused(void **state)
 {
 	struct talos_promote_report report;
 	struct talos_repl_status s;
-	struct node a, b;
+	struct node a = { 0 }, b = { 0 };
 
 	(void)state;
-	make_primary(&a, TALOS_POLICY_CONSISTENT);
-	make_backup(&b, 2, &a);
-	stop(&b);
+	node_make_primary(&a, TALOS_POLICY_CONSISTENT);
+	node_make_backup(&b, 2, &a);
+	node_stop(&b);
 	temp_store_close(&b.store);
 	/* Each goes its own way. */
 	assert_int_equal(talos_repl_drop_member(a.repl, b.address), 0);
-	put_range(&a, 0, 50);
-	stop(&a);
+	node_put_range(&a, 0, 50);
+	node_stop(&a);
 	temp_store_reopen(&b.store);
-	assert_int_equal(start(&b, NULL), 0);
+	assert_int_equal(node_start(&b, NULL), 0);
 	assert_int_equal(talos_repl_promote(b.repl, true, &report), 0);
-	put_range(&b, 100, 150);
-	stop(&b);
+	node_put_range(&b, 100, 150);
+	node_stop(&b);
 	/* A node that leads is no backup; what b wrote is known by its chain. */
-	assert_int_equal(start(&a, NULL), 0);
+	assert_int_equal(node_start(&a, NULL), 0);
 	talos_repl_status(a.repl, &s);
-	assert_true(has_range(&a, 0, 50));
-	assert_false(has(&a, 120));
-	stop(&a);
+	assert_true(node_has_range(&a, 0, 50));
+	assert_false(node_has(&a, 120));
+	node_stop(&a);
 	temp_store_remove(&b.store);
 	temp_store_remove(&a.store);
 }
@@ -341,32 +203,32 @@ static bool deposed(struct node *n)
 static void a_primary_asks_an_absent_backup_for_its_epoch(void **state)
 {
 	struct talos_promote_report report;
-	struct node a, b;
+	struct node a = { 0 }, b = { 0 };
 
 	(void)state;
-	make_primary(&a, TALOS_POLICY_CONSISTENT);
-	make_backup(&b, 2, &a);
-	stop(&b);
+	node_make_primary(&a, TALOS_POLICY_CONSISTENT);
+	node_make_backup(&b, 2, &a);
+	node_stop(&b);
 	temp_store_close(&b.store);
 	temp_store_reopen(&b.store);
 	/* It does not know where the primary is, so it cannot tell it. */
-	assert_int_equal(start(&b, NULL), 0);
+	assert_int_equal(node_start(&b, NULL), 0);
 	assert_int_equal(talos_repl_promote(b.repl, false, &report), 0);
 	await(deposed(&a));
-	assert_int_equal(put(&a, 1, false), TALOS_ERR_STALE_EPOCH);
+	assert_int_equal(node_put(&a, 1, false), TALOS_ERR_STALE_EPOCH);
 	end(&a, &b);
 }
 
 static void a_stopped_primary_acknowledges_nothing(void **state)
 {
-	struct node a, b;
+	struct node a = { 0 }, b = { 0 };
 
 	(void)state;
-	make_primary(&a, TALOS_POLICY_CONSISTENT);
-	make_backup(&b, 2, &a);
-	stop(&a);
-	assert_int_equal(put(&a, 1, true), TALOS_ERR_CLOSED);
-	stop(&b);
+	node_make_primary(&a, TALOS_POLICY_CONSISTENT);
+	node_make_backup(&b, 2, &a);
+	node_stop(&a);
+	assert_int_equal(node_put(&a, 1, true), TALOS_ERR_CLOSED);
+	node_stop(&b);
 	temp_store_remove(&b.store);
 	temp_store_remove(&a.store);
 }
@@ -421,45 +283,41 @@ static void a_stranger_is_not_believed(void **state)
 	struct talos_secret theirs = make_secret("what a stranger has");
 	struct talos_secret half = ours; /* TLS's key got out */
 	struct talos_repl_status s;
-	struct node a;
+	struct node a = { .secret = &ours };
 
 	(void)state;
-	secret = &ours;
-	make_primary(&a, TALOS_POLICY_CONSISTENT);
+	node_make_primary(&a, TALOS_POLICY_CONSISTENT);
 	memcpy(half.challenge_key, theirs.challenge_key, sizeof(half.challenge_key));
 	for (int kind = WIRE_HELLO_ATTACH; kind <= WIRE_HELLO_NOTICE; kind++) {
 		assert_int_equal(tell(&a, &theirs, kind, 99), TALOS_ERR_SECRET_DIFFERS);
 		assert_int_equal(tell(&a, &half, kind, 99), TALOS_ERR_SECRET_DIFFERS);
 		assert_int_equal(tell(&a, NULL, kind, 99), TALOS_ERR_SECRET_MISSING);
 	}
-	assert_int_equal(put(&a, 1, true), 0);
+	assert_int_equal(node_put(&a, 1, true), 0);
 	talos_repl_status(a.repl, &s);
 	assert_int_equal(s.peer_count, 0);
 	/* One of us is, if what he says can be. */
 	assert_int_equal(tell(&a, &ours, WIRE_HELLO_QUERY, 0), WIRE_EPOCH);
 	assert_int_equal(tell(&a, &ours, WIRE_HELLO_NOTICE, TALOS_EPOCH_MAX + 1ull), WIRE_EPOCH);
-	assert_int_equal(put(&a, 1, true), 0);
+	assert_int_equal(node_put(&a, 1, true), 0);
 	assert_int_equal(tell(&a, &ours, WIRE_HELLO_NOTICE, 99), WIRE_EPOCH);
-	assert_int_equal(put(&a, 2, true), TALOS_ERR_STALE_EPOCH);
-	stop(&a);
-	temp_store_remove(&a.store);
-	secret = NULL;
+	assert_int_equal(node_put(&a, 2, true), TALOS_ERR_STALE_EPOCH);
+	node_end(&a);
 }
 
 static int refused_with(const struct talos_secret *with, const struct node *primary)
 {
 	struct talos_repl_status s;
-	struct node b;
+	struct node b = { .secret = with };
 	int err;
 
-	secret = with;
-	name_node(&b);
+	node_name(&b);
 	temp_store_empty(&b.store, 7);
-	assert_int_equal(start(&b, primary), 0);
+	assert_int_equal(node_start(&b, primary), 0);
 	err = talos_repl_wait_ready(b.repl, 20 * TALOS_NS_PER_SEC);
 	talos_repl_status(b.repl, &s);
 	assert_non_null(strstr(s.state_text, "secret="));
-	stop(&b);
+	node_stop(&b);
 	temp_store_remove(&b.store);
 	return err;
 }
@@ -469,35 +327,32 @@ static void nodes_with_one_secret_replicate_and_promote(void **state)
 	struct talos_secret ours = make_secret("the one that they share");
 	struct talos_secret theirs = make_secret("what a stranger has");
 	struct talos_repl_status s;
-	struct node a, b;
+	struct node a = { .secret = &ours }, b = { .secret = &ours };
 
 	(void)state;
-	secret = &ours;
-	make_primary(&a, TALOS_POLICY_AVAILABLE);
-	put_range(&a, 0, 200);
-	make_backup(&b, 2, &a);
-	put_range(&a, 200, 700);
-	await(has(&b, 699));
-	assert_true(has_range(&b, 0, 700));
+	node_make_primary(&a, TALOS_POLICY_AVAILABLE);
+	node_put_range(&a, 0, 200);
+	node_make_backup(&b, 2, &a);
+	node_put_range(&a, 200, 700);
+	await(node_has(&b, 699));
+	assert_true(node_has_range(&b, 0, 700));
 	talos_repl_status(b.repl, &s);
 	assert_string_equal(s.link.transport, test_net_rdma() ? "rdma" : "tls");
 	assert_int_equal(refused_with(&theirs, &a), TALOS_ERR_SECRET_DIFFERS);
 	assert_int_equal(refused_with(NULL, &a), TALOS_ERR_SECRET_MISSING);
-	assert_int_equal(put(&a, 700, true), 0);
+	assert_int_equal(node_put(&a, 700, true), 0);
 	/* Policy available: only since the primary can be asked, and proves who it is. */
-	secret = &ours;
-	assert_int_equal(promote(&b), 0);
-	assert_int_equal(put(&a, 701, false), TALOS_ERR_STALE_EPOCH);
-	put_range(&b, 701, 750);
+	assert_int_equal(node_promote(&b, false), 0);
+	assert_int_equal(node_put(&a, 701, false), TALOS_ERR_STALE_EPOCH);
+	node_put_range(&b, 701, 750);
 	end(&a, &b);
-	secret = NULL;
 }
 
 static void a_listen_address_is_checked(void **state)
 {
 	static const char *const bad[] = { "nowhere", "0.0.0.0:9", ":1",
 					   "127.0.0.1:", "1.2.3.4:x" };
-	struct node a;
+	struct node a = { 0 };
 
 	(void)state;
 	if (test_net_rdma())
@@ -506,7 +361,7 @@ static void a_listen_address_is_checked(void **state)
 	assert_int_equal(talos_repl_format(a.store.e, TALOS_POLICY_CONSISTENT), 0);
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		snprintf(a.address, sizeof(a.address), "%s", bad[i]);
-		assert_int_equal(start(&a, NULL), TALOS_ERR_INVALID);
+		assert_int_equal(node_start(&a, NULL), TALOS_ERR_INVALID);
 	}
 	temp_store_remove(&a.store);
 }

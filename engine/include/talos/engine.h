@@ -62,6 +62,17 @@ static inline bool talos_growth_is_sound(uint32_t growth)
 	return !growth || (growth >= TALOS_GROWTH_MIN && growth <= TALOS_GROWTH_MAX);
 }
 
+/* What a backup does with the log that it gets. Counts while it follows; a leader has no mode. */
+enum talos_backup_mode {
+	TALOS_BACKUP_FRESH, /* also indexes the log in memory: its view trails by milliseconds */
+	TALOS_BACKUP_LEAN,  /* keeps no such index: its view is the last flush */
+	/*
+	 * Takes the log only, and flushes and compacts by itself, into levels of
+	 * its own. It cannot lead, nor become another mode without a new copy.
+	 */
+	TALOS_BACKUP_BUILD_INDEX,
+};
+
 #define TALOS_INLINE_NONE UINT32_MAX /* for inline_max: only empty values */
 
 struct talos_engine_options {
@@ -79,6 +90,7 @@ struct talos_engine_options {
 	uint64_t background_rate; /* bytes a second that merges and collection may take; 0: any */
 	uint32_t tail_buffers;		 /* log segments in memory; 0: default 8; at least 3 */
 	uint64_t commit_interval_ns;	 /* unsynced log goes to the device this often; 0: default 1 s */
+	enum talos_backup_mode backup_mode; /* of a replica that is not the primary */
 	/*
 	 * No threads: background work runs inside talos_engine_step(), and
 	 * inside calls that must wait for it.
@@ -181,7 +193,8 @@ uint32_t talos_engine_room(struct talos_engine *e, uint32_t overhead);
 
 /*
  * Return once everything before @pos is durable on this device and, where a
- * replicator is set, on enough backups. Concurrent calls share one flush.
+ * replicator is set, on enough backups. Concurrent calls share one flush. A
+ * follower: what was received before @pos, on its own device.
  * TALOS_ERR_IO: a write or flush failed, now or before; the store is read-only.
  */
 int talos_engine_sync(struct talos_engine *e, struct talos_pos pos);
@@ -275,7 +288,7 @@ int talos_iter_value(struct talos_iter *it, const uint8_t **out, uint32_t *out_b
 /* What one operation of a batch changed: a pair, or bytes of an object. */
 struct talos_change {
 	const uint8_t *key; /* borrowed */
-	uint32_t key_bytes;
+	uint32_t key_bytes; /* 0: anything may have changed, as where a lean backup's view moves */
 	uint64_t offset, length; /* of an object; UINT64_MAX: to the end */
 };
 typedef void (*talos_watch_fn)(void *ctx, const struct talos_change *c);
@@ -325,6 +338,13 @@ struct talos_cache_stats {
 	uint64_t bytes, hits, misses;
 };
 
+/* Memory that has been touched for taking writes in, in bytes. */
+struct talos_write_path_stats {
+	uint64_t memtable_bytes; /* all of them */
+	uint64_t tail_bytes;	 /* buffers of the log: those being filled, or offered to a primary */
+	uint64_t build_bytes;	 /* where index segments are built, and shipped from */
+};
+
 struct talos_engine_stats {
 	enum talos_engine_role role;
 	bool failed; /* a device error latched it read-only */
@@ -340,6 +360,8 @@ struct talos_engine_stats {
 	uint64_t reserve_slots; /* of slots_free, kept for deletes, compaction */
 	uint64_t memtable_bytes;
 	uint32_t memtables;
+	struct talos_write_path_stats write_path;
+	enum talos_backup_mode backup_mode;
 	struct talos_level_stats levels[TALOS_LEVELS_MAX + 1]; /* [1]..; [0] unused */
 	/* Keys and values of batches; values and spans that were read. */
 	uint64_t user_bytes, user_bytes_read;

@@ -10,7 +10,9 @@
  *   offered   memory for a log segment, writable by the remote;
  *   received  checked record by record; counts as held in memory; will be
  *             written to the device in the background;
- *   applied   visible to readers: only what the primary said is committed.
+ *   applied   taken into the state: only what the primary said is committed.
+ *             Visible to readers then, but for a lean backup's, who see what
+ *             the last flush among it covers (talos_log_state.shown).
  */
 #ifndef TALOS_REPL_APPLY_H
 #define TALOS_REPL_APPLY_H
@@ -38,8 +40,14 @@ int talos_apply_offer(struct talos_engine *e, uint64_t segment, uint8_t **out_bu
  */
 int talos_apply_received(struct talos_engine *e, struct talos_pos upto);
 
-/* Show records before min(@committed, received) to readers. */
+/* Take records before min(@committed, received) into the state. */
 int talos_apply_committed(struct talos_engine *e, struct talos_pos committed);
+
+/*
+ * A lean backup: from now on show all that is applied, by indexing the log since
+ * the last flush (@on); or be lean again. Others do so always: no-op.
+ */
+int talos_apply_set_indexing(struct talos_engine *e, bool on);
 
 /* Forget what was received at and after @pos (>= applied, else TALOS_ERR_INVALID). */
 int talos_apply_truncate(struct talos_engine *e, struct talos_pos pos);

@@ -87,9 +87,10 @@ struct talos_log_state {
 	struct talos_pos first;	  /* oldest position still held */
 	struct talos_pos end;	  /* next byte to be appended or received */
 	struct talos_pos durable; /* on this device */
-	struct talos_pos applied; /* visible to readers; a primary: = end */
+	struct talos_pos applied; /* taken into the state; a primary: = end */
+	struct talos_pos shown;	  /* visible to readers: = applied, but for a lean backup */
 	uint64_t end_chain, applied_chain; /* rolling sums up to there */
-	uint64_t applied_wall_ns; /* when the last visible record was made, by its writer's clock */
+	uint64_t shown_wall_ns; /* when the last visible record was made, by its writer's clock */
 	uint64_t epoch;
 	uint32_t segment_bytes;
 };

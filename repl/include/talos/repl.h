@@ -39,19 +39,33 @@ enum talos_transport {
 	TALOS_TRANSPORT_RDMA,
 };
 
+#define TALOS_PEER_TIMEOUT_DEFAULT_NS (2 * TALOS_NS_PER_SEC)
+
+/* What an fsync at the primary waits for, beside its own device. */
+enum talos_ack {
+	TALOS_ACK_MEMORY, /* the memory of every in-sync backup */
+	TALOS_ACK_DEVICE, /* the devices of every in-sync backup */
+	TALOS_ACK_LOCAL,  /* nothing: no backup is ever in sync */
+};
+
 struct talos_repl_options {
 	struct talos_engine *engine;	 /* borrowed until stop */
 	const struct talos_clock *clock; /* NULL: talos_system_clock */
 	const char *listen;		 /* HOST:PORT, [V6]:PORT; NULL: no peers can come */
 	const char *primary;		 /* HOST:PORT; NULL: this node is no backup, or one without its primary */
 	enum talos_transport transport;
+	enum talos_ack ack; /* counts while this node leads */
 	/*
 	 * Only who has it may connect, and TCP goes under TLS. NULL: anybody may,
 	 * from this host. Borrowed until stop.
 	 */
 	const struct talos_secret *secret;
 	bool insecure;			 /* without a secret: listen on other addresses than loopback */
-	uint64_t peer_timeout_ns;	 /* 0: default 5 s */
+	/*
+	 * A peer that is silent for so long is away; with policy available, no
+	 * writer waits longer than this for one that hangs. 0: TALOS_PEER_TIMEOUT_DEFAULT_NS.
+	 */
+	uint64_t peer_timeout_ns;
 	/* Called from repl's threads, without its locks. May be NULL. */
 	void (*event)(void *ctx, enum talos_repl_event event);
 	void *ctx;
@@ -127,9 +141,11 @@ struct talos_peer_status {
 	struct talos_uuid replica;
 	char address[72];	/* where it listens, or where it came from */
 	enum talos_peer_state state;
+	enum talos_backup_mode mode; /* as it said when it attached */
 	bool in_sync;
 	bool member;
 	uint64_t acked;		/* its memory holds the log up to here */
+	uint64_t durable;	/* its device does, as far as it has told */
 	uint64_t applied;	/* its readers see up to here */
 	uint64_t lag_bytes, lag_ms; /* its readers behind our end */
 	struct talos_link_status link;
@@ -141,6 +157,9 @@ struct talos_peer_status {
 
 struct talos_repl_status {
 	enum talos_policy policy;
+	enum talos_ack ack;
+	/* Memory for segments on their way: read back for backups; offered to a primary. */
+	uint64_t ship_bytes;
 	bool listening;
 	char listen[72];
 	char primary[72];	/* of a follower; "" otherwise */
