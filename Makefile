@@ -104,6 +104,13 @@ $(OUT)/kvbench: $(KVB_OWN) $(wildcard $(KVB_DIR)/*) $(LIBS) $(OUT)/flags
 		$(foreach p,$(peers),-DWITH_$(shell echo $(p) | tr a-z A-Z) $(KVB_DIR)/kv_$(p).c) \
 		$(LIBS) $(peers:%=-l%) $(shell $(PKG_CONFIG) --libs liburing libxxhash) -lpthread -lm
 
+# Primary and backups, with kvbench's workloads. tests/bench/repl/README.md
+REPLB_SRC := $(wildcard tests/bench/repl/*.c) $(addprefix $(KVB_DIR)/,histogram.c kv_talos.c memcg.c phase.c usage.c workload.c)
+$(OUT)/tests/bench/repl/%.o $(OUT)/$(KVB_DIR)/%.o: INC = -I$(KVB_DIR) -Itests/bench/repl \
+	-Iengine/include -Iengine/base -Iengine/store -Iengine/index -Irepl/include -Irepl
+$(OUT)/replbench: $(call OBJ,$(REPLB_SRC)) $(LIBS_ALL)
+	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lm
+
 MOUNTED_TOOLS := $(addprefix $(OUT)/tests/mounted/,fsync_writer superblock_edit abuse_peer backup_cache)
 $(OUT)/tests/mounted/%: $(OUT)/tests/mounted/%.o $(LIBS_ALL)
 	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
@@ -189,11 +196,14 @@ bench-kv: $(OUT)/kvbench
 check-install: all $(LIBS)
 	@tests/check-install.sh "$(MAKE)" "$(CC)"
 
-# What a transport costs; what replication costs each side, by load.
+# What a transport costs.
 bench-transport: $(OUT)/tests/bench/transport_bench
 	$< && $< --tls
-bench-replcpu: $(OUT)/tests/bench/replbench
-	$< && $< --tls
+
+# What replication costs and saves, by the way it is done: the paper's table, and plots (SVG, by gnuplot).
+# QUICK=1: under three minutes; JSON=1: objects instead of tables; PLOTS=DIR: where plots go.
+bench-repl: $(OUT)/replbench $(TOOLS)
+	@QUICK=$(QUICK) JSON=$(JSON) DIR=$(DIR) PLOTS=$(PLOTS) tests/bench/repl/run.sh $(OUT)
 
 demo: $(TOOLS)
 	@OUT=$(abspath $(OUT)) ./demo.sh
@@ -229,6 +239,6 @@ clean:
 
 FORCE:
 .PHONY: all check check-unit check-san check-mounted check-tls check-rdma check-includes check-headers check-man check-fuzz fuzz soak soak-crash \
-	format format-check bench bench-kv bench-transport bench-replcpu check-install demo install uninstall clean FORCE
+	format format-check bench bench-kv bench-transport bench-repl check-install demo install uninstall clean FORCE
 .SECONDARY:
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)

@@ -3,12 +3,10 @@
  * The engine of this project. It reads and writes past the page cache, so what
  * a bounded run leaves to the others' page cache is its block cache here.
  */
-#include "kv.h"
+#include "kv_talos.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-#include "talos/engine.h"
 
 #define TAIL_BUFFERS 8u
 #define SEGMENT_BYTES (2u << 20)
@@ -16,10 +14,11 @@
 #define UNPLANNED_BYTES (16ull << 20) /* code, stacks, segments' directories, work of compactions */
 
 struct store {
-	struct talos_io *io;
+	struct talos_io *io; /* NULL: the engine is another's */
 	struct talos_engine *e;
-	bool durable;
+	unsigned sync_every;	      /* puts of a thread; 0: never */
 	struct talos_batch **batches; /* one a thread */
+	unsigned *unsynced;	      /* puts, of each thread */
 	unsigned threads;
 };
 
@@ -47,14 +46,16 @@ static void plan_memory(const struct kv_config *c, struct talos_engine_options *
 static void talos_close(void *store)
 {
 	struct store *s = store;
-	int err = talos_engine_close(s->e);
+	int err = s->io ? talos_engine_close(s->e) : TALOS_OK;
 
 	if (err)
 		complain("close", err);
-	talos_io_close(s->io);
+	if (s->io)
+		talos_io_close(s->io);
 	for (unsigned i = 0; s->batches && i < s->threads; i++)
 		talos_batch_free(s->batches[i]);
 	free(s->batches);
+	free(s->unsynced);
 	free(s);
 }
 
@@ -82,25 +83,58 @@ static int open_engine(struct store *s, const struct kv_config *c)
 	return err;
 }
 
-static void *talos_open(const struct kv_config *c)
+static struct store *store_new(unsigned threads, unsigned sync_every)
 {
 	struct store *s = calloc(1, sizeof(*s));
-	int err = TALOS_ERR_NO_MEMORY;
 
 	if (!s)
 		return NULL;
-	s->durable = c->durable;
-	s->threads = c->threads;
-	s->batches = calloc(c->threads, sizeof(*s->batches));
-	if (s->batches)
-		err = open_engine(s, c);
-	for (unsigned i = 0; !err && i < c->threads; i++) {
+	s->sync_every = sync_every;
+	s->threads = threads;
+	s->batches = calloc(threads, sizeof(*s->batches));
+	s->unsynced = calloc(threads, sizeof(*s->unsynced));
+	if (s->batches && s->unsynced)
+		return s;
+	talos_close(s);
+	return NULL;
+}
+
+static int make_batches(struct store *s)
+{
+	for (unsigned i = 0; i < s->threads; i++) {
 		s->batches[i] = talos_batch_new(s->e);
-		err = s->batches[i] ? TALOS_OK : TALOS_ERR_NO_MEMORY;
+		if (!s->batches[i])
+			return TALOS_ERR_NO_MEMORY;
 	}
+	return TALOS_OK;
+}
+
+static void *talos_open(const struct kv_config *c)
+{
+	struct store *s = store_new(c->threads, c->durable);
+	int err;
+
+	if (!s)
+		return NULL;
+	err = open_engine(s, c);
+	if (!err)
+		err = make_batches(s);
 	if (!err)
 		return s;
 	complain("open", err);
+	talos_close(s);
+	return NULL;
+}
+
+void *kv_talos_attach(struct talos_engine *e, unsigned threads, unsigned sync_every)
+{
+	struct store *s = store_new(threads, sync_every);
+
+	if (!s)
+		return NULL;
+	s->e = e;
+	if (!make_batches(s))
+		return s;
 	talos_close(s);
 	return NULL;
 }
@@ -117,8 +151,10 @@ static int talos_put(void *store, unsigned thread, const void *key, const void *
 	err = talos_batch_put(b, key, KV_KEY_BYTES, value, bytes);
 	if (!err)
 		err = talos_engine_write(s->e, b, &end);
-	if (!err && s->durable)
+	if (!err && s->sync_every && ++s->unsynced[thread] >= s->sync_every) {
+		s->unsynced[thread] = 0;
 		err = talos_engine_sync(s->e, end);
+	}
 	return err ? complain("put", err) : 0;
 }
 

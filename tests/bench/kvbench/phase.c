@@ -330,6 +330,7 @@ static struct phase_result result_of(const struct session *n, const struct clien
 		.p50_us = histogram_us(&sum->latency, 0.5),
 		.p99_us = histogram_us(&sum->latency, 0.99),
 		.p999_us = histogram_us(&sum->latency, 0.999),
+		.p9999_us = histogram_us(&sum->latency, 0.9999),
 		.longest_us = (double)sum->latency.longest_ns / 1e3,
 		.rss_mb = (double)usage_peak_rss_bytes() / 1048576.0,
 		.memory_mb = n->memcg ? (double)memcg_peak_bytes(n->memcg) / 1048576.0 : 0,

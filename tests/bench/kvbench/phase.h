@@ -44,7 +44,7 @@ struct session {
 struct phase_result {
 	uint64_t ops, errors, missing;
 	double seconds, settle_seconds, ops_per_s;
-	double p50_us, p99_us, p999_us, longest_us;
+	double p50_us, p99_us, p999_us, p9999_us, longest_us;
 	double cpu_us_per_op, cpu_us_per_op_running; /* until idle; until the last operation */
 	double read_per_user_byte, written_per_user_byte, device_reads_per_op, space_amp;
 	double rss_mb, memory_mb; /* peaks: of the process; with its page cache, 0: not known */

@@ -149,8 +149,9 @@ static void print_object(const struct settings *s, const struct cell *c)
 	       s->config.durable ? "durable" : "none", (unsigned long long)s->keys,
 	       s->theta > 0 ? "zipf" : "uniform", c->rounds);
 	printf("\"ops_per_s\": %.1f, \"ops_per_s_min\": %.1f, \"ops_per_s_max\": %.1f, "
-	       "\"p50_us\": %.2f, \"p99_us\": %.2f, \"p999_us\": %.2f, \"longest_us\": %.1f, ",
-	       m.ops_per_s, ops[0], ops[c->rounds - 1], m.p50_us, m.p99_us, m.p999_us,
+	       "\"p50_us\": %.2f, \"p99_us\": %.2f, \"p999_us\": %.2f, \"p9999_us\": %.2f, "
+	       "\"longest_us\": %.1f, ",
+	       m.ops_per_s, ops[0], ops[c->rounds - 1], m.p50_us, m.p99_us, m.p999_us, m.p9999_us,
 	       m.longest_us);
 	printf("\"cpu_us_per_op\": %.3f, \"cpu_us_per_op_running\": %.3f, "
 	       "\"read_per_user_byte\": %.4f, \"written_per_user_byte\": %.4f, "

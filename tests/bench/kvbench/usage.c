@@ -116,6 +116,11 @@ void usage_reset_peak(void)
 	close(fd);
 }
 
+uint64_t usage_rss_bytes(void)
+{
+	return number_in("/proc/self/status", "VmRSS:") << 10;
+}
+
 uint64_t usage_peak_rss_bytes(void)
 {
 	return number_in("/proc/self/status", "VmHWM:") << 10;

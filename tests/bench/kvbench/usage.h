@@ -27,6 +27,7 @@ void usage_wait_idle(unsigned timeout_s);
 
 void usage_reset_peak(void);
 uint64_t usage_peak_rss_bytes(void); /* since then */
+uint64_t usage_rss_bytes(void);
 uint64_t usage_disk_bytes(const char *dir);
 
 #endif
