@@ -132,7 +132,7 @@ static void give_mode(uint8_t *value, const struct classes *c, uint32_t mode)
 /* --- stored ones ------------------------------------------------------------------------ */
 
 /* talos_malloc()ed. TALOS_ERR_NOT_FOUND: it has none. */
-static int load(struct talos_fs *fs, const struct inode *i, const char *name, uint8_t **out,
+static int load(const struct place *p, const struct inode *i, const char *name, uint8_t **out,
 		uint32_t *out_bytes)
 {
 	struct fs_key k = key_xattr(i->ino, name);
@@ -142,7 +142,7 @@ static int load(struct talos_fs *fs, const struct inode *i, const char *name, ui
 
 	if (!(i->flags & TALOS_INODE_HAS_XATTR))
 		return TALOS_ERR_NOT_FOUND;
-	err = talos_engine_get(fs->engine, k.b, k.n, NULL, 0, &n);
+	err = place_get(p, &k, NULL, 0, &n);
 	if (err != TALOS_ERR_TOO_BIG)
 		return err ? err : TALOS_ERR_CORRUPT; /* an empty value is none that was set */
 	if (n > TALOS_XATTR_BYTES_MAX)
@@ -150,7 +150,7 @@ static int load(struct talos_fs *fs, const struct inode *i, const char *name, ui
 	value = talos_malloc(n);
 	if (!value)
 		return TALOS_ERR_NO_MEMORY;
-	err = talos_engine_get(fs->engine, k.b, k.n, value, n, &n);
+	err = place_get(p, &k, value, n, &n);
 	if (err) {
 		talos_free(value);
 		return err;
@@ -160,20 +160,20 @@ static int load(struct talos_fs *fs, const struct inode *i, const char *name, ui
 	return TALOS_OK;
 }
 
-static int put(struct talos_batch *b, struct inode *i, const char *name, const uint8_t *value,
+static int put(const struct place *p, struct inode *i, const char *name, const uint8_t *value,
 	       uint32_t bytes)
 {
 	struct fs_key k = key_xattr(i->ino, name);
 
 	i->flags |= TALOS_INODE_HAS_XATTR;
-	return talos_batch_put_copy(b, k.b, k.n, value, bytes);
+	return place_put(p, &k, value, bytes);
 }
 
-static int drop(struct talos_batch *b, const struct inode *i, const char *name)
+static int drop(const struct place *p, const struct inode *i, const char *name)
 {
 	struct fs_key k = key_xattr(i->ino, name);
 
-	return i->flags & TALOS_INODE_HAS_XATTR ? talos_batch_delete(b, k.b, k.n) : TALOS_OK;
+	return i->flags & TALOS_INODE_HAS_XATTR ? place_delete(p, &k) : TALOS_OK;
 }
 
 /* --- for the others ------------------------------------------------------------------------ */
@@ -188,6 +188,7 @@ enum acl_kind acl_kind(const char *name)
 int acl_set(struct talos_batch *b, struct inode *i, enum acl_kind kind, const void *value,
 	    uint32_t bytes, bool may_keep_sgid)
 {
+	struct place p = { .b = b };
 	struct classes c;
 	int err;
 
@@ -196,44 +197,45 @@ int acl_set(struct talos_batch *b, struct inode *i, enum acl_kind kind, const vo
 	if (kind == ACL_IS_DEFAULT && !S_ISDIR(i->mode))
 		return FS_ERRNO(EACCES);
 	if (kind == ACL_IS_DEFAULT && bytes == HEADER_BYTES)
-		return drop(b, i, ACL_DEFAULT);
+		return drop(&p, i, ACL_DEFAULT);
 	err = parse(value, bytes, &c);
 	if (err)
 		return err;
 	if (kind == ACL_IS_DEFAULT)
-		return put(b, i, ACL_DEFAULT, value, bytes);
+		return put(&p, i, ACL_DEFAULT, value, bytes);
 	i->mode = (i->mode & ~0777u) | mode_of(value, &c);
 	if (!may_keep_sgid)
 		i->mode &= ~(uint32_t)S_ISGID;
-	return c.has_mask ? put(b, i, ACL_ACCESS, value, bytes) : drop(b, i, ACL_ACCESS);
+	return c.has_mask ? put(&p, i, ACL_ACCESS, value, bytes) : drop(&p, i, ACL_ACCESS);
 }
 
 int acl_follow_mode(struct talos_fs *fs, struct talos_batch *b, struct inode *i)
 {
+	struct place p = { .fs = fs, .b = b };
 	struct classes c;
 	uint8_t *value;
 	uint32_t bytes;
-	int err = load(fs, i, ACL_ACCESS, &value, &bytes);
+	int err = load(&p, i, ACL_ACCESS, &value, &bytes);
 
 	if (err)
 		return err == TALOS_ERR_NOT_FOUND ? TALOS_OK : err;
 	err = parse(value, bytes, &c) ? TALOS_ERR_CORRUPT : TALOS_OK;
 	if (!err) {
 		give_mode(value, &c, i->mode);
-		err = put(b, i, ACL_ACCESS, value, bytes);
+		err = put(&p, i, ACL_ACCESS, value, bytes);
 	}
 	talos_free(value);
 	return err;
 }
 
 /* @value is the directory's default ACL. */
-static int take_over(struct talos_batch *b, struct inode *i, uint8_t *value, uint32_t bytes)
+static int take_over(const struct place *p, struct inode *i, uint8_t *value, uint32_t bytes)
 {
 	struct classes c;
 	int err = parse(value, bytes, &c) ? TALOS_ERR_CORRUPT : TALOS_OK;
 
 	if (!err && S_ISDIR(i->mode))
-		err = put(b, i, ACL_DEFAULT, value, bytes);
+		err = put(p, i, ACL_DEFAULT, value, bytes);
 	if (err)
 		return err;
 	/* What the maker asked for bounds what the directory grants. */
@@ -241,11 +243,10 @@ static int take_over(struct talos_batch *b, struct inode *i, uint8_t *value, uin
 	if (!c.has_mask)
 		return TALOS_OK;
 	give_mode(value, &c, i->mode);
-	return put(b, i, ACL_ACCESS, value, bytes);
+	return put(p, i, ACL_ACCESS, value, bytes);
 }
 
-int acl_inherit(struct talos_fs *fs, struct talos_batch *b, const struct inode *dir,
-		struct inode *i, mode_t umask)
+int acl_inherit(const struct place *p, const struct inode *dir, struct inode *i, mode_t umask)
 {
 	uint8_t *value;
 	uint32_t bytes;
@@ -253,14 +254,14 @@ int acl_inherit(struct talos_fs *fs, struct talos_batch *b, const struct inode *
 
 	if (S_ISLNK(i->mode))
 		return TALOS_OK;
-	err = fs->acls ? load(fs, dir, ACL_DEFAULT, &value, &bytes) : TALOS_ERR_NOT_FOUND;
+	err = p->fs->acls ? load(p, dir, ACL_DEFAULT, &value, &bytes) : TALOS_ERR_NOT_FOUND;
 	if (err == TALOS_ERR_NOT_FOUND) {
 		i->mode &= ~(uint32_t)(umask & 0777);
 		return TALOS_OK;
 	}
 	if (err)
 		return err;
-	err = take_over(b, i, value, bytes);
+	err = take_over(p, i, value, bytes);
 	talos_free(value);
 	return err;
 }

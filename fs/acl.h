@@ -3,7 +3,7 @@
 #ifndef TALOS_FS_ACL_H
 #define TALOS_FS_ACL_H
 
-#include "fs_private.h"
+#include "place.h"
 
 enum acl_kind { ACL_IS_NONE, ACL_IS_ACCESS, ACL_IS_DEFAULT };
 
@@ -26,7 +26,6 @@ int acl_follow_mode(struct talos_fs *fs, struct talos_batch *b, struct inode *i)
  * @i is made in @dir, with the mode that its maker asked for: apply the
  * directory's default ACL or, if it has none, @umask.
  */
-int acl_inherit(struct talos_fs *fs, struct talos_batch *b, const struct inode *dir,
-		struct inode *i, mode_t umask);
+int acl_inherit(const struct place *p, const struct inode *dir, struct inode *i, mode_t umask);
 
 #endif

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "check_private.h"
+#include "talos/array.h"
 
 #define PROGRESS_PAIRS 65536u
 
@@ -44,15 +45,8 @@ found(struct talos_fs_check *c, enum talos_finding_kind kind, enum talos_severit
 
 static int plan(struct talos_fs_check *c, enum repair_kind kind, uint64_t ino, uint64_t value)
 {
-	if (c->repair_count == c->repair_capacity) {
-		uint64_t capacity = c->repair_capacity ? 2 * c->repair_capacity : 64;
-		struct repair *more = talos_realloc(c->repairs, capacity * sizeof(*more));
-
-		if (!more)
-			return TALOS_ERR_NO_MEMORY;
-		c->repairs = more;
-		c->repair_capacity = capacity;
-	}
+	if (!talos_array_room(c->repairs, c->repair_count, c->repair_capacity, 64))
+		return TALOS_ERR_NO_MEMORY;
 	c->repairs[c->repair_count++] = (struct repair){ kind, ino, value };
 	return TALOS_OK;
 }

@@ -51,7 +51,7 @@ struct talos_fs_check {
 	uint8_t last_key[TALOS_KEY_BYTES_MAX + 1]; /* where reading goes on */
 	uint32_t last_bytes;
 	struct repair *repairs;
-	uint64_t repair_count, repair_capacity;
+	uint32_t repair_count, repair_capacity;
 };
 
 /* --- check_table.c ---------------------------------------------------------------- */

@@ -75,7 +75,7 @@ int talos_fs_repair(const struct talos_fs_check *c, struct talos_engine *e, uint
 	err = first_err = talos_fs_open(e, NULL, &fs);
 	if (err)
 		return err;
-	for (uint64_t i = 0; i < c->repair_count; i++) {
+	for (uint32_t i = 0; i < c->repair_count; i++) {
 		err = repair_one(fs, &c->repairs[i]);
 		if (!err)
 			++*out_done;

@@ -9,7 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 
-#include "fs_private.h"
+#include "place.h"
 #include "talos/checksum.h"
 
 /* Offsets 1 and 2 are "." and ".."; every cookie is above. */
@@ -60,20 +60,12 @@ bool dentry_same_hash(uint64_t cookie_a, uint64_t cookie_b)
 	return cookie_a >> 8 == cookie_b >> 8;
 }
 
-/* Where pairs are: in the engine, changed by a batch; or, if there is one, in a stage. */
-struct place {
-	struct talos_fs *fs;
-	struct talos_batch *b;
-	struct stage *stage;
-};
-
 static int load(const struct place *p, uint64_t dir, uint64_t cookie, struct stored_name *out)
 {
 	uint8_t value[sizeof(struct talos_disk_dentry) + TALOS_NAME_BYTES_MAX];
 	struct fs_key k = key_dentry(dir, cookie);
 	uint32_t n;
-	int err = p->stage ? stage_get(p->stage, &k, value, sizeof(value), &n)
-			   : talos_engine_get(p->fs->engine, k.b, k.n, value, sizeof(value), &n);
+	int err = place_get(p, &k, value, sizeof(value), &n);
 
 	if (err == TALOS_ERR_TOO_BIG)
 		return TALOS_ERR_CORRUPT;
@@ -139,9 +131,7 @@ static int put_in(const struct place *p, uint64_t dir, uint64_t cookie, const ch
 		return FS_ERRNO(ENOSPC);
 	memcpy(value, &d, sizeof(d));
 	memcpy(value + sizeof(d), name, n);
-	n += sizeof(d);
-	return p->stage ? stage_put(p->stage, &k, value, (uint32_t)n)
-			: talos_batch_put_copy(p->b, k.b, k.n, value, (uint32_t)n);
+	return place_put(p, &k, value, (uint32_t)(sizeof(d) + n));
 }
 
 int dentry_put(struct talos_batch *b, uint64_t dir, uint64_t cookie, const char *name, uint64_t ino,
@@ -170,7 +160,7 @@ static int remove_pair(const struct place *p, uint64_t dir, uint64_t cookie)
 {
 	struct fs_key k = key_dentry(dir, cookie);
 
-	return p->stage ? stage_delete(p->stage, &k) : talos_batch_delete(p->b, k.b, k.n);
+	return place_delete(p, &k);
 }
 
 static int remove_in(const struct place *p, uint64_t dir, uint64_t cookie)

@@ -121,11 +121,11 @@ static int write_known(struct talos_fs *fs, struct fs_request *rq, struct talos_
 
 	if (err)
 		return err;
-	err = opens ? inode_table_open(fs->known, ino) : TALOS_OK;
+	err = opens ? inode_table_open(fs->known, ino, fs_request_writes(rq)) : TALOS_OK;
 	if (!err) {
 		err = talos_engine_write(fs->engine, b, NULL);
 		if (err && opens)
-			inode_table_close(fs->known, ino);
+			inode_table_close(fs->known, ino, fs_request_writes(rq));
 	}
 	if (err)
 		inode_table_forget(fs->known, ino, 1);
@@ -153,7 +153,7 @@ static int make_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_
 		return err;
 	init_inode(fs, rq, &dir, ino, &i);
 	dir_count_name(fs, &dir, 1, S_ISDIR(i.mode) ? 1 : 0);
-	err = acl_inherit(fs, b, &dir, &i, rq->umask);
+	err = acl_inherit(&(struct place){ .fs = fs, .b = b }, &dir, &i, rq->umask);
 	if (!err)
 		err = inode_put(b, &dir);
 	if (!err)
@@ -208,7 +208,7 @@ static int make_tmpfile_locked(struct talos_fs *fs, struct fs_request *rq, struc
 	init_inode(fs, rq, &dir, ino, &i);
 	i.nlink = 0;
 	i.flags |= TALOS_INODE_LINKABLE;
-	err = acl_inherit(fs, b, &dir, &i, rq->umask);
+	err = acl_inherit(&(struct place){ .fs = fs, .b = b }, &dir, &i, rq->umask);
 	if (!err)
 		err = inode_put(b, &i);
 	if (!err)

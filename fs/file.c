@@ -151,7 +151,7 @@ int file_open(struct talos_fs *fs, struct fs_request *rq)
 	struct inode i;
 	int err;
 
-	if ((rq->flags & O_ACCMODE) != O_RDONLY && !fs->writable_role)
+	if (fs_request_writes(rq) && !fs->writable_role)
 		return TALOS_ERR_READ_ONLY;
 	/* Under the lock: an unlink either sees this open or is seen by it. */
 	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
@@ -159,7 +159,7 @@ int file_open(struct talos_fs *fs, struct fs_request *rq)
 	if (!err && S_ISDIR(i.mode))
 		err = FS_ERRNO(EISDIR);
 	if (!err)
-		err = inode_table_open(fs->known, rq->ino);
+		err = inode_table_open(fs->known, rq->ino, fs_request_writes(rq));
 	inode_unlock(fs, &locks);
 	return err;
 }
@@ -185,7 +185,7 @@ int file_release(struct talos_fs *fs, struct fs_request *rq)
 	bool last;
 
 	inode_lock(fs, &locks, rq->ino, 0, 0, 0);
-	last = inode_table_close(fs->known, rq->ino);
+	last = inode_table_close(fs->known, rq->ino, fs_request_writes(rq));
 	inode_unlock(fs, &locks);
 	if (!last)
 		return TALOS_OK;

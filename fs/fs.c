@@ -124,6 +124,13 @@ int talos_fs_run(struct talos_fs *fs)
 	return fuse_transport_run(fs->transport);
 }
 
+void talos_fs_end(struct talos_fs *fs)
+{
+	/* First, since a seek waits for writes that the others take. */
+	queue_stop(fs);
+	fuse_transport_end(fs->transport);
+}
+
 void talos_fs_stop(struct talos_fs *fs)
 {
 	fuse_transport_stop(fs->transport);
@@ -134,7 +141,8 @@ void talos_fs_close(struct talos_fs *fs)
 	if (!fs)
 		return;
 	/* Replies need the session: so requests end before it does. */
-	queue_stop(fs);
+	talos_fs_end(fs);
+	queue_fini(fs);
 	/* Parked requests, which it may wait for, are answered. */
 	talos_engine_set_watch(fs->engine, NULL, NULL);
 	notify_stop(fs);
@@ -166,6 +174,11 @@ void talos_fs_role_changed(struct talos_fs *fs)
 	queue_wake_parked(fs);
 }
 
+void talos_fs_set_atime(struct talos_fs *fs, enum talos_atime atime)
+{
+	fs->atime = atime;
+}
+
 void talos_fs_stats(struct talos_fs *fs, struct talos_fs_stats *out)
 {
 	*out = (struct talos_fs_stats){
@@ -174,5 +187,6 @@ void talos_fs_stats(struct talos_fs *fs, struct talos_fs_stats *out)
 		.parked = fs->parked_count,
 		.read_bytes = fs->read_bytes,
 		.written_bytes = fs->written_bytes,
+		.writeback = fs->writeback,
 	};
 }

@@ -36,7 +36,7 @@ struct fs_queue {
 	struct talos_mutex lock; /* TALOS_LOCK_FS_STATE; guards: */
 	struct talos_cond work;
 	struct fs_request *first, **last;
-	struct fs_request *running; /* sync only: what the flush under way is for */
+	struct fs_request *running; /* sync and seeks: what the flush under way is for */
 	bool stopping, go;
 	pthread_t thread;
 	bool started;
@@ -49,6 +49,8 @@ struct fs_transport_ops {
 	/* Bytes [offset, end), INT64_MAX: all behind; and attributes. */
 	void (*forget_bytes)(void *transport, uint64_t ino, uint64_t offset, uint64_t end);
 	void (*forget_name)(void *transport, uint64_t dir, const char *name);
+	/* And the inode behind it, unless it is open or has other names that are known. */
+	void (*drop_name)(void *transport, uint64_t dir, const char *name);
 };
 
 struct talos_fs {
@@ -66,14 +68,14 @@ struct talos_fs {
 	/* One rename of a directory to another parent at a time: no two may make a loop together. */
 	struct talos_mutex rename_lock; /* TALOS_LOCK_FS_STATE */
 	_Atomic bool writable_role;	/* this node leads */
-	bool acls;			/* const after mount, as the next two */
-	enum talos_atime atime;
+	_Atomic(enum talos_atime) atime;
+	bool acls; /* const after mount, as the next one */
 	bool writeback;
 
 	struct talos_mutex number_lock; /* TALOS_LOCK_FS_TABLE; guards: */
 	uint64_t next_ino, reserved_ino;
 
-	struct fs_queue sync, parked;
+	struct fs_queue sync, parked, seeks;
 	_Atomic uint64_t wakes; /* times that parked requests were told to try again */
 	_Atomic bool reap_due; /* orphans are to be removed once writes are possible */
 
@@ -244,15 +246,21 @@ int orphan_reap_all(struct talos_fs *fs);
 /* --- queue.c --------------------------------------------------------------------------------------- */
 
 int queue_start(struct talos_fs *fs);
+/* Answer all that waits; what comes later is not made to wait. */
 void queue_stop(struct talos_fs *fs);
+void queue_fini(struct talos_fs *fs); /* stops them, too */
 /* Wait for rq->sync_pos to be durable, then reply. */
 void queue_sync(struct talos_fs *fs, struct fs_request *rq);
+/* Run it once the kernel has passed on all that it has collected of the file. */
+void queue_seek(struct talos_fs *fs, struct fs_request *rq);
 /* Writes are blocked: try again when told. */
 void queue_park(struct talos_fs *fs, struct fs_request *rq);
 void queue_wake_parked(struct talos_fs *fs);
 /* ops.c: run again what was parked. False: still blocked. */
 bool ops_retry(struct talos_fs *fs, struct fs_request *rq);
 void ops_finish(struct talos_fs *fs, struct fs_request *rq, int status);
+/* Run and answer one that waited, whatever comes of it. */
+void ops_run(struct talos_fs *fs, struct fs_request *rq);
 
 /* --- errno_map.c ------------------------------------------------------------------------------------ */
 
@@ -261,7 +269,8 @@ int errno_from_status(int status);
 /* --- fuse_transport.c -------------------------------------------------------------------------------- */
 
 int fuse_transport_open(struct talos_fs *fs, const struct talos_fs_options *o);
-int fuse_transport_run(struct fuse_transport *t);
+int fuse_transport_run(struct fuse_transport *t); /* until it is to end */
+void fuse_transport_end(struct fuse_transport *t); /* of serving; NULL is fine */
 void fuse_transport_stop(struct fuse_transport *t); /* async-signal-safe */
 void fuse_transport_close(struct fuse_transport *t);
 

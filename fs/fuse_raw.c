@@ -133,7 +133,7 @@ static void reply_tmpfile(struct fs_request *rq, int error)
 
 	/* As with CREATE: what the kernel did not get it will not give back. */
 	if (send_reply(c, error, &o, sizeof(o)) && !error) {
-		fuse_transport_unopen(c->t, rq->attr.st_ino);
+		fuse_transport_unopen(c->t, rq->attr.st_ino, rq->flags);
 		ops_forget(c->t->fs, rq->attr.st_ino, 1);
 	}
 	free(c);
@@ -177,6 +177,7 @@ bool fuse_raw_take(struct fuse_transport *t, int fd, const uint8_t *buf, size_t 
 		return false;
 	memcpy(&in, buf + sizeof(h), sizeof(in));
 	rq.op = FS_OP_TMPFILE;
+	rq.flags = in.flags;
 	rq.mode = (in.mode & 07777) | S_IFREG;
 	rq.umask = t->applies_umask ? in.umask : 0;
 	rq.reply = reply_tmpfile;

@@ -239,33 +239,40 @@ static int start_reader(struct fuse_reader *r)
 
 int fuse_transport_run(struct fuse_transport *t)
 {
-	unsigned started = 0;
 	int err = TALOS_OK;
 
 	t->readers = talos_calloc(t->thread_count, sizeof(*t->readers));
 	if (!t->readers)
 		return TALOS_ERR_NO_MEMORY;
-	for (; !err && started < t->thread_count; started += !err) {
-		t->readers[started].t = t;
-		err = start_reader(&t->readers[started]);
+	for (; !err && t->reader_count < t->thread_count; t->reader_count += !err) {
+		t->readers[t->reader_count].t = t;
+		err = start_reader(&t->readers[t->reader_count]);
 	}
 	/* Fewer than wanted will do. */
-	err = started ? TALOS_OK : TALOS_ERR_SYSTEM;
-	while (!err && !fuse_session_exited(t->session))
+	err = t->reader_count ? TALOS_OK : TALOS_ERR_SYSTEM;
+	while (!err && !t->finishing)
 		sem_wait(&t->finish);
-	for (unsigned i = 0; i < started; i++)
+	return err;
+}
+
+void fuse_transport_end(struct fuse_transport *t)
+{
+	if (!t || !t->session)
+		return;
+	fuse_session_exit(t->session);
+	for (unsigned i = 0; i < t->reader_count; i++)
 		pthread_cancel(t->readers[i].thread);
-	for (unsigned i = 0; i < started; i++) {
+	for (unsigned i = 0; i < t->reader_count; i++) {
 		pthread_join(t->readers[i].thread, NULL);
 		free(t->readers[i].buf.mem);
 	}
+	t->reader_count = 0;
 	talos_free(t->readers);
 	t->readers = NULL;
-	return err;
 }
 
 void fuse_transport_stop(struct fuse_transport *t)
 {
-	fuse_session_exit(t->session);
+	t->finishing = true;
 	sem_post(&t->finish);
 }

@@ -109,7 +109,8 @@ static void undo(struct fs_request *rq, int reply_error)
 	if (!reply_error)
 		return;
 	if (rq->op == FS_OP_OPEN || rq->op == FS_OP_CREATE)
-		fuse_transport_unopen(c->t, rq->op == FS_OP_OPEN ? rq->ino : rq->attr.st_ino);
+		fuse_transport_unopen(c->t, rq->op == FS_OP_OPEN ? rq->ino : rq->attr.st_ino,
+				      rq->flags);
 	if (rq->op != FS_OP_OPEN)
 		ops_forget(c->t->fs, rq->attr.st_ino, 1);
 }
@@ -145,11 +146,20 @@ static void reply_attr(struct fs_request *rq, int error)
 	end_call(rq);
 }
 
+/*
+ * What does not hold any more of a file's cached pages is dropped when it
+ * changes. Only where each reading is to be noted must it come to us.
+ */
+static bool pages_may_stay(const struct fuse_call *c)
+{
+	return c->t->fs->atime != TALOS_ATIME_STRICT || (c->fi.flags & O_NOATIME);
+}
+
 static void reply_open(struct fs_request *rq, int error)
 {
 	struct fuse_call *c = rq->transport;
 
-	c->fi.keep_cache = true; /* what does not hold is dropped when it changes */
+	c->fi.keep_cache = pages_may_stay(c);
 	if (error)
 		fuse_reply_err(c->req, error);
 	else
@@ -427,6 +437,7 @@ static void call_create(fuse_req_t req, fuse_ino_t parent, const char *name, mod
 
 	rq.name = name;
 	rq.mode = mode | S_IFREG;
+	rq.flags = (uint32_t)fi->flags;
 	submit(&rq, fi);
 }
 
@@ -479,7 +490,7 @@ static void call_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
 {
 	struct fs_request rq = begin(req, FS_OP_RELEASE, ino, reply_error);
 
-	(void)fi;
+	rq.flags = (uint32_t)fi->flags;
 	submit(&rq, NULL);
 }
 
@@ -740,9 +751,11 @@ static void unopened(struct fs_request *rq, int error)
 	(void)error;
 }
 
-void fuse_transport_unopen(struct fuse_transport *t, uint64_t ino)
+void fuse_transport_unopen(struct fuse_transport *t, uint64_t ino, uint32_t flags)
 {
-	struct fs_request rq = { .op = FS_OP_RELEASE, .ino = ino, .reply = unopened };
+	struct fs_request rq = {
+		.op = FS_OP_RELEASE, .ino = ino, .flags = flags, .reply = unopened
+	};
 
 	ops_submit(t->fs, &rq);
 }
@@ -764,21 +777,28 @@ static void forget_bytes(void *transport, uint64_t ino, uint64_t offset, uint64_
 					 end == INT64_MAX ? 0 : (off_t)(end - offset));
 }
 
+static void drop_name(void *transport, uint64_t dir, const char *name)
+{
+	struct fuse_transport *t = transport;
+
+	fuse_lowlevel_notify_inval_entry(t->session, dir, name, strlen(name));
+}
+
 /* Looked up anew at its next use, where that can be had: who is in that directory stays in it. */
 static void forget_name(void *transport, uint64_t dir, const char *name)
 {
 	struct fuse_transport *t = transport;
-	size_t bytes = strlen(name);
 
 	if (t->can_expire)
-		fuse_lowlevel_notify_expire_entry(t->session, dir, name, bytes,
+		fuse_lowlevel_notify_expire_entry(t->session, dir, name, strlen(name),
 						  FUSE_LL_EXPIRE_ONLY);
 	else
-		fuse_lowlevel_notify_inval_entry(t->session, dir, name, bytes);
+		drop_name(t, dir, name);
 }
 
 const struct fs_transport_ops fuse_transport_ops = {
 	.forget_attr = forget_attr,
 	.forget_bytes = forget_bytes,
 	.forget_name = forget_name,
+	.drop_name = drop_name,
 };

@@ -14,8 +14,10 @@ struct fuse_reader; /* a thread of fuse_session.c */
 struct fuse_transport {
 	struct talos_fs *fs;
 	struct fuse_session *session;
-	unsigned thread_count;
+	unsigned thread_count; /* wanted */
 	struct fuse_reader *readers;
+	unsigned reader_count;
+	_Atomic bool finishing;
 	sem_t finish; /* posted by whoever ends the session */
 	bool mounted;
 	bool can_expire;    /* names; const after INIT, as the next */
@@ -32,7 +34,7 @@ extern const struct fs_transport_ops fuse_transport_ops;
 /* For how many seconds the kernel may keep the attributes that @rq answers. */
 double fuse_transport_attr_timeout(struct talos_fs *fs, const struct fs_request *rq);
 /* The kernel never got the answer to an open. */
-void fuse_transport_unopen(struct fuse_transport *t, uint64_t ino);
+void fuse_transport_unopen(struct fuse_transport *t, uint64_t ino, uint32_t flags);
 
 /* --- fuse_session.c --- */
 

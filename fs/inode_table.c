@@ -18,8 +18,8 @@ struct known {
 	struct known *next;
 	uint64_t ino;
 	uint64_t lookups;
-	uint32_t opens;
-	struct stat *last; /* of an inode that is no more, or NULL */
+	uint32_t opens, writers; /* of the opens, those for writing */
+	struct stat *last;	 /* of an inode that is no more, or NULL */
 };
 
 struct shard {
@@ -178,20 +178,22 @@ void inode_table_forget(struct inode_table *t, uint64_t ino, uint64_t count)
 	talos_mutex_unlock(&s->lock);
 }
 
-int inode_table_open(struct inode_table *t, uint64_t ino)
+int inode_table_open(struct inode_table *t, uint64_t ino, bool writes)
 {
 	struct shard *s = shard_of(t, ino);
 	struct known *k;
 
 	talos_mutex_lock(&s->lock);
 	k = get_locked(s, ino);
-	if (k)
+	if (k) {
 		k->opens++;
+		k->writers += writes;
+	}
 	talos_mutex_unlock(&s->lock);
 	return k ? TALOS_OK : TALOS_ERR_NO_MEMORY;
 }
 
-bool inode_table_close(struct inode_table *t, uint64_t ino)
+bool inode_table_close(struct inode_table *t, uint64_t ino, bool writes)
 {
 	struct shard *s = shard_of(t, ino);
 	struct known **p;
@@ -200,6 +202,7 @@ bool inode_table_close(struct inode_table *t, uint64_t ino)
 	talos_mutex_lock(&s->lock);
 	p = find_locked(s, ino);
 	if (*p && (*p)->opens) {
+		(*p)->writers -= writes && (*p)->writers;
 		last = --(*p)->opens == 0;
 		drop_unused_locked(s, p);
 	}
@@ -218,6 +221,19 @@ bool inode_table_is_open(struct inode_table *t, uint64_t ino)
 	open = k && k->opens;
 	talos_mutex_unlock(&s->lock);
 	return open;
+}
+
+bool inode_table_is_written(struct inode_table *t, uint64_t ino)
+{
+	struct shard *s = shard_of(t, ino);
+	struct known *k;
+	bool written;
+
+	talos_mutex_lock(&s->lock);
+	k = *find_locked(s, ino);
+	written = k && k->writers;
+	talos_mutex_unlock(&s->lock);
+	return written;
 }
 
 void inode_table_keep(struct inode_table *t, uint64_t ino, const struct stat *last)

@@ -29,11 +29,13 @@ int inode_table_look(struct inode_table *t, uint64_t ino);
 /* @count lookups were given back; more than there were counts as all. */
 void inode_table_forget(struct inode_table *t, uint64_t ino, uint64_t count);
 
-/* One more open. TALOS_ERR_NO_MEMORY. */
-int inode_table_open(struct inode_table *t, uint64_t ino);
-/* True: that was the last one. */
-bool inode_table_close(struct inode_table *t, uint64_t ino);
+/* One more open, perhaps for writing. TALOS_ERR_NO_MEMORY. */
+int inode_table_open(struct inode_table *t, uint64_t ino, bool writes);
+/* The inverse, with the same @writes. True: that was the last one. */
+bool inode_table_close(struct inode_table *t, uint64_t ino, bool writes);
 bool inode_table_is_open(struct inode_table *t, uint64_t ino);
+/* For writing? */
+bool inode_table_is_written(struct inode_table *t, uint64_t ino);
 
 /* The inode is no more: if it is known, keep @last. Best effort: without memory nothing is kept. */
 void inode_table_keep(struct inode_table *t, uint64_t ino, const struct stat *last);

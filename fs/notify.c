@@ -10,6 +10,7 @@
  * Some are told twice: see kept.c.
  */
 #include "fs_private.h"
+#include "talos/array.h"
 
 #define CHANGES_FIRST 1024u
 #define CHANGES_MAX 65536u
@@ -45,19 +46,8 @@ static bool joins_locked(struct notify *n, const struct change *c)
 
 static bool grow_locked(struct notify *n)
 {
-	uint32_t capacity = n->capacity ? n->capacity * 2 : CHANGES_FIRST;
-	struct change *p;
-
-	if (n->count < n->capacity)
-		return true;
-	if (capacity > CHANGES_MAX)
-		return false;
-	p = talos_realloc(n->changes, capacity * sizeof(*p));
-	if (!p)
-		return false;
-	n->changes = p;
-	n->capacity = capacity;
-	return true;
+	return n->count < CHANGES_MAX &&
+	       talos_array_room(n->changes, n->count, n->capacity, CHANGES_FIRST);
 }
 
 static void add(struct talos_fs *fs, const struct change *c)

@@ -113,6 +113,10 @@ void ops_submit(struct talos_fs *fs, struct fs_request *rq)
 
 	assert(rq->op < FS_OP_COUNT && rq->reply);
 	fs->requests++;
+	if (rq->op == FS_OP_SEEK && fs->writeback && inode_table_is_written(fs->known, rq->ino)) {
+		queue_seek(fs, rq);
+		return;
+	}
 	rq->wakes_seen = fs->wakes;
 	status = execute(fs, rq);
 	if (status == TALOS_ERR_AGAIN) {
@@ -135,6 +139,11 @@ bool ops_retry(struct talos_fs *fs, struct fs_request *rq)
 	fs->parked_count--; /* first: whoever sees the reply sees the count */
 	settle(fs, rq, status);
 	return true;
+}
+
+void ops_run(struct talos_fs *fs, struct fs_request *rq)
+{
+	ops_finish(fs, rq, execute(fs, rq));
 }
 
 void ops_forget(struct talos_fs *fs, uint64_t ino, uint64_t count)

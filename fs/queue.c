@@ -5,6 +5,9 @@
  *   sync    fsyncs: one thread takes all that wait, syncs once to the highest
  *           position, and replies to all. What comes meanwhile is the next
  *           group.
+ *   seeks   SEEK_DATA and SEEK_HOLE of a file that the kernel may have collected
+ *           writes of, which only it knows: one thread has them passed on, as
+ *           writes for the other threads, and then looks.
  *   parked  changes while the replicator blocks writes: tried again, in order,
  *           when it says so, and every second. Reads go on meanwhile.
  *
@@ -80,13 +83,20 @@ static struct fs_request *prepare(struct talos_fs *fs, struct fs_request *rq)
 
 /* --- queues ------------------------------------------------------------------------------ */
 
-static void push(struct fs_queue *q, struct fs_request *rq)
+/* False: the queue has ended. */
+static bool push(struct fs_queue *q, struct fs_request *rq)
 {
+	bool stopping;
+
 	talos_mutex_lock(&q->lock);
-	*q->last = rq;
-	q->last = &rq->next;
-	talos_cond_signal(&q->work);
+	stopping = q->stopping;
+	if (!stopping) {
+		*q->last = rq;
+		q->last = &rq->next;
+		talos_cond_signal(&q->work);
+	}
 	talos_mutex_unlock(&q->lock);
+	return !stopping;
 }
 
 /* Take all that waits. */
@@ -124,8 +134,8 @@ void queue_sync(struct talos_fs *fs, struct fs_request *rq)
 {
 	struct fs_request *c = prepare(fs, rq);
 
-	if (c)
-		push(&fs->sync, c);
+	if (c && !push(&fs->sync, c))
+		ops_finish(fs, c, FS_ERRNO(EIO));
 }
 
 static int sync_to(struct talos_fs *fs, uint64_t pos)
@@ -197,9 +207,8 @@ static struct fs_request **take_given_up(struct talos_fs *fs, struct fs_request 
 }
 
 /* True: some who gave up have not waited long enough so far. */
-static bool release_syncs(struct talos_fs *fs)
+static bool release(struct talos_fs *fs, struct fs_queue *q)
 {
-	struct fs_queue *q = &fs->sync;
 	struct fs_request *out = NULL;
 	bool later = false;
 
@@ -209,6 +218,59 @@ static bool release_syncs(struct talos_fs *fs)
 	talos_mutex_unlock(&q->lock);
 	finish_all(fs, out, FS_ERRNO(EINTR));
 	return later;
+}
+
+/* --- seeks ------------------------------------------------------------------------------------- */
+
+void queue_seek(struct talos_fs *fs, struct fs_request *rq)
+{
+	struct fs_request *c = prepare(fs, rq);
+
+	if (c && !push(&fs->seeks, c))
+		ops_run(fs, c);
+}
+
+/* The first that waits is listed meanwhile, so that it can be taken out if its caller gives up. */
+static uint64_t begin_seek_locked(struct fs_queue *q)
+{
+	struct fs_request *rq = q->first;
+
+	q->first = rq->next;
+	if (!q->first)
+		q->last = &q->first;
+	rq->next = NULL;
+	q->running = rq;
+	return rq->ino;
+}
+
+static void *seek_main(void *arg)
+{
+	struct talos_fs *fs = arg;
+	struct fs_queue *q = &fs->seeks;
+
+	talos_mutex_lock(&q->lock);
+	for (;;) {
+		struct fs_request *rq;
+		uint64_t ino;
+
+		while (!q->first && !q->stopping)
+			talos_cond_wait(&q->work, &q->lock, fs->clock, UINT64_MAX);
+		if (!q->first)
+			break;
+		ino = begin_seek_locked(q);
+		talos_mutex_unlock(&q->lock);
+		if (fs->transport_ops)
+			fs->transport_ops->forget_bytes(fs->transport_ctx, ino, 0, INT64_MAX);
+		talos_mutex_lock(&q->lock);
+		rq = q->running;
+		q->running = NULL;
+		talos_mutex_unlock(&q->lock);
+		if (rq)
+			ops_run(fs, rq);
+		talos_mutex_lock(&q->lock);
+	}
+	talos_mutex_unlock(&q->lock);
+	return NULL;
 }
 
 /* --- parked ---------------------------------------------------------------------------------- */
@@ -221,7 +283,11 @@ void queue_park(struct talos_fs *fs, struct fs_request *rq)
 	if (!c)
 		return;
 	fs->parked_count++;
-	push(&fs->parked, c);
+	if (!push(&fs->parked, c)) {
+		fs->parked_count--;
+		ops_finish(fs, c, FS_ERRNO(EIO));
+		return;
+	}
 	/* Writes may have become possible between the try and now. */
 	if (fs->wakes != wakes_seen)
 		wake(&fs->parked);
@@ -291,7 +357,8 @@ static void *parked_main(void *arg)
 		all = take_locked(q);
 		talos_mutex_unlock(&q->lock);
 		retry_all(fs, all);
-		look_again = release_syncs(fs);
+		look_again = release(fs, &fs->sync);
+		look_again = release(fs, &fs->seeks) || look_again;
 		if (fs->reap_due && fs->writable_role && orphan_reap_all(fs))
 			fs->reap_due = false; /* told already; the next leader tries again */
 		last_ns = talos_now_ns(fs->clock);
@@ -306,7 +373,7 @@ static void *parked_main(void *arg)
 	return NULL;
 }
 
-/* --- both -------------------------------------------------------------------------------------- */
+/* --- all -------------------------------------------------------------------------------------- */
 
 static int start(struct talos_fs *fs, struct fs_queue *q, void *(*main)(void *))
 {
@@ -323,13 +390,17 @@ static int start(struct talos_fs *fs, struct fs_queue *q, void *(*main)(void *))
 
 static void stop(struct fs_queue *q)
 {
+	bool joined;
+
 	if (!q->started)
 		return;
 	talos_mutex_lock(&q->lock);
+	joined = q->stopping;
 	q->stopping = true;
 	talos_cond_broadcast(&q->work);
 	talos_mutex_unlock(&q->lock);
-	pthread_join(q->thread, NULL);
+	if (!joined)
+		pthread_join(q->thread, NULL);
 }
 
 static void fini(struct fs_queue *q)
@@ -346,15 +417,24 @@ int queue_start(struct talos_fs *fs)
 	int err = start(fs, &fs->sync, sync_main);
 
 	if (!err)
+		err = start(fs, &fs->seeks, seek_main);
+	if (!err)
 		err = start(fs, &fs->parked, parked_main);
 	return err;
 }
 
 void queue_stop(struct talos_fs *fs)
 {
-	/* In this order: a retried write may go on to sync. */
+	/* In this order: a seek waits for writes, and a retried write may go on to sync. */
 	stop(&fs->parked);
+	stop(&fs->seeks);
 	stop(&fs->sync);
+}
+
+void queue_fini(struct talos_fs *fs)
+{
+	queue_stop(fs);
 	fini(&fs->parked);
+	fini(&fs->seeks);
 	fini(&fs->sync);
 }

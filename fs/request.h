@@ -10,6 +10,7 @@
 #ifndef TALOS_FS_REQUEST_H
 #define TALOS_FS_REQUEST_H
 
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -77,7 +78,7 @@ struct fs_request {
 	uint64_t offset;     /* READ, WRITE, FALLOCATE, SEEK, COPY, READDIR (cookie) */
 	uint64_t new_offset; /* COPY */
 	uint64_t length;     /* READ, WRITE, FALLOCATE, COPY, SETXATTR; GETXATTR, LISTXATTR: room, 0 asks for the size */
-	uint32_t flags;	     /* RENAME, OPEN (O_), SETXATTR, FALLOCATE (mode), SETATTR (FS_SET_), SEEK (whence) */
+	uint32_t flags;	     /* RENAME, OPEN, CREATE, TMPFILE, RELEASE (O_), SETXATTR, FALLOCATE (mode), SETATTR (FS_SET_), SEEK (whence) */
 	mode_t mode;	     /* MKNOD, CREATE */
 	uint64_t rdev;	     /* MKNOD */
 	uid_t uid;
@@ -122,6 +123,12 @@ struct fs_request {
 
 /* Run a request and reply, now or later. @rq may lie on the caller's stack. */
 void ops_submit(struct talos_fs *fs, struct fs_request *rq);
+
+/* Of an OPEN, CREATE, TMPFILE or RELEASE: for writing? */
+static inline bool fs_request_writes(const struct fs_request *rq)
+{
+	return (rq->flags & O_ACCMODE) != O_RDONLY;
+}
 
 /*
  * LOOKUP, MKNOD, SYMLINK, CREATE, LINK and READDIR with attributes each count as

@@ -2,6 +2,7 @@
 #include "stage.h"
 
 #include "fs_private.h"
+#include "talos/array.h"
 #include "talos/checksum.h"
 
 #define BUCKETS_MIN 1024u
@@ -200,19 +201,53 @@ int stage_delete_all(struct stage *s, const struct fs_key *prefix)
 	return talos_engine_scan(s->engine, prefix->b, prefix->n, NULL, 0, 0, delete_one, s);
 }
 
+struct copy {
+	struct stage *s;
+	const struct fs_key *from, *to;
+};
+
+static int copy_pair(const struct copy *c, const uint8_t *key, uint32_t key_bytes,
+		     const uint8_t *value, uint32_t value_bytes)
+{
+	struct fs_key k = *c->to;
+
+	memcpy(k.b + k.n, key + c->from->n, key_bytes - c->from->n);
+	k.n = key_bytes;
+	return stage_put(c->s, &k, value, value_bytes);
+}
+
+/* What is staged hides it. */
+static int copy_one(void *ctx, const uint8_t *key, uint32_t key_bytes, const uint8_t *value,
+		    uint32_t value_bytes)
+{
+	const struct copy *c = ctx;
+	struct fs_key k = { .n = key_bytes };
+
+	if (key_bytes > sizeof(k.b))
+		return TALOS_ERR_CORRUPT;
+	memcpy(k.b, key, key_bytes);
+	if (find(c->s, &k, talos_sum64(k.b, k.n, 0)))
+		return TALOS_OK;
+	return copy_pair(c, key, key_bytes, value, value_bytes);
+}
+
+int stage_copy_all(struct stage *s, const struct fs_key *from, const struct fs_key *to)
+{
+	struct copy c = { s, from, to };
+	int err = TALOS_OK;
+
+	for (struct staged *p = s->first; !err && p; p = p->next)
+		if (p->value && p->key_bytes >= from->n && !memcmp(p->key, from->b, from->n))
+			err = copy_pair(&c, p->key, p->key_bytes, p->value, p->value_bytes);
+	return err ? err : talos_engine_scan(s->engine, from->b, from->n, NULL, 0, 0, copy_one, &c);
+}
+
 static int add_span(struct stage *s, const struct span *span)
 {
 	if (s->bytes + sizeof(*span) + span->bytes > s->bytes_max)
 		return TALOS_ERR_TOO_BIG;
-	if (s->span_count == s->span_room) {
-		uint32_t room = s->span_room ? s->span_room * 2 : 64;
-		struct span *spans = talos_realloc(s->spans, room * sizeof(*spans));
-
-		if (!spans)
-			return TALOS_ERR_NO_MEMORY;
-		s->spans = spans;
-		s->span_room = room;
-	}
+	if (!talos_array_room(s->spans, s->span_count, s->span_room, 64))
+		return TALOS_ERR_NO_MEMORY;
 	s->spans[s->span_count++] = *span;
 	s->bytes += span->bytes;
 	return TALOS_OK;

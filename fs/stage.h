@@ -29,6 +29,11 @@ int stage_put(struct stage *s, const struct fs_key *k, const void *value, uint32
 int stage_delete(struct stage *s, const struct fs_key *k);
 /* Delete what is staged and what the engine has under a prefix. */
 int stage_delete_all(struct stage *s, const struct fs_key *prefix);
+/*
+ * Copy what is under the prefix @from to @to, which has the same length: what is
+ * staged, and what the engine has.
+ */
+int stage_copy_all(struct stage *s, const struct fs_key *from, const struct fs_key *to);
 int stage_span_write(struct stage *s, const struct fs_key *k, uint64_t offset, const void *data,
 		     uint32_t bytes);
 /* To the end. */

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -34,6 +35,7 @@ struct control {
 	int fd, stop_fd;
 	pthread_t thread;
 	char path[108];
+	ino_t ino; /* of the socket at path */
 };
 
 /* --- where it is ------------------------------------------------------------------------- */
@@ -184,25 +186,61 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-static int make_socket(const char *path)
+/*
+ * A device number is free again as soon as it is unmounted, while its daemon is
+ * still ending: so another daemon may have a socket of the same name by then.
+ * Whoever makes or removes one holds this lock; -1: without.
+ */
+static int lock_sockets(void)
+{
+	int fd = open(RUN_DIR "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	if (fd >= 0)
+		while (flock(fd, LOCK_EX) && errno == EINTR)
+			;
+	return fd;
+}
+
+static void unlock_sockets(int lock)
+{
+	if (lock >= 0)
+		close(lock);
+}
+
+static int make_socket(const char *path, ino_t *out_ino)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int lock = lock_sockets();
+	struct stat st;
 	mode_t old;
 	int err;
 
-	if (fd < 0)
-		return -1;
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
-	unlink(path); /* of a daemon that was killed: device numbers are used again */
+	unlink(path); /* of a daemon that was killed, or is ending */
 	old = umask(0177);
-	err = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(fd, 8);
+	err = fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(fd, 8) ||
+	      stat(path, &st);
 	umask(old);
-	if (err) {
-		close(fd);
-		return -1;
+	unlock_sockets(lock);
+	if (!err) {
+		*out_ino = st.st_ino;
+		return fd;
 	}
-	return fd;
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
+
+/* If it is still the one that was made: open as it is, its inode is not another's. */
+static void remove_socket(const struct control *c)
+{
+	int lock = lock_sockets();
+	struct stat st;
+
+	if (stat(c->path, &st) == 0 && st.st_ino == c->ino)
+		unlink(c->path);
+	unlock_sockets(lock);
 }
 
 int control_start(struct daemon *d, control_handler handler, struct control **out)
@@ -216,13 +254,13 @@ int control_start(struct daemon *d, control_handler handler, struct control **ou
 	c->fd = c->stop_fd = -1;
 	mkdir(RUN_DIR, 0700);
 	if (control_path(d->o.mountpoint, c->path, sizeof(c->path)))
-		c->fd = make_socket(c->path);
+		c->fd = make_socket(c->path, &c->ino);
 	if (c->fd >= 0)
 		c->stop_fd = eventfd(0, EFD_CLOEXEC);
 	if (c->stop_fd < 0 || pthread_create(&c->thread, NULL, serve, c)) {
 		if (c->fd >= 0) {
+			remove_socket(c);
 			close(c->fd);
-			unlink(c->path);
 		}
 		if (c->stop_fd >= 0)
 			close(c->stop_fd);
@@ -241,7 +279,7 @@ void control_stop(struct control *c)
 		return;
 	if (write(c->stop_fd, &one, sizeof(one)) == sizeof(one))
 		pthread_join(c->thread, NULL);
-	unlink(c->path);
+	remove_socket(c);
 	close(c->fd);
 	close(c->stop_fd);
 	free(c);

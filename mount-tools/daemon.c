@@ -13,6 +13,7 @@
 #include "image.h"
 #include "kv_apply.h"
 #include "options.h"
+#include "remount.h"
 #include "talos/log.h"
 #include "talos/repl_hook.h"
 #include "talos/secret.h"
@@ -55,7 +56,10 @@ static bool image_is_mounted(const char *image)
 	while (f && !found && fgets(line, sizeof(line), f)) {
 		const char *type = strstr(line, " - fuse.talosfs ");
 
-		found = type && !strncmp(type + strlen(" - fuse.talosfs "), image, strlen(image));
+		if (!type)
+			continue;
+		type += strlen(" - fuse.talosfs ");
+		found = !strncmp(type, image, strlen(image)) && type[strlen(image)] == ' ';
 	}
 	if (f)
 		fclose(f);
@@ -269,6 +273,22 @@ static void escape(const char *text, char *out, size_t bytes)
 	out[n] = 0;
 }
 
+/*
+ * By default the kernel collects writes where none of them may have to wait for a
+ * missing backup without end: a program that waits in close(2) for what was collected
+ * cannot be killed.
+ */
+static bool wants_writeback(const struct daemon *d)
+{
+	struct talos_repl_status s;
+
+	if (d->o.writeback != WRITEBACK_DEFAULT)
+		return d->o.writeback == WRITEBACK_ON;
+	talos_repl_status(d->repl, &s);
+	return s.policy == TALOS_POLICY_AVAILABLE ||
+	       (!s.listening && !d->o.primary && !s.peer_count);
+}
+
 static int mount_fs(struct daemon *d, char *why)
 {
 	char source[8192];
@@ -281,7 +301,7 @@ static int mount_fs(struct daemon *d, char *why)
 		.debug = d->o.debug,
 		.no_acl = d->o.no_acl,
 		.atime = d->o.read_only ? TALOS_ATIME_NEVER : d->o.atime,
-		.writeback = d->o.writeback,
+		.writeback = wants_writeback(d),
 	};
 	struct talos_fs *fs;
 	int err;
@@ -304,6 +324,7 @@ static int mount_fs(struct daemon *d, char *why)
 	if (err)
 		return err;
 	d->fs = fs;
+	show_atime(&d->o);
 	if (d->role_changed_early)
 		talos_fs_role_changed(fs);
 	return TALOS_OK;
@@ -388,6 +409,16 @@ static json_t *do_debug(struct daemon *d, const char *what)
 	return error_json("debug %s: unknown", what);
 }
 
+static json_t *do_atime(struct daemon *d, const json_t *request)
+{
+	json_int_t policy = json_integer_value(json_object_get(request, "policy"));
+
+	if (policy < TALOS_ATIME_RELATIVE || policy > TALOS_ATIME_NEVER)
+		return error_json("atime: no such policy");
+	talos_fs_set_atime(d->fs, (enum talos_atime)policy);
+	return json_object();
+}
+
 static json_t *do_position(struct daemon *d)
 {
 	struct talos_engine_stats s;
@@ -406,8 +437,6 @@ static json_t *do_batch(struct daemon *d, const json_t *request, const uint8_t *
 	json_t *o;
 	int err;
 
-	if (d->o.writeback)
-		return error_json("the kernel would not learn of it: mount with nowriteback");
 	err = kv_apply(d->fs, d->engine, body, bytes, &end, why);
 	blocked = err == TALOS_ERR_AGAIN;
 	if (!err && json_is_true(json_object_get(request, "sync"))) {
@@ -438,6 +467,8 @@ static json_t *handle(struct daemon *d, const json_t *request, const uint8_t *bo
 		return do_drop(d, request);
 	if (!strcmp(command, "sync"))
 		return do_sync(d);
+	if (!strcmp(command, "atime"))
+		return do_atime(d, request);
 	if (!strcmp(command, "position"))
 		return do_position(d);
 	if (!strcmp(command, "batch"))
@@ -543,6 +574,10 @@ int daemon_run(struct daemon *d)
 	block_signals(SIG_UNBLOCK);
 	err = talos_fs_run(d->fs);
 	block_signals(SIG_BLOCK);
+	/* A batch may wait for the kernel, and that for those who serve it. */
+	control_stop(d->control);
+	d->control = NULL;
+	talos_fs_end(d->fs);
 	end_err = take_down(d);
 	if (end_err)
 		talos_error("the volume was not closed in order: %s", talos_strerror(end_err));

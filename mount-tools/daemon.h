@@ -17,6 +17,15 @@
 #include "talos/fs.h"
 #include "talos/repl.h"
 
+/* Exit codes of mount(8). */
+#define EXIT_USAGE 1
+#define EXIT_SYSTEM 2
+#define EXIT_MOUNT 32
+
+struct mount_flags {
+	unsigned long set, cleared; /* by options, as of mount(2) */
+};
+
 struct mount_options {
 	const char *image, *mountpoint; /* absolute */
 	const char *listen, *primary;
@@ -25,9 +34,10 @@ struct mount_options {
 	enum talos_backup_mode mode;
 	bool mode_given; /* else an image goes on as it was */
 	enum talos_ack ack;
-	bool insecure, read_only, foreground, debug, nonempty, no_acl;
+	bool insecure, read_only, foreground, debug, nonempty, no_acl, remount;
+	struct mount_flags flags;
 	enum talos_atime atime;
-	bool writeback;
+	enum { WRITEBACK_DEFAULT, WRITEBACK_ON, WRITEBACK_OFF } writeback;
 	uint64_t timeout_ns, cache_bytes, l0_bytes, commit_ns;
 	uint64_t background_rate;
 	uint32_t growth;

@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 #include "kv_apply.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 #include "kv_text.h"
 #include "talos/alloc.h"
+#include "talos/fs_look.h"
 #include "talos/pair_format.h"
 
 /* What to do about it, where that is not plain. */
 static const char *hint_for(int err)
 {
+	if (talos_fs_errno(err) == EBUSY)
+		return ": it is in use, and would grow behind the kernel's back: put the value "
+		       "as a whole, or mount with nowriteback";
 	switch (err) {
 	case TALOS_ERR_NOT_FOUND:
 		return ": no such key, or no such directory (put -p makes directories)";

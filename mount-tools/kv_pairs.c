@@ -119,10 +119,99 @@ static struct talos_pair_change plain_change(enum talos_change_kind kind, const 
 		.kind = kind,
 		.path = key,
 		.path_bytes = bytes,
-		.mode = 0666 & ~mask,
+		.mode = 0666,
+		.umask = mask,
 		.uid = geteuid(),
 		.gid = getegid(),
 	};
+}
+
+/*
+ * A file with the @n bytes at @head and what follows in @f: to learn how many there
+ * are. NULL: complained.
+ */
+static FILE *spool(FILE *f, const uint8_t *head, size_t n)
+{
+	FILE *s = tmpfile();
+	uint8_t *buf = malloc(KV_READ_BYTES);
+	bool ok = s && buf && fwrite(head, 1, n, s) == n;
+
+	while (ok && (n = fread(buf, 1, KV_READ_BYTES, f)) > 0)
+		ok = fwrite(buf, 1, n, s) == n;
+	ok = ok && !ferror(f) && fflush(s) == 0;
+	if (!ok)
+		complain("keeping the value in a temporary file failed: %s", strerror(errno));
+	free(buf);
+	if (!ok && s)
+		fclose(s);
+	return ok ? s : NULL;
+}
+
+static bool is_regular(FILE *f)
+{
+	struct stat st;
+
+	return !fstat(fileno(f), &st) && S_ISREG(st.st_mode) && ftello(f) >= 0;
+}
+
+/* What a regular file has behind where it is read now. */
+static uint64_t rest_of(FILE *f)
+{
+	off_t at = ftello(f);
+	struct stat st;
+
+	return fstat(fileno(f), &st) || st.st_size < at ? 0 : (uint64_t)(st.st_size - at);
+}
+
+/*
+ * The pieces behind the first @at bytes of @size. The file has that size from the
+ * first piece on: so no reader takes a part for the whole.
+ */
+static bool put_rest(struct kv_sink *s, struct talos_pair_change *c, FILE *f, uint8_t *buf,
+		     uint32_t room, uint64_t at, uint64_t size)
+{
+	bool ok = true;
+
+	c->kind = TALOS_CHANGE_DATA;
+	while (ok && at < size) {
+		size_t n = fread(buf, 1, talos_min((uint64_t)room, size - at), f);
+
+		if (!n) { /* an error, or it was cut meanwhile */
+			complain("reading the value failed: %s",
+				 ferror(f) ? strerror(errno) : "it became shorter");
+			return false;
+		}
+		c->data = buf;
+		c->data_bytes = (uint32_t)n;
+		c->number = at;
+		ok = kv_sink_add(s, c) && kv_sink_flush(s);
+		at += n;
+	}
+	return ok;
+}
+
+static bool put_pieces(struct kv_sink *s, struct talos_pair_change *c, FILE *f, uint8_t *buf,
+		       uint32_t room)
+{
+	uint64_t size = room + rest_of(f);
+
+	c->data = buf;
+	c->data_bytes = room;
+	c->number = size;
+	return kv_sink_add(s, c) && kv_sink_flush(s) && put_rest(s, c, f, buf, room, room, size);
+}
+
+/* A value larger than a batch, whose first @room bytes are in @buf. */
+static bool put_large(struct kv_sink *s, struct talos_pair_change *c, FILE *f, uint8_t *buf,
+		      uint32_t room)
+{
+	FILE *spooled = is_regular(f) ? f : spool(f, buf, room);
+	bool ok = spooled && (spooled == f || !fseeko(spooled, room, SEEK_SET)) &&
+		  put_pieces(s, c, spooled, buf, room);
+
+	if (spooled && spooled != f)
+		fclose(spooled);
+	return ok;
 }
 
 /* The value from @f, in batches as large as can be: one if it fits one. */
@@ -130,26 +219,18 @@ static bool put_from(struct kv_sink *s, struct talos_pair_change *c, FILE *f)
 {
 	uint32_t room = s->target->batch_bytes * 3;
 	uint8_t *buf = malloc(room);
-	uint64_t at = 0;
-	bool ok = buf != NULL, more = true;
+	size_t n = buf ? fread(buf, 1, room, f) : 0;
+	bool ok = buf && !ferror(f);
 
-	while (ok && more) {
-		size_t n = fread(buf, 1, room, f);
-
-		more = n == room;
-		if (ferror(f)) {
-			complain("reading the value failed: %s", strerror(errno));
-			ok = false;
-			break;
-		}
-		if (at && !n)
-			break;
+	if (!ok) {
+		complain("reading the value failed: %s", strerror(errno));
+	} else if (n == room) {
+		ok = put_large(s, c, f, buf, room);
+	} else {
 		c->data = buf;
 		c->data_bytes = (uint32_t)n;
-		c->number = at ? at : n;
+		c->number = n;
 		ok = kv_sink_add(s, c) && kv_sink_flush(s);
-		c->kind = TALOS_CHANGE_DATA;
-		at += n;
 	}
 	free(buf);
 	return ok;

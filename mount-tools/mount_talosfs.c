@@ -9,16 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include "daemon.h"
 #include "options.h"
+#include "remount.h"
 #include "talos/log.h"
-
-/* Exit codes of mount(8). */
-#define EXIT_USAGE 1
-#define EXIT_SYSTEM 2
-#define EXIT_MOUNT 32
 
 static const char usage_text[] =
 	"Usage: mount.talosfs [OPTION]... IMAGE DIR\n"
@@ -42,7 +39,8 @@ static const char usage_text[] =
 	"                   writeback, nowriteback   let the kernel collect writes, or not\n"
 	"                   relatime, strictatime, nodiratime, noatime   access times\n"
 	"                   nonempty           DIR may have content\n"
-	"                   ro, noatime, nosuid, ...   as for mount(8)\n"
+	"                   ro, dev, suid, ...   as for mount(8)\n"
+	"                   remount            change the flags of a mount that is there\n"
 	"  -f             stay in the foreground\n"
 	"  -d             log every request (implies -f)\n"
 	"  -r             read-only\n"
@@ -170,6 +168,11 @@ static bool take_flag(struct mount_options *o, const char *name)
 
 	if (!strcmp(name, "insecure"))
 		return o->insecure = true;
+	if (!strcmp(name, "remount"))
+		return o->remount = true;
+	if (!strcmp(name, "allow_suid") || !strcmp(name, "allow_dev"))
+		name += strlen("allow_"); /* mount(8) keeps those two to itself */
+	mount_flag(name, &o->flags);
 	if (take_atime(o, name))
 		return true;
 	if (!strcmp(name, "acl") || !strcmp(name, "noacl")) {
@@ -177,13 +180,13 @@ static bool take_flag(struct mount_options *o, const char *name)
 		return true;
 	}
 	if (!strcmp(name, "writeback") || !strcmp(name, "nowriteback")) {
-		o->writeback = name[0] != 'n';
+		o->writeback = name[0] == 'n' ? WRITEBACK_OFF : WRITEBACK_ON;
 		return true;
 	}
 	if (!strcmp(name, "nonempty"))
 		return o->nonempty = true;
 	if (in_list(kernel, name)) {
-		o->read_only = o->read_only || !strcmp(name, "ro");
+		o->read_only = o->flags.set & MS_RDONLY;
 		add_fuse_option(o, name);
 		return true;
 	}
@@ -196,6 +199,9 @@ static bool take_options(struct mount_options *o, char *text)
 					      "cache",	 "l0",	      "growth",	 "background",
 					      "threads", "transport", "secret",	 "mode",
 					      "ack",	 NULL };
+	/* By way of mount.fuse, or out of /proc/mounts: they are what they are. */
+	static const char *const shown[] = { "fsname",	 "subtype",  "user_id",
+					     "group_id", "max_read", NULL };
 
 	for (char *save, *name = strtok_r(text, ",", &save); name;
 	     name = strtok_r(NULL, ",", &save)) {
@@ -210,8 +216,8 @@ static bool take_options(struct mount_options *o, char *text)
 				complain("%s=%s: not a value for this option", name, value);
 				return false;
 			}
-		} else if (value && (!strcmp(name, "fsname") || !strcmp(name, "subtype"))) {
-			continue; /* by way of mount.fuse */
+		} else if (value && in_list(shown, name)) {
+			continue;
 		} else if (value || !take_flag(o, name)) {
 			complain("unknown option '%s'; see mount.talosfs(8)", name);
 			return false;
@@ -410,6 +416,10 @@ int main(int argc, char **argv)
 	program_name = "mount.talosfs";
 	if (!parse(argc, argv, &d.o))
 		return EXIT_USAGE;
+	if (d.o.remount) {
+		d.o.mountpoint = absolute(d.o.mountpoint);
+		return remount(&d.o);
+	}
 	if (!check_mountpoint(&d.o))
 		return EXIT_MOUNT;
 	if (access("/dev/fuse", F_OK)) {

@@ -372,6 +372,7 @@ static json_t *fs_json(struct talos_fs *fs)
 	set_int(o, "blocked", s.parked);
 	set_int(o, "read_bytes", s.read_bytes);
 	set_int(o, "written_bytes", s.written_bytes);
+	json_object_set_new(o, "writeback", json_boolean(s.writeback));
 	return o;
 }
 

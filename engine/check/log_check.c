@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "talos/alloc.h"
+#include "talos/array.h"
 #include "talos/io_cause.h"
 
 #define MEMORY_DEFAULT (256ull << 20)
@@ -115,15 +116,8 @@ const struct op_place *log_part_op(const struct log_part *p, uint32_t offset)
 
 static int keep_op(struct log_part *p, struct op_place op)
 {
-	if (p->op_count == p->op_capacity) {
-		uint32_t capacity = p->op_capacity ? 2 * p->op_capacity : 64;
-		struct op_place *more = talos_realloc(p->ops, capacity * sizeof(*more));
-
-		if (!more)
-			return TALOS_ERR_NO_MEMORY;
-		p->ops = more;
-		p->op_capacity = capacity;
-	}
+	if (!talos_array_room(p->ops, p->op_count, p->op_capacity, 64))
+		return TALOS_ERR_NO_MEMORY;
 	p->ops[p->op_count++] = op;
 	return TALOS_OK;
 }

@@ -3,6 +3,7 @@
 #include "core.h"
 
 #include "talos/alloc.h"
+#include "talos/array.h"
 
 #define SPAN_LIMIT ((uint64_t)1 << 63)
 
@@ -76,15 +77,8 @@ static uint8_t *extend_meta(struct talos_batch *b, uint64_t bytes)
 
 static int add_data(struct talos_batch *b, const void *bytes, uint32_t n)
 {
-	if (b->data_count == b->data_capacity) {
-		uint32_t capacity = b->data_capacity ? b->data_capacity * 2 : 4;
-		void *p = talos_realloc(b->data, capacity * sizeof(*b->data));
-
-		if (!p)
-			return TALOS_ERR_NO_MEMORY;
-		b->data = p;
-		b->data_capacity = capacity;
-	}
+	if (!talos_array_room(b->data, b->data_count, b->data_capacity, 4))
+		return TALOS_ERR_NO_MEMORY;
 	b->data[b->data_count++] = (struct vlog_piece){ bytes, n };
 	b->data_bytes += n;
 	return TALOS_OK;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "talos/alloc.h"
+#include "talos/array.h"
 
 void gc_segment_free(struct gc_segment *s)
 {
@@ -14,15 +15,8 @@ void gc_segment_free(struct gc_segment *s)
 
 static int add_item(struct gc_segment *s, const struct record_op *op)
 {
-	if (s->count == s->capacity) {
-		uint32_t capacity = s->capacity ? s->capacity * 2 : 1024;
-		void *p = talos_realloc(s->items, capacity * sizeof(*s->items));
-
-		if (!p)
-			return TALOS_ERR_NO_MEMORY;
-		s->items = p;
-		s->capacity = capacity;
-	}
+	if (!talos_array_room(s->items, s->count, s->capacity, 1024))
+		return TALOS_ERR_NO_MEMORY;
 	s->items[s->count++] = (struct gc_item){ *op, op->offset, op->offset + op->value_bytes };
 	return TALOS_OK;
 }

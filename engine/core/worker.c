@@ -219,8 +219,8 @@ static void *worker_main(void *arg)
 		while ((r = steps[w->kind](w->e)) > 0 && !w->e->stopping)
 			if (w->kind == WORKER_COMPACT || w->kind == WORKER_GC)
 				keep_pace(w);
-		if (r < 0 && r != last &&
-		    w->kind != WORKER_LOG) /* whose failures are latched, and told */
+		/* The log's failures are latched, and told; CLOSED: all of it ends. */
+		if (r < 0 && r != last && w->kind != WORKER_LOG && r != TALOS_ERR_CLOSED)
 			talos_warn("%s has to wait: %s", what[w->kind], talos_strerror(r));
 		last = r;
 	} while (wait_for_work(w, sleep_ns(w, r)));

@@ -122,6 +122,17 @@ def holes_and_data():
     assert os.lseek(fd, 1 << 40, os.SEEK_HOLE) == (1 << 40) + 4096
     fails(errno.ENXIO, os.lseek, fd, (1 << 40) + 4096, os.SEEK_DATA)
 
+    # What the kernel has collected so far counts as data, too.
+    late = os.open("late", os.O_CREAT | os.O_RDWR)
+    os.ftruncate(late, 1 << 20)
+    os.pwrite(late, b"x", 600000)
+    assert os.lseek(late, 0, os.SEEK_DATA) <= 600000
+    assert os.lseek(late, 600000, os.SEEK_HOLE) > 600000
+    os.pwrite(late, b"x", 1 << 20)
+    assert os.lseek(late, 1 << 20, os.SEEK_DATA) == 1 << 20
+    fails(errno.ENXIO, os.lseek, late, (1 << 20) + 1, os.SEEK_DATA)
+    os.close(late)
+
     def allocate(mode, offset, length):
         off = ctypes.c_long
         if libc.fallocate(fd, mode, off(offset), off(length)):

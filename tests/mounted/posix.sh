@@ -33,6 +33,13 @@ read_moves noatime
 read_moves relatime # touch changed ctime just now, so it is due
 [ $moved = yes ] || fail "relatime: reading left an access time older than the last change"
 
+mount.talosfs "$image_a" "$A" -o strictatime
+cat "$A/f" >/dev/null
+before=$(stat -c %x "$A/f")
+cat "$A/f" >/dev/null
+[ "$(stat -c %x "$A/f")" != "$before" ] || fail "strictatime: reading what the kernel had left the access time"
+umount "$A"
+
 mount.talosfs "$image_a" "$A" -o noacl
 python3 - "$A/f" <<'EOF' || fail "noacl: an ACL was taken"
 import errno, os, sys

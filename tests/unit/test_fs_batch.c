@@ -66,7 +66,10 @@ static void later_changes_see_earlier_ones(void **state)
 		change(TALOS_CHANGE_DIR, "d", NULL),
 		change(TALOS_CHANGE_FILE, "d/a", "one"),
 		change(TALOS_CHANGE_LINK, "d/b", "d/a"),
-		change(TALOS_CHANGE_FILE, "d/a", "three"), /* through both names */
+		change(TALOS_CHANGE_DATA, "d/a", "two"), /* through both names */
+		change(TALOS_CHANGE_FILE, "d/c", "four"),
+		change(TALOS_CHANGE_LINK, "d/e", "d/c"),
+		change(TALOS_CHANGE_FILE, "d/e", "five"), /* of this name alone */
 		change(TALOS_CHANGE_FILE, "d/x", "gone"),
 		change(TALOS_CHANGE_XATTR, "d/x", "user.gone"),
 		change(TALOS_CHANGE_DELETE, "d/x", NULL),
@@ -76,12 +79,15 @@ static void later_changes_see_earlier_ones(void **state)
 	uint64_t appended;
 	struct stat st;
 
+	c[3].number = 0;
 	assert_int_equal(apply1(f, change(TALOS_CHANGE_FILE, "first", "")), 0); /* takes numbers */
 	appended = f->appended;
-	assert_int_equal(apply(f, c, 9), 0);
+	assert_int_equal(apply(f, c, sizeof(c) / sizeof(c[0])), 0);
 	assert_int_equal(f->appended, appended + 1); /* one record */
-	assert_content(f, "d/a", "three");
-	assert_content(f, "d/b", "three");
+	assert_content(f, "d/a", "two");
+	assert_content(f, "d/b", "two");
+	assert_content(f, "d/c", "four");
+	assert_content(f, "d/e", "five");
 	assert_int_equal(look(f, "d/x", &st), ENOENT);
 	assert_int_equal(look(f, "d/s", &st), 0);
 	assert_true(S_ISLNK(st.st_mode));
@@ -164,6 +170,114 @@ static void an_open_file_that_is_deleted_stays_readable(void **state)
 	assert_int_equal(fs_fake_pairs_of(f, ino), 0);
 }
 
+/* As rename(2) would put a new file there. */
+static void a_file_that_is_set_is_a_new_one(void **state)
+{
+	struct fs_fake *f = *state;
+	struct stat before, after;
+	char buf[8] = "";
+	uint64_t n;
+
+	assert_int_equal(apply1(f, change(TALOS_CHANGE_FILE, "a", "abc")), 0);
+	assert_int_equal(look(f, "a", &before), 0);
+	assert_int_equal(fs_fake_chmod(f, before.st_ino, 04750), 0);
+	assert_int_equal(fs_fake_setxattr(f, before.st_ino, "user.x", "1", 1, 0), 0);
+	assert_int_equal(fs_fake_setxattr(f, before.st_ino, "security.capability", "c", 1, 0), 0);
+	assert_int_equal(fs_fake_link(f, before.st_ino, ROOT, "b"), 0);
+	assert_int_equal(fs_fake_open_file(f, before.st_ino, 0), 0);
+	assert_int_equal(apply1(f, change(TALOS_CHANGE_FILE, "a", "de")), 0);
+	assert_int_equal(look(f, "a", &after), 0);
+	assert_int_not_equal(after.st_ino, before.st_ino);
+	assert_int_equal(after.st_mode, S_IFREG | 0750);
+	assert_int_equal(after.st_nlink, 1);
+	assert_int_equal(fs_fake_getxattr(f, after.st_ino, "user.x", buf, sizeof(buf), &n), 0);
+	assert_int_equal(fs_fake_getxattr(f, after.st_ino, "security.capability", buf, sizeof(buf),
+					  &n),
+			 ENODATA);
+	/* The other name, and who has it open, keep the old one. */
+	assert_content(f, "b", "abc");
+	assert_int_equal(look(f, "b", &after), 0);
+	assert_int_equal(after.st_nlink, 1);
+	assert_int_equal(apply1(f, change(TALOS_CHANGE_FILE, "b", "fg")), 0);
+	assert_int_equal(fs_fake_read(f, before.st_ino, 0, buf, 3, NULL), 0);
+	assert_memory_equal(buf, "abc", 3);
+	fs_fake_check(f);
+	assert_int_equal(fs_fake_release(f, before.st_ino), 0);
+	assert_int_equal(fs_fake_pairs_of(f, before.st_ino), 0);
+}
+
+/* Its size is the kernel's there: nobody else makes a file that it knows larger. */
+static void no_known_file_grows_beside_a_kernel_that_caches_writes(void **state)
+{
+	struct fs_fake *f = *state;
+	struct talos_pair_change more = change(TALOS_CHANGE_DATA, "a", "xyz");
+	uint64_t ino;
+
+	assert_int_equal(apply1(f, change(TALOS_CHANGE_FILE, "a", "abc")), 0);
+	f->fs->writeback = true;
+	more.number = 1;
+	assert_int_equal(apply1(f, more), 0); /* not known so far */
+	assert_content(f, "a", "axyz");
+	assert_int_equal(fs_fake_lookup(f, ROOT, "a", &ino), 0);
+	assert_int_equal(fs_fake_open_file(f, ino, 0), 0);
+	more.number = 2;
+	assert_int_equal(talos_fs_errno(apply1(f, more)), EBUSY);
+	more.number = 1;
+	assert_int_equal(apply1(f, more), 0); /* no larger */
+	assert_int_equal(apply1(f, change(TALOS_CHANGE_FILE, "a", "longer than that")), 0);
+	assert_content(f, "a", "longer than that");
+	assert_int_equal(fs_fake_release(f, ino), 0);
+}
+
+/* A default ACL takes the umask's place, as for open(2); what is restored is as it was. */
+static void files_inherit_default_acls(void **state)
+{
+	/* u::rwx g::r-x g:7:rwx m::rwx o::--- */
+	static const uint8_t acl[] = { 2,   0,	 0,   0,  1, 0,	  7,   0,   255, 255, 255,
+				       255, 4,	 0,   5,  0, 255, 255, 255, 255, 8,   0,
+				       7,   0,	 7,   0,  0, 0,	  16,  0,   7,	 0,   255,
+				       255, 255, 255, 32, 0, 0,	  0,   255, 255, 255, 255 };
+	struct talos_pair_change c = change(TALOS_CHANGE_FILE, "d/sub/a", "abc");
+	struct fs_fake *f = *state;
+	struct stat st;
+	char buf[64];
+	uint64_t n, ino;
+
+	assert_int_equal(fs_fake_mkdir(f, ROOT, "d", &ino), 0);
+	assert_int_equal(fs_fake_setxattr(f, ino, "system.posix_acl_default", acl, sizeof(acl), 0),
+			 0);
+	c.mode = 0666;
+	c.umask = 077;
+	c.flags = TALOS_CHANGE_PARENTS;
+	assert_int_equal(apply1(f, c), 0);
+	assert_int_equal(look(f, "d/sub", &st), 0);
+	assert_int_equal(st.st_mode, S_IFDIR | 0770);
+	assert_int_equal(fs_fake_getxattr(f, st.st_ino, "system.posix_acl_default", buf,
+					  sizeof(buf), &n),
+			 0);
+	assert_int_equal(n, sizeof(acl));
+	assert_memory_equal(buf, acl, n);
+	assert_int_equal(look(f, "d/sub/a", &st), 0);
+	assert_int_equal(st.st_mode, S_IFREG | 0660);
+	assert_int_equal(
+		fs_fake_getxattr(f, st.st_ino, "system.posix_acl_access", buf, sizeof(buf), &n), 0);
+	c.path = "d/as-it-was";
+	c.path_bytes = (uint32_t)strlen(c.path);
+	c.flags = TALOS_CHANGE_SET_ATTR;
+	assert_int_equal(apply1(f, c), 0);
+	assert_int_equal(look(f, c.path, &st), 0);
+	assert_int_equal(st.st_mode, S_IFREG | 0666);
+	assert_int_equal(fs_fake_getxattr(f, st.st_ino, "system.posix_acl_access", buf, sizeof(buf),
+					  &n),
+			 ENODATA);
+	c.path = "no-acl-here";
+	c.path_bytes = (uint32_t)strlen(c.path);
+	c.flags = 0;
+	assert_int_equal(apply1(f, c), 0);
+	assert_int_equal(look(f, c.path, &st), 0);
+	assert_int_equal(st.st_mode, S_IFREG | 0600);
+}
+
 static void attributes_are_set_and_old_ones_go(void **state)
 {
 	struct fs_fake *f = *state;
@@ -177,6 +291,7 @@ static void attributes_are_set_and_old_ones_go(void **state)
 	assert_int_equal(fs_fake_lookup(f, ROOT, "a", &ino), 0);
 	assert_int_equal(fs_fake_getxattr(f, ino, "user.old", buf, sizeof(buf), &n), 0);
 	assert_int_equal(apply1(f, c), 0); /* the content alone: they stay */
+	assert_int_equal(fs_fake_lookup(f, ROOT, "a", &ino), 0);
 	assert_int_equal(fs_fake_getxattr(f, ino, "user.old", buf, sizeof(buf), &n), 0);
 	c.flags = TALOS_CHANGE_SET_ATTR;
 	c.mode = S_IFREG | 04711;
@@ -184,6 +299,7 @@ static void attributes_are_set_and_old_ones_go(void **state)
 	c.atime_ns = -1500000000;
 	c.mtime_ns = 1234567891;
 	assert_int_equal(apply1(f, c), 0);
+	assert_int_equal(fs_fake_lookup(f, ROOT, "a", &ino), 0);
 	assert_int_equal(fs_fake_getxattr(f, ino, "user.old", buf, sizeof(buf), &n), ENODATA);
 	assert_int_equal(look(f, "a", &st), 0);
 	assert_int_equal(st.st_mode, S_IFREG | 04711);
@@ -262,8 +378,8 @@ static void a_crash_leaves_all_of_a_batch_or_nothing(void **state)
 /* --- what the kernel is told -------------------------------------------------------------- */
 
 struct told {
-	unsigned names;
-	uint64_t ino;
+	unsigned names, dropped;
+	uint64_t ino, attr_ino;
 	char name[TALOS_NAME_BYTES_MAX + 1];
 };
 
@@ -273,6 +389,20 @@ static void note_bytes(void *ctx, uint64_t ino, uint64_t offset, uint64_t end)
 
 	assert_true(offset == 0 && end == INT64_MAX);
 	t->ino = ino;
+}
+
+static void note_attr(void *ctx, uint64_t ino)
+{
+	((struct told *)ctx)->attr_ino = ino;
+}
+
+static void note_dropped(void *ctx, uint64_t dir, const char *name)
+{
+	struct told *t = ctx;
+
+	assert_int_equal(dir, ROOT);
+	t->dropped++;
+	snprintf(t->name, sizeof(t->name), "%s", name);
 }
 
 static void note_name(void *ctx, uint64_t dir, const char *name)
@@ -286,8 +416,10 @@ static void note_name(void *ctx, uint64_t dir, const char *name)
 
 static void the_kernel_is_told_what_changed(void **state)
 {
-	static const struct fs_transport_ops ops = { .forget_bytes = note_bytes,
-						     .forget_name = note_name };
+	static const struct fs_transport_ops ops = { .forget_attr = note_attr,
+						     .forget_bytes = note_bytes,
+						     .forget_name = note_name,
+						     .drop_name = note_dropped };
 	struct fs_fake *f = *state;
 	struct told t = { 0 };
 	struct stat st;
@@ -297,10 +429,16 @@ static void the_kernel_is_told_what_changed(void **state)
 	assert_int_equal(apply1(f, change(TALOS_CHANGE_FILE, "a", "x")), 0);
 	assert_string_equal(t.name, "a");
 	assert_int_equal(t.names, 1);
-	assert_int_equal(t.ino, ROOT);
+	assert_int_equal(t.attr_ino, ROOT);
 	assert_int_equal(look(f, "a", &st), 0);
 	assert_int_equal(apply1(f, change(TALOS_CHANGE_DATA, "a", "y")), 0);
 	assert_int_equal(t.ino, st.st_ino);
+	assert_int_equal(t.dropped, 0);
+	/* A kernel that caches writes goes by its own times of what it knows. */
+	f->fs->writeback = true;
+	assert_int_equal(apply1(f, change(TALOS_CHANGE_ATTR, "a", "")), 0);
+	assert_int_equal(t.dropped, 1);
+	assert_string_equal(t.name, "a");
 	assert_int_equal(apply1(f, change(TALOS_CHANGE_DELETE, "nothing", NULL)),
 			 TALOS_ERR_NOT_FOUND);
 	assert_int_equal(t.names, 1);
@@ -375,6 +513,9 @@ int main(void)
 		T(one_that_fails_leaves_nothing),
 		T(missing_directories_are_made_if_asked_for),
 		T(an_open_file_that_is_deleted_stays_readable),
+		T(a_file_that_is_set_is_a_new_one),
+		T(no_known_file_grows_beside_a_kernel_that_caches_writes),
+		T(files_inherit_default_acls),
 		T(attributes_are_set_and_old_ones_go),
 		T(names_of_one_hash_share_their_places),
 		T(what_is_too_large_is_refused_whole),

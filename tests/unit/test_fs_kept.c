@@ -165,7 +165,11 @@ static void forget_name(void *ctx, uint64_t dir, const char *name)
 	note(ctx, text);
 }
 
-static const struct fs_transport_ops ops = { forget_attr, forget_bytes, forget_name };
+static const struct fs_transport_ops ops = {
+	.forget_attr = forget_attr,
+	.forget_bytes = forget_bytes,
+	.forget_name = forget_name,
+};
 
 static int setup_told(void **state)
 {

@@ -35,8 +35,8 @@ struct talos_fs_options {
 	enum talos_atime atime;
 	/*
 	 * The kernel collects writes and sends them later, or at close and
-	 * fsync. Only a leader's: a backup that becomes one in place goes on
-	 * without.
+	 * fsync, and takes the sizes and times of files that it knows from nobody.
+	 * Only a leader's: a backup that becomes one in place goes on without.
 	 */
 	bool writeback;
 };
@@ -49,8 +49,15 @@ struct talos_fs_options {
  */
 int talos_fs_mount(const struct talos_fs_options *o, struct talos_fs **out_fs);
 
-/* Serve until unmounted or talos_fs_stop(). Call after fork: starts threads. */
+/*
+ * Serve until unmounted or talos_fs_stop(). Call after fork: starts threads. They
+ * go on until talos_fs_end(): who may wait for the kernel, which may wait for
+ * them, has to end between.
+ */
 int talos_fs_run(struct talos_fs *fs);
+
+/* Serve no more, and answer what waits. */
+void talos_fs_end(struct talos_fs *fs);
 
 /* Make talos_fs_run() return soon. Any thread; async-signal-safe. */
 void talos_fs_stop(struct talos_fs *fs);
@@ -70,9 +77,13 @@ void talos_fs_writable(struct talos_fs *fs);
  */
 void talos_fs_role_changed(struct talos_fs *fs);
 
+/* From now on. Any thread. */
+void talos_fs_set_atime(struct talos_fs *fs, enum talos_atime atime);
+
 struct talos_fs_stats {
 	uint64_t requests, errors, parked;
 	uint64_t read_bytes, written_bytes;
+	bool writeback; /* the kernel collects writes */
 };
 void talos_fs_stats(struct talos_fs *fs, struct talos_fs_stats *out);
 

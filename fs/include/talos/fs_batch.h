@@ -36,8 +36,11 @@ struct talos_pair_change {
 	/* From the root, without a slash at either end; "" is the root. Not NUL-terminated; borrowed. */
 	const char *path;
 	uint32_t path_bytes;
-	/* Of what is made, also without SET_ATTR. */
-	uint32_t mode, uid, gid;
+	/*
+	 * Of what is made, also without SET_ATTR. @umask counts only without: a default ACL
+	 * of the directory takes its place, as for open(2).
+	 */
+	uint32_t mode, uid, gid, umask;
 	int64_t atime_ns, mtime_ns;
 	uint64_t number;
 	const char *name; /* borrowed */

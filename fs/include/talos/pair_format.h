@@ -43,7 +43,7 @@ struct talos_pair_record {
 	uint8_t kind;	 /* 00 enum talos_change_kind */
 	uint8_t flags;	 /* 01 TALOS_CHANGE_ bits */
 	le16 path_bytes; /* 02 */
-	le32 mode;	 /* 04 as in stat(2) */
+	le32 mode;	 /* 04 as in stat(2); above 16 bits the maker's umask */
 	le32 uid;	 /* 08 */
 	le32 gid;	 /* 0c */
 	le64 atime_ns;	 /* 10 since 1970, signed */
