@@ -117,7 +117,14 @@ static int check_state(const struct daemon *d, const struct talos_superblock_inf
 			 image);
 		return TALOS_ERR_EMPTY_REPLICA;
 	case TALOS_REPLICA_BACKUP:
-		return TALOS_OK;
+		if (!info->own_index || d->o.primary || !d->o.mode_given ||
+		    d->o.mode == TALOS_BACKUP_BUILD_INDEX)
+			return TALOS_OK;
+		snprintf(why, 512,
+			 "%s has built its own index: another mode needs a new copy, so primary=; "
+			 "mode=build-index shows it as it is",
+			 image);
+		return TALOS_ERR_INVALID;
 	}
 	snprintf(why, 512, "%s: in an unknown state", image);
 	return TALOS_ERR_CORRUPT;
@@ -142,6 +149,8 @@ static int open_engine(struct daemon *d, char *why)
 		err = check_state(d, &info, why);
 		if (err)
 			return err;
+		if (info.own_index && !d->o.mode_given)
+			o.backup_mode = TALOS_BACKUP_BUILD_INDEX;
 	}
 	if (!err)
 		err = talos_engine_open(d->io, &o, &d->engine);
@@ -359,6 +368,8 @@ static json_t *do_promote(struct daemon *d, const json_t *request)
 				  r.reason, (unsigned long long)r.position);
 	if (err == TALOS_ERR_INVALID)
 		return error_json("not promoted: this node is the primary already");
+	if (err == TALOS_ERR_UNSUPPORTED)
+		return error_json("not promoted: %s", r.reason);
 	if (err)
 		return error_json("not promoted: %s%s%s", talos_strerror(err),
 				  *r.reason ? ": " : "", r.reason);

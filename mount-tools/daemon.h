@@ -32,6 +32,7 @@ struct mount_options {
 	const char *secret; /* a file's name, absolute; NULL: none */
 	enum talos_transport transport;
 	enum talos_backup_mode mode;
+	bool mode_given; /* else an image goes on as it was */
 	enum talos_ack ack;
 	bool insecure, read_only, foreground, debug, nonempty, no_acl, remount;
 	struct mount_flags flags;

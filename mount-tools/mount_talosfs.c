@@ -93,7 +93,7 @@ static bool take_value(struct mount_options *o, const char *name, const char *va
 	else if (!strcmp(name, "transport"))
 		return take_choice(transport_names, value, &o->transport);
 	else if (!strcmp(name, "mode"))
-		return take_choice(mode_names, value, &o->mode);
+		return o->mode_given = take_choice(mode_names, value, &o->mode);
 	else if (!strcmp(name, "ack"))
 		return take_choice(ack_names, value, &o->ack);
 	else if (!strcmp(name, "threads"))

@@ -84,7 +84,7 @@ static int enter_sessions(struct session *s, const struct talos_wire_hello *h, b
 		m->acked = s->sent;
 		m->durable = 0; /* until it tells */
 		m->applied = le64_get(h->applied);
-		m->mode = le32_get(h->backup_mode);
+		m->mode = s->mode;
 		m->session = s;
 		m->away_since_ns = 0;
 		m->seen_ns = repl_now(r);
@@ -136,6 +136,7 @@ int session_attach(struct talos_repl *r, struct transport_conn *conn,
 	s->conn = conn;
 	s->writes_last = &s->writes;
 	s->heard_ns = repl_now(r);
+	s->mode = le32_get(hello->backup_mode);
 	memcpy(s->replica.b, hello->replica, sizeof(s->replica.b));
 	snprintf(s->address, sizeof(s->address), "%s",
 		 hello->listen[0] ? hello->listen : conn->peer);

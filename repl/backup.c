@@ -18,7 +18,7 @@
 
 #define RETRY_NS (200 * TALOS_NS_PER_MS)
 #define ASK_NS (200 * TALOS_NS_PER_MS)
-#define EVENTS_MAX 32u /* between two looks at what follows from them */
+#define BEHIND_NS (2 * TALOS_NS_PER_MS)
 
 static void forget_connection(struct talos_repl *r)
 {
@@ -460,6 +460,21 @@ static void note_link(struct talos_repl *r)
 	talos_mutex_unlock(&r->lock);
 }
 
+/* How long to wait for messages, before looking at what else there may be to do. */
+static uint64_t poll_ns(struct talos_repl *r)
+{
+	const struct follower *f = &r->follower;
+	struct talos_log_state l;
+
+	if (f->copying || !f->have_doorbell)
+		return r->timeout_ns / 10;
+	talos_engine_log_state(r->engine, &l);
+	/* Its own flushes, or the device, are behind: soon there is room again. */
+	if (l.applied.v < talos_min(l.end.v, le64_get(f->doorbell.committed)))
+		return BEHIND_NS;
+	return talos_min(r->timeout_ns / 10, ASK_NS);
+}
+
 static int serve_connection(struct talos_repl *r)
 {
 	struct follower *f = &r->follower;
@@ -469,8 +484,7 @@ static int serve_connection(struct talos_repl *r)
 	f->link_noted_ns = 0;
 	while (!err && !f->stop) {
 		struct transport_event ev;
-		uint64_t timeout =
-			f->copying ? r->timeout_ns / 10 : talos_min(r->timeout_ns / 10, ASK_NS);
+		uint64_t timeout = poll_ns(r);
 
 		while (!err && f->conn->ops->poll(f->conn, timeout, &ev)) {
 			f->heard_ns = repl_now(r);

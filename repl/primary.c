@@ -141,8 +141,11 @@ static int hook_index_built(void *ctx, const struct talos_built *b)
 	for (unsigned i = 0; i < SESSIONS_MAX; i++) {
 		struct session *to = r->sessions[i];
 
-		/* One that is copying gets what its seed names, and asks for the rest. */
-		if (!to || to->seeding)
+		/*
+		 * One that is copying gets what its seed names, and asks for the rest; one
+		 * that builds its own index needs no other.
+		 */
+		if (!to || to->seeding || to->mode == TALOS_BACKUP_BUILD_INDEX)
 			continue;
 		s->refs++;
 		stream_queue_locked(to, s);
@@ -251,6 +254,8 @@ static bool is_overdue(const struct talos_repl *r, const struct member *m, uint6
 		return false;
 	if (r->o.ack == TALOS_ACK_LOCAL && m->session)
 		return true; /* it was in sync with what was acknowledged in another way */
+	if (m->session && m->session->state == TALOS_PEER_COPYING)
+		return goes_on_alone(r); /* it begins anew, for another mode */
 	return m->away_since_ns && now - m->away_since_ns >= primary_silence_ns(r);
 }
 

@@ -167,8 +167,14 @@ int talos_repl_promote(struct talos_repl *r, bool accept_data_loss,
 		err = TALOS_ERR_STALE_EPOCH;
 	else if (s.role == TALOS_ROLE_LEADER)
 		err = TALOS_ERR_INVALID;
+	else if (s.backup_mode == TALOS_BACKUP_BUILD_INDEX)
+		err = TALOS_ERR_UNSUPPORTED;
 	if (err) {
-		snprintf(out->reason, sizeof(out->reason), "%s", talos_strerror(err));
+		snprintf(out->reason, sizeof(out->reason), "%s",
+			 err == TALOS_ERR_UNSUPPORTED
+				 ? "it builds its own index, which other backups do not have: "
+				   "promote another one, or mount it with mode=fresh first"
+				 : talos_strerror(err));
 		talos_mutex_unlock(&r->node);
 		return err;
 	}

@@ -102,6 +102,7 @@ struct session {
 	struct talos_uuid replica;
 	char address[72];
 	enum talos_peer_state state; /* guarded by r->lock */
+	enum talos_backup_mode mode;
 	_Atomic bool stop, idle; /* idle: asleep in poll, wants to be woken */
 	/* Log. */
 	struct offered log[TRANSPORT_REGIONS_MAX];

@@ -37,6 +37,8 @@ static void emit_superblock(const struct talos_emit *o, const struct superblock 
 	emit_number(o, "epoch", sb->epoch);
 	if (sb->checkpoint_pos != TALOS_NO_CHECKPOINT)
 		emit_number(o, "checkpoint_position", sb->checkpoint_pos);
+	if (sb->own_root)
+		emit_number(o, "own_root", sb->own_root);
 	emit_number(o, "log_end_min", sb->log_end_min);
 	emit_number(o, "l0_bytes", sb->l0_bytes);
 	emit_number(o, "inline_max", sb->inline_max);
@@ -127,7 +129,7 @@ static int show_slot(void *ctx, uint32_t idx, int err, enum talos_slot_kind kind
 	if (err) {
 		emit_text(s->emit, "bad", talos_strerror(err));
 	} else {
-		emit_text(s->emit, "kind", kind == TALOS_SLOT_LOG ? "log" : "index");
+		emit_text(s->emit, "kind", slot_kind_text(kind));
 		emit_number(s->emit, "segment", name);
 	}
 	emit_end(s->emit);

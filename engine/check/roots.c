@@ -141,8 +141,8 @@ static void check_twice(struct talos_check *c, const struct slot_geometry *g, st
 		if (!by_name(&names[i - 1], &names[i]))
 			found(c, slot_place(g, names[i].slot),
 			      "slot table: %s segment %llu is in slot %u and in slot %u",
-			      names[i].kind == TALOS_SLOT_LOG ? "log" : "index",
-			      (unsigned long long)names[i].name, names[i - 1].slot, names[i].slot);
+			      slot_kind_text(names[i].kind), (unsigned long long)names[i].name,
+			      names[i - 1].slot, names[i].slot);
 }
 
 /* For a volume that cannot be opened; log_check_plan() begins anew. By segment, as they are sorted. */

@@ -98,7 +98,7 @@ static void tell_watch(struct talos_engine *e, const struct record *r)
 							       .length = op.length });
 }
 
-static int apply_batch_record(struct talos_engine *e, const struct record *r)
+static int apply_batch_record(struct talos_engine *e, const struct record *r, uint64_t end)
 {
 	struct view *v;
 	uint32_t entries;
@@ -113,9 +113,10 @@ static int apply_batch_record(struct talos_engine *e, const struct record *r)
 	if (!err)
 		apply_batch(v->active->memtable, r);
 	view_put(v);
-	if (!err)
-		tell_watch(e, r);
-	return err;
+	if (err)
+		return err;
+	tell_watch(e, r);
+	return e->builds_own ? own_index_rotate(e, end, true) : TALOS_OK;
 }
 
 static int apply_rotate(struct talos_engine *e, uint64_t end)
@@ -305,12 +306,13 @@ static int apply_trim(struct talos_engine *e, const struct record *r, uint64_t e
 		err = vlog_commit(e->vlog, (segments[count - 1] + 1) * e->segment_bytes, false);
 	if (err)
 		return err;
-	if (!e->lean.on)
+	if (!e->lean.on && !e->builds_own)
 		return log_map_trim(e, segments, count, end);
 	err = log_map_trim_later(e, segments, count, end);
-	if (!err)
-		segments = NULL;
-	return err;
+	if (err)
+		return err;
+	segments = NULL;
+	return e->builds_own ? own_index_note_trim(e, end) : TALOS_OK;
 }
 
 /* --- all of them -------------------------------------------------------------------------- */
@@ -332,15 +334,15 @@ int apply_record(struct talos_engine *e, const struct record *r, uint64_t end)
 {
 	switch (r->type) {
 	case TALOS_RECORD_BATCH:
-		return apply_batch_record(e, r);
+		return apply_batch_record(e, r, end);
 	case TALOS_RECORD_ROTATE:
-		return apply_rotate(e, end);
+		return e->builds_own ? TALOS_OK : apply_rotate(e, end);
 	case TALOS_RECORD_EDIT:
-		return r->pos >= e->edits_from ? apply_edit(e, r, end) : TALOS_OK;
+		return r->pos >= e->edits_from && !e->builds_own ? apply_edit(e, r, end) : TALOS_OK;
 	case TALOS_RECORD_TRIM:
 		return r->pos >= e->edits_from ? apply_trim(e, r, end) : TALOS_OK;
 	case TALOS_RECORD_CHECKPOINT:
-		return apply_checkpoint(e, r, end);
+		return e->builds_own ? TALOS_OK : apply_checkpoint(e, r, end);
 	case TALOS_RECORD_EPOCH:
 		e->epoch = talos_max((uint64_t)e->epoch, r->epoch);
 		return TALOS_OK;
@@ -383,7 +385,7 @@ static int apply_window(struct talos_engine *e, uint64_t upto, struct log_window
 
 	vlog_state(e->vlog, &s);
 	upto = talos_min(upto, s.end);
-	while (s.applied < upto) {
+	while (s.applied < upto && !own_index_must_wait(e)) {
 		struct record r;
 		uint64_t end;
 		int err = apply_fetch(e, s.applied, s.end, w, &r);

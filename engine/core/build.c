@@ -297,6 +297,13 @@ static int wait_shipped(struct talos_engine *e, const struct build_job *j)
 	return err;
 }
 
+static int complete_edit(struct talos_engine *e, struct build_job *j)
+{
+	j->edit.replay_pos = j->replay_pos;
+	j->edit.next_id = e->next_id;
+	return account_sorted(&j->live, false, &j->edit.accounts, &j->edit.account_count);
+}
+
 /* Append the edit and install the manifest that it makes. background_lock held. */
 static int commit_edit(struct talos_engine *e, struct build_job *j)
 {
@@ -307,9 +314,7 @@ static int commit_edit(struct talos_engine *e, struct build_job *j)
 	struct view *v;
 	int err;
 
-	j->edit.replay_pos = j->replay_pos;
-	j->edit.next_id = e->next_id;
-	err = account_sorted(&j->live, false, &j->edit.accounts, &j->edit.account_count);
+	err = complete_edit(e, j);
 	if (!err)
 		err = manifest_edit_encode(&j->edit, &meta, &meta_bytes);
 	if (!err)
@@ -331,11 +336,28 @@ static int commit_edit(struct talos_engine *e, struct build_job *j)
 	return err;
 }
 
+/* Of a follower that builds its own index. */
+static int switch_own_levels(struct talos_engine *e, struct build_job *j)
+{
+	int err;
+
+	talos_mutex_lock(&e->background_lock);
+	err = complete_edit(e, j);
+	if (!err)
+		err = own_index_commit(e, &j->edit);
+	talos_mutex_unlock(&e->background_lock);
+	if (!err)
+		worker_wake(e, WORKER_COMPACT);
+	return err;
+}
+
 /* The switch, if this node still leads. What the edit emptied goes with it. */
 static int switch_levels(struct talos_engine *e, struct build_job *j)
 {
 	int err = TALOS_ERR_STALE_EPOCH;
 
+	if (e->builds_own)
+		return switch_own_levels(e, j);
 	talos_mutex_lock(&e->background_lock);
 	if (e->role == TALOS_ROLE_LEADER)
 		err = commit_edit(e, j);
@@ -380,7 +402,7 @@ static int commit_segments(struct talos_engine *e, struct build_job *j)
 {
 	int err = TALOS_OK;
 
-	if (j->edit.added_count)
+	if (j->edit.added_count && !e->builds_own) /* whose root is flushed with them */
 		err = vlog_commit_all(e->vlog);
 	if (!err)
 		err = wait_shipped(e, j);
@@ -622,7 +644,9 @@ static int start_compaction(struct talos_engine *e, struct view *v, struct compa
 
 static bool may_build(const struct talos_engine *e)
 {
-	return e->role == TALOS_ROLE_LEADER && !e->vlog->failed;
+	return (e->role == TALOS_ROLE_LEADER ||
+		(e->role == TALOS_ROLE_FOLLOWER && e->builds_own)) &&
+	       !e->vlog->failed;
 }
 
 static int flush_step_locked(struct talos_engine *e)

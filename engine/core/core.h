@@ -164,6 +164,8 @@ struct talos_engine {
 	struct level_store level_store;
 	uint32_t reserve_slots; /* kept for deletes, flushes and compaction */
 
+	/* A follower with levels of its own: own_index.c. Set before its role is, and for good. */
+	_Atomic bool builds_own;
 	_Atomic int role;	    /* enum talos_engine_role */
 	_Atomic uint64_t epoch;	    /* records are made in it */
 	_Atomic bool hooked;	    /* hook is set */
@@ -328,6 +330,22 @@ int lean_end(struct talos_engine *e);
 void lean_note_rotation(struct talos_engine *e, uint64_t end);
 /* The levels hold the log up to @replay_pos now. */
 int lean_note_flush(struct talos_engine *e, uint64_t replay_pos);
+
+/* --- own_index.c: a follower that flushes and compacts by itself --------------------- */
+
+/* As recovery_read_checkpoint(), from the root that the superblock names. */
+int own_index_load(struct talos_engine *e, struct manifest **out);
+/* From here on: with the levels that there are. TALOS_ERR_NOT_IN_SYNC: segments are missing. apply_lock held. */
+int own_index_begin(struct talos_engine *e);
+/* Change the levels, for good. TALOS_ERR_NO_SPACE: nothing happened. background_lock held. */
+int own_index_commit(struct talos_engine *e, const struct manifest_edit *edit);
+/* Freeze the active memtable, of log up to @end, if there is anything in it (and it is full). apply_lock held. */
+int own_index_rotate(struct talos_engine *e, uint64_t end, bool only_if_due);
+/* A trim that ends at @end was put off. apply_lock held. */
+int own_index_note_trim(struct talos_engine *e, uint64_t end);
+/* Nothing more may be applied until flushes or merges have caught up. */
+bool own_index_must_wait(struct talos_engine *e);
+bool own_index_names_root(const struct talos_engine *e, uint64_t name);
 
 /* --- apply.c: one record into the state -------------------------------------------- */
 

@@ -100,6 +100,7 @@ int talos_engine_probe(struct talos_io *io, struct talos_superblock_info *out)
 		.table_slots = sb.table_slots,
 		.version = sb.version,
 		.notes = sb.notes,
+		.own_index = sb.own_root != 0,
 		.inline_max = sb.inline_max,
 		.growth = sb.growth ? sb.growth : LEVEL_GROWTH_DEFAULT,
 		.clean = sb.clean,
@@ -140,14 +141,18 @@ int talos_engine_store_epoch(struct talos_engine *e, uint64_t epoch)
 {
 	int err = TALOS_OK;
 
+	bool known;
+
 	if (epoch > TALOS_EPOCH_MAX)
 		return TALOS_ERR_INVALID;
 	talos_mutex_lock(&e->superblock_lock);
-	if (e->sb.epoch >= epoch)
-		epoch = 0;
+	known = e->sb.epoch >= epoch;
 	talos_mutex_unlock(&e->superblock_lock);
-	if (epoch)
+	if (!known)
 		err = engine_superblock_update(e, raise_epoch, &epoch);
+	/* It speaks in it from now on, before a record of it has come. */
+	if (!err && e->role == TALOS_ROLE_FOLLOWER)
+		e->epoch = talos_max((uint64_t)e->epoch, epoch);
 	return err;
 }
 
@@ -228,6 +233,23 @@ static enum talos_engine_role role_of(enum talos_replica_state state)
 	return TALOS_ROLE_FOLLOWER;
 }
 
+/* By the superblock, and until talos_engine_lead(). */
+static enum talos_engine_role first_role(const struct talos_engine *e)
+{
+	/* Of another mode: not thrown away before there is a new copy. */
+	if (e->sb.own_root && !e->builds_own)
+		return TALOS_ROLE_EMPTY;
+	return role_of(e->sb.state);
+}
+
+/* The superblock is read: does this replica go on with an index of its own? */
+static void choose_index(struct talos_engine *e)
+{
+	if (e->inspect && e->sb.own_root)
+		e->backup_mode = TALOS_BACKUP_BUILD_INDEX;
+	e->builds_own = e->sb.own_root && e->backup_mode == TALOS_BACKUP_BUILD_INDEX;
+}
+
 static void note_start(struct superblock *sb, void *arg)
 {
 	(void)arg;
@@ -270,16 +292,19 @@ int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 	e->role = TALOS_ROLE_EMPTY; /* until recovery is through */
 	init_locks(e);
 	err = superblock_read(io, &e->sb);
-	if (!err && role_of(e->sb.state) != TALOS_ROLE_EMPTY) {
+	if (!err)
+		choose_index(e);
+	if (!err && first_role(e) != TALOS_ROLE_EMPTY) {
 		err = recovery_run(e);
 		if (!err && !e->inspect)
 			err = engine_superblock_update(e, note_start, NULL);
 	}
-	if (!err && e->sb.state == TALOS_REPLICA_BACKUP)
+	if (!err && e->sb.state == TALOS_REPLICA_BACKUP && !e->inspect &&
+	    first_role(e) == TALOS_ROLE_FOLLOWER)
 		err = follow_in_mode(e);
 	if (!err) {
 		e->epoch = talos_max((uint64_t)e->epoch, e->sb.epoch);
-		e->role = role_of(e->sb.state);
+		e->role = first_role(e);
 		err = worker_start_all(e);
 	}
 	if (err) {
@@ -396,6 +421,8 @@ int talos_engine_lead(struct talos_engine *e, uint64_t epoch)
 		err = TALOS_ERR_EMPTY_REPLICA;
 	else if (e->inspect)
 		err = TALOS_ERR_READ_ONLY;
+	else if (e->builds_own)
+		err = TALOS_ERR_UNSUPPORTED;
 	else if (e->role == TALOS_ROLE_DEPOSED || epoch < e->sb.epoch)
 		err = TALOS_ERR_STALE_EPOCH;
 	else if (e->role == TALOS_ROLE_LEADER)
@@ -435,9 +462,26 @@ int talos_engine_depose(struct talos_engine *e, uint64_t epoch)
 
 /* --- by hand ----------------------------------------------------------------------------------------------- */
 
+/* End the active memtable, of whoever flushes. */
+static int rotate_by_hand(struct talos_engine *e)
+{
+	struct vlog_state s;
+	int err;
+
+	if (e->role == TALOS_ROLE_LEADER)
+		return write_rotate(e);
+	if (e->role != TALOS_ROLE_FOLLOWER || !e->builds_own)
+		return TALOS_ERR_READ_ONLY;
+	talos_mutex_lock(&e->apply_lock);
+	vlog_state(e->vlog, &s);
+	err = own_index_rotate(e, s.applied, false);
+	talos_mutex_unlock(&e->apply_lock);
+	return err;
+}
+
 int talos_engine_flush(struct talos_engine *e)
 {
-	int err = e->role == TALOS_ROLE_LEADER ? write_rotate(e) : TALOS_ERR_READ_ONLY;
+	int err = rotate_by_hand(e);
 
 	while (!err && (err = build_flush_step(e)) > 0)
 		err = TALOS_OK;
@@ -446,7 +490,9 @@ int talos_engine_flush(struct talos_engine *e)
 
 int talos_engine_compact(struct talos_engine *e)
 {
-	int err = e->role == TALOS_ROLE_LEADER ? 1 : TALOS_ERR_READ_ONLY;
+	bool builds =
+		e->role == TALOS_ROLE_LEADER || (e->role == TALOS_ROLE_FOLLOWER && e->builds_own);
+	int err = builds ? 1 : TALOS_ERR_READ_ONLY;
 
 	while (err > 0) {
 		err = build_flush_step(e);

@@ -23,6 +23,8 @@ int follow_in_mode(struct talos_engine *e)
 	talos_mutex_lock(&e->apply_lock);
 	if (e->backup_mode == TALOS_BACKUP_LEAN)
 		err = lean_begin(e);
+	else if (e->backup_mode == TALOS_BACKUP_BUILD_INDEX && !e->builds_own)
+		err = own_index_begin(e);
 	talos_mutex_unlock(&e->apply_lock);
 	return err;
 }
@@ -156,6 +158,10 @@ int talos_apply_index_segment(struct talos_engine *e, struct talos_segment_id id
 	seeding = e->seed_in != NULL;
 	if (!seeding)
 		err = follower_error(e);
+	if (!err && e->builds_own) { /* of no use: a primary that does not know better */
+		talos_mutex_unlock(&e->apply_lock);
+		return TALOS_OK;
+	}
 	if (!err && !slot_find(e->slots, TALOS_SLOT_INDEX, id.v, &place) &&
 	    (!slot_get_sum(e->slots, id.v) || slot_get_sum(e->slots, id.v) == sum)) {
 		talos_mutex_unlock(&e->apply_lock);
@@ -205,6 +211,7 @@ static void become_seeding(struct superblock *sb, void *arg)
 	sb->inline_max = want->inline_max;
 	sb->epoch = want->epoch;
 	sb->checkpoint_pos = TALOS_NO_CHECKPOINT;
+	sb->own_root = 0;
 	sb->log_end_min = 0;
 }
 
@@ -213,10 +220,13 @@ static int choose_geometry(struct talos_engine *e, const struct talos_apply_seed
 			   struct superblock *out)
 {
 	uint32_t s = seed->segment_bytes;
-	uint64_t bytes = e->sb.state == TALOS_REPLICA_EMPTY && e->sb.device_bytes
-				 ? e->sb.device_bytes
-				 : seed->device_bytes;
+	bool sized = e->sb.state == TALOS_REPLICA_EMPTY || e->sb.state == TALOS_REPLICA_BACKUP;
+	uint64_t bytes = sized && e->sb.device_bytes ? e->sb.device_bytes : seed->device_bytes;
 	uint64_t slots;
+
+	/* One that is copied anew, for another mode, stays what it is. */
+	if (e->sb.state == TALOS_REPLICA_BACKUP && !talos_uuid_equal(&seed->volume, &e->sb.volume))
+		return TALOS_ERR_OTHER_VOLUME;
 
 	if (seed->epoch > TALOS_EPOCH_MAX || seed->inline_max > TALOS_INLINE_BYTES_MAX ||
 	    s < TALOS_SEGMENT_BYTES_MIN || s > TALOS_SEGMENT_BYTES_MAX || (s & (s - 1)))
@@ -256,7 +266,7 @@ static int prepare_device(struct talos_engine *e, struct superblock *want)
 
 int talos_apply_seed_begin(struct talos_engine *e, const struct talos_apply_seed *seed)
 {
-	struct superblock want;
+	struct superblock want = { 0 };
 	int err = TALOS_OK;
 
 	talos_mutex_lock(&e->apply_lock);

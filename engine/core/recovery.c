@@ -12,6 +12,10 @@
  *    never cut off.
  *  - Before what the superblock knows to have been durable: the device lied
  *    about a flush: refused (TALOS_ERR_LOG_SHORT).
+ *  - But a backup that did not end in order: "committed" speaks of its memory,
+ *    not of its device, where a part of what it had not flushed may have
+ *    survived. Its log is cut where it ends, and comes again from the primary; what
+ *    lies behind is erased, so that a later start does not take it for a proof.
  * A backup shows only what its records say was committed everywhere; the rest
  * of its log stays in hand for its primary's, or its own, decision.
  * Time is bounded by the memtables' log, not by the volume.
@@ -113,6 +117,8 @@ int recovery_open_store(struct talos_engine *e)
 		.volume_seed = e->volume_seed,
 		.segment_bytes = e->segment_bytes,
 		.buffer_count = e->tail_buffers,
+		/* Or nothing could be flushed, and so nothing trimmed. */
+		.receive_keep_free = e->backup_mode == TALOS_BACKUP_BUILD_INDEX ? GC_SLOTS_KEPT : 0,
 		.durable_advanced = log_durable,
 		.ctx = e,
 	};
@@ -205,7 +211,8 @@ static void scan_step(struct log_scan *s, const struct record *r)
 
 /*
  * Begin at @pos, a record's border. A checkpoint that is durable lies behind
- * it, unless it is 0: so its segment is there. The rolling sum at @pos needs the
+ * it, unless it is 0: so its segment is there. But a backup's own root may
+ * stand where the log ends, at a segment's start: then the one before is. The rolling sum at @pos needs the
  * segment's earlier records: the price of having only half of it in each.
  */
 static int scan_begin(struct log_scan *s, struct talos_engine *e, uint64_t pos)
@@ -220,6 +227,8 @@ static int scan_begin(struct log_scan *s, struct talos_engine *e, uint64_t pos)
 	if (pos == 0)
 		return TALOS_OK; /* no record is before it */
 	err = load_segment(s, segment);
+	if (err == TALOS_ERR_NOT_FOUND && pos % e->segment_bytes == 0)
+		err = load_segment(s, --segment);
 	if (!err)
 		err = record_chain_at(s->bytes, e->segment_bytes, segment * e->segment_bytes, pos,
 				      e->volume_seed, &s->chain);
@@ -294,12 +303,18 @@ static bool segment_proves_loss(const struct log_scan *s, uint32_t offset, uint6
 	return false;
 }
 
+/* A backup that did not end in order. */
+static bool tears_anyhow(const struct talos_engine *e)
+{
+	return e->sb.state == TALOS_REPLICA_BACKUP && !e->sb.clean;
+}
+
 /* The record at s->pos does not check. A torn tail, or damage? */
 static int judge_end(struct log_scan *s)
 {
 	uint64_t segment = s->pos / s->e->segment_bytes;
 	uint32_t offset = (uint32_t)(s->pos % s->e->segment_bytes);
-	int err = load_segment(s, segment);
+	int err = tears_anyhow(s->e) ? TALOS_ERR_NOT_FOUND : load_segment(s, segment);
 
 	while (!err) {
 		if (segment_proves_loss(s, offset, s->pos)) {
@@ -375,15 +390,27 @@ static bool pending_names(const struct talos_engine *e, uint64_t id)
 	return false;
 }
 
+static bool is_wanted(const struct strays *s, enum talos_slot_kind kind, uint64_t name)
+{
+	switch (kind) {
+	case TALOS_SLOT_LOG:
+		return name < s->log_end_segment && log_map_has(s->e, name);
+	case TALOS_SLOT_INDEX:
+		return manifest_find(s->m, (struct talos_segment_id){ name }) ||
+		       pending_names(s->e, name);
+	case TALOS_SLOT_OWN_ROOT:
+		return own_index_names_root(s->e, name);
+	case TALOS_SLOT_FREE:
+		break;
+	}
+	return true;
+}
+
 static void note_stray(void *ctx, enum talos_slot_kind kind, uint64_t name)
 {
 	struct strays *s = ctx;
-	bool wanted = kind == TALOS_SLOT_LOG
-			      ? name < s->log_end_segment && log_map_has(s->e, name)
-			      : manifest_find(s->m, (struct talos_segment_id){ name }) ||
-					pending_names(s->e, name);
 
-	if (wanted || s->count == s->capacity)
+	if (is_wanted(s, kind, name) || s->count == s->capacity)
 		return;
 	s->names[s->count] = name;
 	s->kinds[s->count++] = kind;
@@ -398,7 +425,7 @@ static int free_strays(struct talos_engine *e, uint64_t log_end)
 				    (log_end + e->segment_bytes - 1) / e->segment_bytes };
 
 	slot_count(e->slots, &counts);
-	s.capacity = counts.log + counts.index;
+	s.capacity = counts.log + counts.index + counts.own_root;
 	s.names = talos_calloc(s.capacity + 1, sizeof(*s.names));
 	s.kinds = talos_calloc(s.capacity + 1, sizeof(*s.kinds));
 	if (!s.names || !s.kinds) {
@@ -440,6 +467,11 @@ static int load_manifest(struct talos_engine *e, struct manifest **out)
 	uint64_t end;
 	int err;
 
+	if (e->builds_own) {
+		e->edits_from = 0;
+		err = own_index_load(e, out);
+		return err ? err : check_segments_present(e, *out);
+	}
 	e->edits_from = e->sb.checkpoint_pos;
 	if (e->sb.checkpoint_pos == TALOS_NO_CHECKPOINT) {
 		e->edits_from = 0;
@@ -462,6 +494,8 @@ static int replay(struct talos_engine *e, uint64_t from)
 	if (err)
 		return err;
 	err = vlog_start_at(e->vlog, end.pos, from, end.chain, end.epoch);
+	if (!err && tears_anyhow(e) && !e->inspect)
+		err = vlog_erase_rest(e->vlog);
 	if (err)
 		return err;
 	e->epoch = talos_max(e->sb.epoch, end.epoch);

@@ -119,7 +119,7 @@ static void stats_of_store(struct talos_engine *e, struct talos_engine_stats *ou
 	out->slots_total = slots.total;
 	out->slots_free = slots.free;
 	out->slots_log = slots.log;
-	out->slots_index = slots.index + slots.dropping;
+	out->slots_index = slots.index + slots.own_root + slots.dropping;
 	out->reserve_slots = e->reserve_slots;
 	log_map_totals(e, &out->log_mapped_segments, &out->log_live_bytes);
 	out->reclaimable_bytes = reclaimable(e, out);

@@ -128,7 +128,8 @@ int record_chain_at(const uint8_t *bytes, uint64_t limit, uint64_t base, uint64_
 		chain = record_next_chain(chain, &r);
 		at += r.total_bytes;
 	}
-	if (base + at != pos)
+	/* Where less than a header is left, the next record is in the next segment. */
+	if (base + at != pos && (base + limit != pos || limit - at >= RECORD_HEADER_BYTES))
 		return TALOS_ERR_NOT_FOUND;
 	*out_chain = chain;
 	return TALOS_OK;

@@ -142,9 +142,17 @@ static void bucket_remove(struct slot_table *t, uint32_t b)
 
 static uint32_t *counter_of(struct slot_table *t, enum talos_slot_kind kind)
 {
-	return kind == TALOS_SLOT_LOG	  ? &t->counts.log
-	       : kind == TALOS_SLOT_INDEX ? &t->counts.index
-					  : &t->counts.free;
+	switch (kind) {
+	case TALOS_SLOT_LOG:
+		return &t->counts.log;
+	case TALOS_SLOT_INDEX:
+		return &t->counts.index;
+	case TALOS_SLOT_OWN_ROOT:
+		return &t->counts.own_root;
+	case TALOS_SLOT_FREE:
+		break;
+	}
+	return &t->counts.free;
 }
 
 static void mark_dirty(struct slot_table *t, uint32_t idx)
@@ -167,7 +175,7 @@ int slot_entry_decode(const struct slot_geometry *g, uint32_t idx, const struct 
 
 	encode(g, idx, kind, le64_get(d->name), &expected);
 	if (memcmp(&expected, d, sizeof(expected)) || kind < TALOS_SLOT_FREE ||
-	    kind > TALOS_SLOT_INDEX)
+	    kind > TALOS_SLOT_OWN_ROOT)
 		return TALOS_ERR_CORRUPT;
 	if (idx <= g->table_slots &&
 	    kind != TALOS_SLOT_FREE) /* our own slots are never handed out */
@@ -175,6 +183,21 @@ int slot_entry_decode(const struct slot_geometry *g, uint32_t idx, const struct 
 	*out_kind = kind;
 	*out_name = le64_get(d->name);
 	return TALOS_OK;
+}
+
+const char *slot_kind_text(enum talos_slot_kind kind)
+{
+	switch (kind) {
+	case TALOS_SLOT_FREE:
+		return "free";
+	case TALOS_SLOT_LOG:
+		return "log";
+	case TALOS_SLOT_INDEX:
+		return "index";
+	case TALOS_SLOT_OWN_ROOT:
+		return "own root";
+	}
+	return "unknown";
 }
 
 static int load_entry(struct slot_table *t, uint32_t idx, const struct talos_disk_slot *d)

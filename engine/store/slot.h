@@ -43,6 +43,8 @@ int slot_table_format(struct talos_io *io, const struct slot_geometry *g);
 int slot_entry_decode(const struct slot_geometry *g, uint32_t idx, const struct talos_disk_slot *d,
 		      enum talos_slot_kind *out_kind, uint64_t *out_name);
 
+const char *slot_kind_text(enum talos_slot_kind kind);
+
 /* Read and check. TALOS_ERR_CORRUPT: an entry does not check, or a name stands twice. */
 int slot_table_open(struct talos_io *io, const struct slot_geometry *g, struct slot_table **out);
 void slot_table_close(struct slot_table *t);
@@ -98,7 +100,7 @@ int slot_table_stage(struct slot_table *t, struct slot_stage *out);
 void slot_stage_free(struct slot_stage *s);
 
 struct slot_counts {
-	uint32_t total, free, log, index, dropping;
+	uint32_t total, free, log, index, own_root, dropping;
 };
 void slot_count(struct slot_table *t, struct slot_counts *out);
 uint32_t slot_free(const struct slot_table *t); /* without a lock */

@@ -30,7 +30,8 @@ static int check_geometry(const struct superblock *sb)
 
 	if (sb->state < TALOS_REPLICA_EMPTY || sb->state > TALOS_REPLICA_DEPOSED ||
 	    sb->epoch > TALOS_EPOCH_MAX || sb->inline_max > TALOS_INLINE_BYTES_MAX ||
-	    !talos_growth_is_sound(sb->growth))
+	    !talos_growth_is_sound(sb->growth) ||
+	    (sb->own_root && sb->state != TALOS_REPLICA_BACKUP))
 		return TALOS_ERR_CORRUPT;
 	if (sb->state == TALOS_REPLICA_EMPTY)
 		return TALOS_OK;
@@ -51,7 +52,7 @@ static int decode(const struct talos_disk_superblock *d, struct superblock *sb)
 		return TALOS_ERR_CORRUPT;
 	if (le32_get(d->version) != TALOS_FORMAT_VERSION)
 		return TALOS_ERR_VERSION;
-	if (le64_get(d->features_incompat))
+	if (le64_get(d->features_incompat) & ~(uint64_t)TALOS_FEATURE_OWN_INDEX)
 		return TALOS_ERR_FEATURE;
 	*sb = (struct superblock){
 		.state = le32_get(d->state),
@@ -66,11 +67,14 @@ static int decode(const struct talos_disk_superblock *d, struct superblock *sb)
 		.inline_max = le32_get(d->inline_max),
 		.growth = le32_get(d->growth),
 		.notes = le32_get(d->notes),
+		.own_root = le64_get(d->own_root),
 		.version = le32_get(d->version),
 		.clean = le32_get(d->clean) != 0,
 	};
 	memcpy(sb->volume.b, d->volume, 16);
 	memcpy(sb->replica.b, d->replica, 16);
+	if (!sb->own_root != !(le64_get(d->features_incompat) & TALOS_FEATURE_OWN_INDEX))
+		return TALOS_ERR_CORRUPT;
 	return check_geometry(sb);
 }
 
@@ -93,6 +97,8 @@ static void encode(const struct superblock *sb, struct talos_disk_superblock *d)
 	d->inline_max = le32_from(sb->inline_max);
 	d->growth = le32_from(sb->growth);
 	d->notes = le32_from(sb->notes);
+	d->own_root = le64_from(sb->own_root);
+	d->features_incompat = le64_from(sb->own_root ? TALOS_FEATURE_OWN_INDEX : 0);
 	d->clean = le32_from(sb->clean);
 	d->sum = le64_from(disk_sum(d));
 }

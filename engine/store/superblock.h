@@ -24,6 +24,7 @@ struct superblock {
 	uint32_t inline_max;
 	uint32_t growth; /* 0: default */
 	uint32_t notes;
+	uint64_t own_root; /* 0: the log's checkpoint counts */
 	uint32_t version;
 	bool clean;
 };

@@ -132,6 +132,22 @@ int vlog_start_at(struct vlog *v, uint64_t end, uint64_t applied, uint64_t chain
 	return TALOS_OK;
 }
 
+int vlog_erase_rest(struct vlog *v)
+{
+	uint32_t offset = offset_in_segment(v, v->end);
+	uint32_t from = (uint32_t)talos_round_down(offset, TALOS_BLOCK_BYTES);
+	uint64_t place;
+	int err;
+
+	if (!offset)
+		return TALOS_OK; /* the segment is not part of the log, and freed */
+	err = slot_find(v->c.slots, TALOS_SLOT_LOG, segment_of(v, v->end), &place);
+	return err ? err
+		   : talos_io_write_as(v->c.io, TALOS_IO_LOG, place + from,
+				       buffer_of(v, segment_of(v, v->end))->bytes + from,
+				       v->c.segment_bytes - from);
+}
+
 /* --- buffers --------------------------------------------------------------------- */
 
 static bool buffer_is_free_locked(struct vlog *v, const struct vlog_buffer *b)
@@ -376,7 +392,8 @@ static int receive_one(struct vlog *v, struct vlog_state *s, uint64_t upto)
 	if (!err)
 		err = check_received(v, s->end, upto, s->chain, s->epoch, &r);
 	if (!err && r.type == TALOS_RECORD_SEGMENT)
-		err = slot_alloc(v->c.slots, TALOS_SLOT_LOG, segment_of(v, s->end), 0, &place);
+		err = slot_alloc(v->c.slots, TALOS_SLOT_LOG, segment_of(v, s->end),
+				 v->c.receive_keep_free, &place);
 	if (err)
 		return err;
 	s->end = vlog_normalize(v, s->end + r.total_bytes);

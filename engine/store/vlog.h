@@ -48,6 +48,7 @@ struct vlog_config {
 	uint64_t volume_seed;
 	uint32_t segment_bytes;
 	uint32_t buffer_count;
+	uint32_t receive_keep_free; /* slots that what is received leaves to others */
 	/* The log is durable up to @durable now. No lock held. May be NULL. */
 	void (*durable_advanced)(void *ctx, uint64_t durable);
 	void *ctx;
@@ -96,6 +97,12 @@ void vlog_close(struct vlog *v);
  * @applied. The segment that holds the end is loaded from the device.
  */
 int vlog_start_at(struct vlog *v, uint64_t end, uint64_t applied, uint64_t chain, uint64_t epoch);
+
+/*
+ * Overwrite what may lie on the device behind the end, in its segment, with
+ * zeros. Just after vlog_start_at(); not flushed.
+ */
+int vlog_erase_rest(struct vlog *v);
 
 /*
  * Clear the buffer of the segment after the one that is being filled, if it is

@@ -52,6 +52,7 @@ struct talos_superblock_info {
 	uint64_t checkpoint_pos, log_end_min;
 	uint32_t segment_bytes, table_slots, version, notes, inline_max, growth;
 	bool clean;
+	bool own_index; /* a backup that was last opened with TALOS_BACKUP_BUILD_INDEX */
 };
 int talos_engine_probe(struct talos_io *io, struct talos_superblock_info *out);
 
@@ -121,7 +122,8 @@ int talos_engine_close(struct talos_engine *e);
  * otherwise). Stores the epoch and role PRIMARY first, then applies every
  * record received so far, then appends an epoch record. For a mount of a
  * primary pass the stored epoch; for promotion a higher one, after all remote
- * writers were cut off (G6). TALOS_ERR_INVALID: leads already, or above TALOS_EPOCH_MAX.
+ * writers were cut off (G6). TALOS_ERR_INVALID: leads already, or above TALOS_EPOCH_MAX;
+ * _UNSUPPORTED: it builds its own index.
  */
 int talos_engine_lead(struct talos_engine *e, uint64_t epoch);
 

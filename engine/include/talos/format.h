@@ -57,6 +57,8 @@ enum talos_replica_state {
 #define TALOS_NOTE_STALE 0x1u	/* the primary said: you are not in sync */
 #define TALOS_NOTE_CRASHED 0x2u /* what was only in memory at a crash may be missing */
 
+#define TALOS_FEATURE_OWN_INDEX 0x1u /* incompat: own_root counts, checkpoint_pos does not */
+
 struct talos_disk_superblock {
 	uint8_t magic[8];	/* 00 TALOS_SUPERBLOCK_MAGIC */
 	le32 version;		/* 08 */
@@ -77,7 +79,8 @@ struct talos_disk_superblock {
 	le32 clean;		/* 7c 1: closed in order at log_end_min, and not in use since */
 	le32 inline_max;	/* 80 a leader puts larger values into the log, at most TALOS_INLINE_BYTES_MAX */
 	le32 growth;		/* 84 of a level over the one above it, at most; 4 to 16, 0: default */
-	uint8_t reserved[3952]; /* 88 */
+	le64 own_root;		/* 88 a backup that builds its own index: its root; otherwise 0 */
+	uint8_t reserved[3944]; /* 90 */
 	le64 sum;		/* ff8 over everything before it, seed 0 */
 };
 static_assert(sizeof(struct talos_disk_superblock) == 4096, "on-disk size");
@@ -88,6 +91,7 @@ enum talos_slot_kind {
 	TALOS_SLOT_FREE = 1,
 	TALOS_SLOT_LOG = 2,   /* name: log segment number */
 	TALOS_SLOT_INDEX = 3, /* name: index segment id */
+	TALOS_SLOT_OWN_ROOT = 4, /* name: superblock.own_root * 256 + part; see below */
 };
 
 struct talos_disk_slot {
@@ -262,6 +266,29 @@ struct talos_disk_checkpoint {
 	le32 account_count; /* 2c in this part */
 };
 static_assert(sizeof(struct talos_disk_checkpoint) == 48, "on-disk size");
+
+/* --- the root of a backup's own index -------------------------------------- */
+
+/*
+ * A backup that builds its own index has its manifest outside of the log: in
+ * slots of their own, one for each part. A part: this at the slot's start; at the next
+ * block what a checkpoint's part has, with first_pos the root's number. Edits,
+ * checkpoints and trims of the log from replay_pos on are not in it.
+ */
+#define TALOS_OWN_ROOT_MAGIC "TALOSOWN"
+
+struct talos_disk_own_root {
+	uint8_t magic[8];   /* 00 not terminated */
+	le32 version;	    /* 08 */
+	le32 part;	    /* 0c */
+	le64 root;	    /* 10 as superblock.own_root */
+	uint8_t volume[16]; /* 18 */
+	le32 bytes;	    /* 28 of the part */
+	le32 reserved;	    /* 2c */
+	le64 content_sum;   /* 30 over them, seed: volume seed ^ root */
+	le64 sum;	    /* 38 over everything before it, the same seed */
+};
+static_assert(sizeof(struct talos_disk_own_root) == 64, "on-disk size");
 
 /* --- index segments ------------------------------------------------------ */
 

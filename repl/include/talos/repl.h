@@ -108,6 +108,7 @@ struct talos_promote_report {
  * store the new epoch, read the tail, lead. TALOS_ERR_NOT_IN_SYNC: it was
  * dropped, is still catching up, or cannot know, and @accept_data_loss is
  * false. TALOS_ERR_INVALID: is primary already. TALOS_ERR_EMPTY_REPLICA.
+ * TALOS_ERR_UNSUPPORTED: it builds its own index.
  */
 int talos_repl_promote(struct talos_repl *r, bool accept_data_loss,
 		       struct talos_promote_report *out);
