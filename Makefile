@@ -192,6 +192,13 @@ bench: $(TOOLS) $(BENCHES)
 bench-kv: $(OUT)/kvbench
 	@QUICK=$(QUICK) JSON=$(JSON) DIR=$(DIR) tests/bench/kvbench/run.sh $(OUT)/kvbench
 
+# Mounts with one backup beside the replicated filesystems that are installed. tests/bench/peers/run.sh
+$(OUT)/stall: tests/bench/peers/stall.c $(OUT)/flags
+	@echo "  CC  $@"
+	@$(CC) $(filter-out -MMD -MP,$(ALL_CFLAGS)) $(ALL_LDFLAGS) -o $@ $<
+bench-peers: $(TOOLS) $(OUT)/fsbench $(OUT)/stall
+	@QUICK=$(QUICK) JSON=$(JSON) DIR=$(DIR) tests/bench/peers/run.sh $(OUT)
+
 # Does a program build against what install installs, with the engine's library alone?
 check-install: all $(LIBS)
 	@tests/check-install.sh "$(MAKE)" "$(CC)"
@@ -239,6 +246,6 @@ clean:
 
 FORCE:
 .PHONY: all check check-unit check-san check-mounted check-tls check-rdma check-includes check-headers check-man check-fuzz fuzz soak soak-crash \
-	format format-check bench bench-kv bench-transport bench-repl check-install demo install uninstall clean FORCE
+	format format-check bench bench-kv bench-transport bench-repl bench-peers check-install demo install uninstall clean FORCE
 .SECONDARY:
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)

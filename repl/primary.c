@@ -25,11 +25,32 @@ static int hook_admit(void *ctx)
 	return r->blocked ? TALOS_ERR_AGAIN : TALOS_OK;
 }
 
+/*
+ * Most records find a session at work, or gathering, and cost no more than this. A
+ * session says that it is idle before it looks at the log's end for the last time.
+ */
 static void hook_log_appended(void *ctx, struct talos_pos end)
 {
 	struct talos_repl *r = ctx;
+	uint64_t before = r->log_end;
 
 	r->log_end = end.v;
+	if (!r->idlers && before / SESSION_GATHER_BYTES == end.v / SESSION_GATHER_BYTES)
+		return;
+	talos_mutex_lock(&r->lock);
+	primary_wake_sessions_locked(r);
+	talos_mutex_unlock(&r->lock);
+}
+
+static void hook_log_urgent(void *ctx, struct talos_pos pos)
+{
+	struct talos_repl *r = ctx;
+	uint64_t before = r->urgent;
+
+	while (before < pos.v && !atomic_compare_exchange_weak(&r->urgent, &before, pos.v))
+		;
+	if (before >= pos.v)
+		return;
 	talos_mutex_lock(&r->lock);
 	primary_wake_sessions_locked(r);
 	talos_mutex_unlock(&r->lock);
@@ -159,6 +180,7 @@ static int hook_index_built(void *ctx, const struct talos_built *b)
 const struct talos_repl_hook primary_hook = {
 	.admit = hook_admit,
 	.log_appended = hook_log_appended,
+	.log_urgent = hook_log_urgent,
 	.log_durable = hook_log_durable,
 	.log_wait = hook_log_wait,
 	.index_built = hook_index_built,

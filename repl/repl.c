@@ -131,6 +131,7 @@ static int refuse_index_wait(void *ctx, const struct talos_segment_id *ids, uint
 static const struct talos_repl_hook stopped_hook = {
 	.admit = refuse_write,
 	.log_appended = ignore_pos,
+	.log_urgent = ignore_pos,
 	.log_durable = ignore_pos,
 	.log_wait = refuse_wait,
 	.index_built = refuse_built,

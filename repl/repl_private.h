@@ -93,6 +93,10 @@ struct offered {
 	bool valid;
 };
 
+/* While more log is gathered, an appended record wakes the session only where it passes so many bytes. */
+#define SESSION_GATHER_NS TALOS_NS_PER_MS
+#define SESSION_GATHER_BYTES (256u << 10)
+
 /* One connection to a backup, on a primary. The thread's own unless said otherwise. */
 struct session {
 	struct talos_repl *r;
@@ -104,6 +108,7 @@ struct session {
 	enum talos_peer_state state; /* guarded by r->lock */
 	enum talos_backup_mode mode;
 	_Atomic bool stop, idle; /* idle: asleep in poll, wants to be woken */
+	uint64_t sent_ns;	 /* when log was sent last; see SESSION_GATHER_NS */
 	/* Log. */
 	struct offered log[TRANSPORT_REGIONS_MAX];
 	uint64_t sent;	     /* log position up to which writes are posted */
@@ -187,6 +192,8 @@ struct talos_repl {
 
 	_Atomic bool stopping, leading, blocked, deposed;
 	_Atomic uint64_t log_end;
+	_Atomic uint64_t urgent; /* somebody waits for the log before it */
+	_Atomic uint32_t idlers; /* sessions that are idle and not gathering */
 	struct transport_options transport; /* const after start */
 	struct transport_listener *listeners[TRANSPORT_LISTENERS_MAX];
 	unsigned listener_count;
@@ -262,6 +269,8 @@ int seed_step(struct session *s);
 
 /* Post what can go out now. 1: progress, 0: nothing to do now, or an error. */
 int stream_log(struct session *s);
+/* How long more log is gathered before some is sent; 0: send it. */
+uint64_t stream_gathers_ns(struct session *s);
 int stream_segments(struct session *s);
 /* A write has completed. */
 void stream_written(struct session *s, uint64_t cookie);

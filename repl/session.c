@@ -299,21 +299,26 @@ static int session_step(struct session *s)
 static int session_wait(struct session *s)
 {
 	struct transport_event ev;
-	uint64_t committed;
+	uint64_t committed, timeout_ns = s->r->timeout_ns / 10;
+	uint64_t gather_ns = stream_gathers_ns(s);
 	bool segments;
 	int r = 0;
 
+	s->r->idlers += !gather_ns;
 	s->idle = true;
 	talos_mutex_lock(&s->r->lock);
 	committed = s->r->committed;
 	segments = s->queue_count && s->bulk_count && !s->current;
 	talos_mutex_unlock(&s->r->lock);
 	/* Anything that came before we were marked idle did not wake us. */
-	if (s->seeding || s->sent != s->target ||
-	    (s->r->log_end == s->target && committed == s->told_committed && !segments))
-		if (s->conn->ops->poll(s->conn, s->r->timeout_ns / 10, &ev))
+	if (gather_ns ? stream_gathers_ns(s) && !segments
+		      : s->seeding || s->sent != s->target ||
+				(s->r->log_end == s->target && committed == s->told_committed &&
+				 !segments))
+		if (s->conn->ops->poll(s->conn, gather_ns ? gather_ns : timeout_ns, &ev))
 			r = take_event(s, &ev);
 	s->idle = false;
+	s->r->idlers -= !gather_ns;
 	return r;
 }
 

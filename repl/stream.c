@@ -88,6 +88,7 @@ static int post_log(struct session *s, uint32_t segment_bytes)
 	w->pin.n = n;
 	s->in_flight += n;
 	s->sent += n;
+	s->sent_ns = repl_now(s->r);
 	w->end = s->sent;
 	/* Records end at segment borders, and where the log ended when we looked. */
 	if (s->sent == s->target || s->sent % segment_bytes == 0)
@@ -97,11 +98,28 @@ static int post_log(struct session *s, uint32_t segment_bytes)
 	return 1;
 }
 
+/*
+ * After some log was sent, more is gathered for a moment, unless somebody waits
+ * for it: a write costs both sides as much as many small records do.
+ */
+uint64_t stream_gathers_ns(struct session *s)
+{
+	uint64_t now = repl_now(s->r);
+
+	if (s->seeding || s->sent != s->target || s->r->urgent > s->sent ||
+	    s->r->log_end - s->sent >= SESSION_GATHER_BYTES ||
+	    now - s->sent_ns >= SESSION_GATHER_NS)
+		return 0;
+	return s->sent_ns + SESSION_GATHER_NS - now;
+}
+
 int stream_log(struct session *s)
 {
 	struct talos_log_state l;
 	int progress = 0;
 
+	if (stream_gathers_ns(s))
+		return 0;
 	talos_engine_log_state(s->r->engine, &l);
 	if (s->sent == s->target)
 		s->target = l.end.v;

@@ -402,6 +402,11 @@ int talos_engine_sync(struct talos_engine *e, struct talos_pos pos)
 
 	if (err == TALOS_ERR_STALE_EPOCH || err == TALOS_ERR_EMPTY_REPLICA)
 		return err;
+	/* Backups take it in while this device does. */
+	if (hook_enter(e)) {
+		e->hook.log_urgent(e->hook.ctx, pos);
+		hook_leave(e);
+	}
 	err = vlog_commit(e->vlog, pos.v, true);
 	if (!err && hook_enter(e)) {
 		err = e->hook.log_wait(e->hook.ctx, pos);

@@ -40,6 +40,7 @@ static int index_wait(void *ctx, const struct talos_segment_id *ids, uint32_t co
 const struct talos_repl_hook idle_hook = {
 	.admit = admit,
 	.log_appended = note_pos,
+	.log_urgent = note_pos,
 	.log_durable = note_pos,
 	.log_wait = log_wait,
 	.index_built = index_built,

@@ -34,6 +34,8 @@ struct talos_repl_hook {
 	int (*admit)(void *ctx);
 	/* The log now ends at @end. Tail lock held: wake a sender; do not block or re-enter. */
 	void (*log_appended)(void *ctx, struct talos_pos end);
+	/* Somebody will wait for all records before @pos: no time to gather more. No lock held. */
+	void (*log_urgent)(void *ctx, struct talos_pos pos);
 	/* This device holds everything before @durable. No lock held that the hook may need. */
 	void (*log_durable)(void *ctx, struct talos_pos durable);
 	/* Block until all records before @pos are on enough backups. No lock held. */

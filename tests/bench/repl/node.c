@@ -14,7 +14,7 @@
 #include "talos/repl_hook.h"
 #include "usage.h"
 
-#define WATCH_MS 20 /* between two looks at the memory of the write path */
+#define WATCH_MS 100 /* between two looks at the memory of the write path */
 
 void bench_check(const char *what, int err)
 {

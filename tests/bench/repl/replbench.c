@@ -26,7 +26,7 @@ static const char help[] =
 	"  --seconds=S        of each workload (default 8)   --ops=N  at most, of each workload\n"
 	"  --load-seconds=S   (default: as many as it takes)\n"
 	"  --settle=S         wait for work that is put off until users are idle (default 60)\n"
-	"  --l0=SIZE          memtable (default 1M)   --segment=SIZE  (default 1M)\n"
+	"  --l0=SIZE          memtable (default 2M)   --segment=SIZE  (default 512K)\n"
 	"  --cache=SIZE       of blocks, of each node (default 64M)   --store=SIZE  (default 32G)\n"
 	"  --sync-every=N     puts of a client; 0 (default): never\n"
 	"  --pin              primary on one processor, backups on another\n"
@@ -216,8 +216,8 @@ int main(int argc, char **argv)
 		.backups = 1,
 		.transport = TALOS_TRANSPORT_TCP,
 		.growth = 8,
-		.segment_bytes = 1u << 20,
-		.l0_bytes = 1u << 20,
+		.segment_bytes = 512u << 10,
+		.l0_bytes = 2u << 20,
 		.cache_bytes = 64u << 20,
 		.device_bytes = 32ull << 30,
 		.workloads = "LABCD",

@@ -18,12 +18,13 @@ failed=0
 read -r -a hosts <<<"${HOSTS:-}"
 
 if [ -n "${QUICK:-}" ]; then
-	: "${MIXES:=s sd l}" "${GROWTHS:=8}" "${BACKUPS:=1}" "${WORKLOADS:=LA}" "${SECONDS_EACH:=1}" "${SCALE:=15}" "${SETTLE:=0}"
+	: "${MIXES:=s sd l}" "${GROWTHS:=8}" "${BACKUPS:=1}" "${WORKLOADS:=LA}" "${SECONDS_EACH:=1}" "${SCALE:=20}" "${SETTLE:=0}"
+	quick=(--l0=512K --segment=256K)
 fi
 mixes=${MIXES:-s m l sd md ld} growths=${GROWTHS:-8 4 12 16} backups=${BACKUPS:-1 2}
 modes=${MODES:-none lean fresh build-index}
 seconds=${SECONDS_EACH:-5} scale=${SCALE:-100} rounds=${ROUNDS:-1} parts=${PARTS:-engine pinned rewrite mount}
-common=(--settle="${SETTLE:-30}" --seconds="$seconds")
+common=(--settle="${SETTLE:-30}" --seconds="$seconds" ${quick[@]+"${quick[@]}"})
 [ "${TRANSPORT:-tcp}" = tcp ] || common+=("--transport=$TRANSPORT")
 
 # So many that there are at least two levels below what flushes write.
