@@ -7,7 +7,7 @@
 int talos_fs_look(struct talos_fs *fs, const char *path, uint32_t path_bytes, struct stat *out)
 {
 	struct dentry d = { .ino = TALOS_ROOT_INO };
-	struct inode i;
+	bool xattrs;
 	int err = path_bytes && path[path_bytes - 1] == '/' ? TALOS_ERR_INVALID : TALOS_OK;
 
 	for (uint32_t at = 0; !err && at < path_bytes;) {
@@ -24,11 +24,19 @@ int talos_fs_look(struct talos_fs *fs, const char *path, uint32_t path_bytes, st
 		at += n + 1;
 		err = dentry_find(fs, d.ino, name, &d, NULL);
 	}
-	if (!err)
-		err = inode_load(fs, d.ino, &i);
-	if (!err)
-		inode_stat(&i, out);
-	return err;
+	return err ? err : talos_fs_stat(fs, d.ino, out, &xattrs);
+}
+
+int talos_fs_stat(struct talos_fs *fs, uint64_t ino, struct stat *out, bool *out_xattrs)
+{
+	struct inode i;
+	int err = inode_load(fs, ino, &i);
+
+	if (err)
+		return err;
+	inode_stat(&i, out);
+	*out_xattrs = i.flags & TALOS_INODE_HAS_XATTR;
+	return TALOS_OK;
 }
 
 /* --- names ------------------------------------------------------------------------- */
@@ -47,7 +55,9 @@ static int list_one(void *ctx, const uint8_t *key, uint32_t key_bytes, const uin
 
 	if (err || key_bytes != 18)
 		return err ? err : TALOS_ERR_CORRUPT;
-	return le64_get(s.d.ino) ? l->fn(l->ctx, s.name, s.d.type, be64_get(key + 10)) : 0;
+	if (!le64_get(s.d.ino))
+		return 0;
+	return l->fn(l->ctx, s.name, le64_get(s.d.ino), s.d.type, be64_get(key + 10));
 }
 
 int talos_fs_list(struct talos_fs *fs, uint64_t ino, uint64_t after, talos_fs_name_fn fn, void *ctx)

@@ -7,11 +7,16 @@
  * One JSON object each way per connection, ended by shutting down the sending
  * side; at most 64 KiB, a few seconds. Behind a request's object, and a newline,
  * may follow a body of up to CONTROL_BODY_BYTES_MAX: the pairs of a batch.
+ *
+ * A fixed number of threads serves connections, each one from its beginning to its
+ * end; further ones wait to be accepted. Those that may take long have only some of the
+ * threads: the others are always there for a question.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -23,17 +28,25 @@
 
 #include "daemon.h"
 #include "options.h"
+#include "talos/lock.h"
 #include "talos/log.h"
 
 #define RUN_DIR "/run/talosfs"
 #define REQUEST_BYTES_MAX 65536u
 #define REPLY_BYTES_MAX (1u << 20)
 
+#define THREADS 8u
+#define SLOW_MAX 6u
+
 struct control {
 	struct daemon *daemon;
 	control_handler handler;
+	control_kind_fn kind_of;
 	int fd, stop_fd;
-	pthread_t thread;
+	pthread_t threads[THREADS];
+	unsigned thread_count;
+	_Atomic unsigned slow_count; /* requests under way that are CONTROL_SLOW */
+	struct talos_mutex alone;    /* TALOS_LOCK_TOOL: held by one that is CONTROL_ALONE */
 	char path[108];
 	ino_t ino; /* of the socket at path */
 };
@@ -139,6 +152,36 @@ static bool write_text(int fd, const char *text)
 
 /* --- the daemon's side --------------------------------------------------------------------------- */
 
+static json_t *answer_slow(struct control *c, const json_t *request, const uint8_t *body,
+			   size_t bytes)
+{
+	json_t *reply;
+
+	if (atomic_fetch_add(&c->slow_count, 1) < SLOW_MAX)
+		reply = c->handler(c->daemon, request, body, bytes);
+	else
+		reply = json_pack("{s:s, s:b}", "error",
+				  "too many requests that take long are under way: try again",
+				  "blocked", true);
+	atomic_fetch_sub(&c->slow_count, 1);
+	return reply;
+}
+
+static json_t *answer(struct control *c, const json_t *request, const uint8_t *body, size_t bytes)
+{
+	enum control_kind kind = c->kind_of(request);
+	json_t *reply;
+
+	if (kind == CONTROL_SLOW)
+		return answer_slow(c, request, body, bytes);
+	if (kind == CONTROL_QUICK)
+		return c->handler(c->daemon, request, body, bytes);
+	talos_mutex_lock(&c->alone);
+	reply = c->handler(c->daemon, request, body, bytes);
+	talos_mutex_unlock(&c->alone);
+	return reply;
+}
+
 static void serve_one(struct control *c, int fd)
 {
 	size_t bytes = 0, head;
@@ -151,8 +194,8 @@ static void serve_one(struct control *c, int fd)
 	if (text && head <= REQUEST_BYTES_MAX)
 		request = json_loadb(text, head, JSON_REJECT_DUPLICATES, NULL);
 	if (json_is_object(request))
-		reply = c->handler(c->daemon, request, end ? (const uint8_t *)end + 1 : NULL,
-				   end ? bytes - head - 1 : 0);
+		reply = answer(c, request, end ? (const uint8_t *)end + 1 : NULL,
+			       end ? bytes - head - 1 : 0);
 	else
 		reply = json_pack("{s:s}", "error", "not a JSON object");
 	out = json_dumps(reply, JSON_COMPACT);
@@ -177,6 +220,7 @@ static void *serve(void *arg)
 			break;
 		if (p[1].revents)
 			break;
+		/* Another thread may have been faster. */
 		fd = p[0].revents ? accept4(c->fd, NULL, NULL, SOCK_CLOEXEC) : -1;
 		if (fd >= 0) {
 			serve_one(c, fd);
@@ -210,7 +254,7 @@ static void unlock_sockets(int lock)
 static int make_socket(const char *path, ino_t *out_ino)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	int lock = lock_sockets();
 	struct stat st;
 	mode_t old;
@@ -219,7 +263,7 @@ static int make_socket(const char *path, ino_t *out_ino)
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
 	unlink(path); /* of a daemon that was killed, or is ending */
 	old = umask(0177);
-	err = fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(fd, 8) ||
+	err = fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(fd, 64) ||
 	      stat(path, &st);
 	umask(old);
 	unlock_sockets(lock);
@@ -243,7 +287,27 @@ static void remove_socket(const struct control *c)
 	unlock_sockets(lock);
 }
 
-int control_start(struct daemon *d, control_handler handler, struct control **out)
+static void join_threads(struct control *c)
+{
+	uint64_t one = 1;
+
+	/* Nobody reads it, so all of them see it. */
+	if (write(c->stop_fd, &one, sizeof(one)) == sizeof(one))
+		while (c->thread_count)
+			pthread_join(c->threads[--c->thread_count], NULL);
+}
+
+/* At least one, or nothing. */
+static bool start_threads(struct control *c)
+{
+	while (c->thread_count < THREADS &&
+	       !pthread_create(&c->threads[c->thread_count], NULL, serve, c))
+		c->thread_count++;
+	return c->thread_count > 0;
+}
+
+int control_start(struct daemon *d, control_handler handler, control_kind_fn kind_of,
+		  struct control **out)
 {
 	struct control *c = calloc(1, sizeof(*c));
 
@@ -251,19 +315,22 @@ int control_start(struct daemon *d, control_handler handler, struct control **ou
 		return TALOS_ERR_NO_MEMORY;
 	c->daemon = d;
 	c->handler = handler;
+	c->kind_of = kind_of;
+	talos_mutex_init(&c->alone, TALOS_LOCK_TOOL);
 	c->fd = c->stop_fd = -1;
 	mkdir(RUN_DIR, 0700);
 	if (control_path(d->o.mountpoint, c->path, sizeof(c->path)))
 		c->fd = make_socket(c->path, &c->ino);
 	if (c->fd >= 0)
 		c->stop_fd = eventfd(0, EFD_CLOEXEC);
-	if (c->stop_fd < 0 || pthread_create(&c->thread, NULL, serve, c)) {
+	if (c->stop_fd < 0 || !start_threads(c)) {
 		if (c->fd >= 0) {
 			remove_socket(c);
 			close(c->fd);
 		}
 		if (c->stop_fd >= 0)
 			close(c->stop_fd);
+		talos_mutex_fini(&c->alone);
 		free(c);
 		return TALOS_ERR_SYSTEM;
 	}
@@ -273,15 +340,13 @@ int control_start(struct daemon *d, control_handler handler, struct control **ou
 
 void control_stop(struct control *c)
 {
-	uint64_t one = 1;
-
 	if (!c)
 		return;
-	if (write(c->stop_fd, &one, sizeof(one)) == sizeof(one))
-		pthread_join(c->thread, NULL);
+	join_threads(c);
 	remove_socket(c);
 	close(c->fd);
 	close(c->stop_fd);
+	talos_mutex_fini(&c->alone);
 	free(c);
 }
 

@@ -68,10 +68,11 @@ static bool image_is_mounted(const char *image)
 
 static int open_image(struct daemon *d, char *why)
 {
+	enum talos_io_open how = d->looks ? TALOS_IO_OPEN_CHECK : TALOS_IO_OPEN_EXISTING;
 	int pid, err;
 
 	for (int tries = 0;; tries++) {
-		err = talos_io_file_open(d->o.image, TALOS_IO_OPEN_EXISTING, &d->io, &pid);
+		err = talos_io_file_open(d->o.image, how, &d->io, &pid);
 		if (err != TALOS_ERR_BUSY || tries == LOCK_WAIT_S * 10 ||
 		    image_is_mounted(d->o.image))
 			break;
@@ -97,6 +98,8 @@ static int check_state(const struct daemon *d, const struct talos_superblock_inf
 			 image, image);
 		return TALOS_ERR_INVALID;
 	case TALOS_REPLICA_DEPOSED:
+		if (d->looks)
+			return TALOS_OK;
 		snprintf(
 			why, 512,
 			"%s was the primary, but another replica was promoted (epoch %llu): make it "
@@ -136,6 +139,8 @@ static int open_engine(struct daemon *d, char *why)
 		.background_rate = d->o.background_rate,
 		.commit_interval_ns = d->o.commit_ns,
 		.backup_mode = d->o.mode,
+		.no_threads = d->looks,
+		.inspect = d->looks,
 	};
 	struct talos_superblock_info info;
 	int err = talos_engine_probe(d->io, &info);
@@ -149,7 +154,7 @@ static int open_engine(struct daemon *d, char *why)
 	}
 	if (!err)
 		err = talos_engine_open(d->io, &o, &d->engine);
-	if (!err && info.state == TALOS_REPLICA_PRIMARY)
+	if (!err && info.state == TALOS_REPLICA_PRIMARY && !d->looks)
 		err = talos_engine_lead(d->engine, info.epoch);
 	if (err)
 		image_problem(d->o.image, err, 0, why);
@@ -478,6 +483,20 @@ static json_t *handle(struct daemon *d, const json_t *request, const uint8_t *bo
 	return error_json("%s: unknown command", command);
 }
 
+/* What gets writes going again must never queue behind what waits for that. */
+static enum control_kind kind_of(const json_t *request)
+{
+	const char *command = json_string_value(json_object_get(request, "command"));
+
+	if (!command)
+		return CONTROL_QUICK;
+	if (!strcmp(command, "promote") || !strcmp(command, "drop"))
+		return CONTROL_ALONE;
+	return !strcmp(command, "sync") || !strcmp(command, "batch") || !strcmp(command, "debug")
+		       ? CONTROL_SLOW
+		       : CONTROL_QUICK;
+}
+
 /* --- all of it ------------------------------------------------------------------------------------------------ */
 
 static struct daemon *signalled;
@@ -522,7 +541,7 @@ int daemon_open(struct daemon *d, char *why)
 
 	if (!err)
 		err = open_engine(d, why);
-	if (!err)
+	if (!err && !d->looks)
 		err = start_replication(d, why);
 	if (err)
 		take_down(d);
@@ -552,7 +571,7 @@ int daemon_start(struct daemon *d, char *why)
 	if (!err)
 		err = mount_fs(d, why);
 	if (!err) {
-		err = control_start(d, handle, &d->control);
+		err = control_start(d, handle, kind_of, &d->control);
 		if (err)
 			snprintf(why, 512, "cannot make the control socket in /run/talosfs: %s",
 				 strerror(errno));

@@ -47,6 +47,7 @@ struct mount_options {
 
 struct daemon {
 	struct mount_options o;
+	bool looks; /* of daemon_open(): only to read; nothing is written */
 	struct talos_io *io;
 	struct talos_engine *engine;
 	struct talos_secret *secret; /* NULL: none */
@@ -60,7 +61,8 @@ struct daemon {
 /*
  * Only the image, engine and replication, without a mount: for tools that work
  * on an image. Its backups cannot come, so where one of them is needed writes are
- * blocked. As daemon_start() otherwise.
+ * blocked. With @d->looks others may look at the image, too, whatever its role is.
+ * As daemon_start() otherwise.
  */
 int daemon_open(struct daemon *d, char *why);
 /* Of daemon_open(). First error. */
@@ -80,10 +82,20 @@ int daemon_run(struct daemon *d);
 bool control_path(const char *mountpoint, char *buf, size_t bytes);
 /* What may follow a request; it is in memory at once. */
 #define CONTROL_BODY_BYTES_MAX (16u << 20)
-/* Answers one request, and the body behind it, if any. Returns a new reference, never NULL. */
+/*
+ * Answers one request, and the body behind it, if any. Returns a new reference, never NULL.
+ * From several threads.
+ */
 typedef json_t *(*control_handler)(struct daemon *d, const json_t *request, const uint8_t *body,
 				   size_t body_bytes);
-int control_start(struct daemon *d, control_handler handler, struct control **out);
+enum control_kind {
+	CONTROL_QUICK,
+	CONTROL_SLOW,  /* only some of the threads are for these */
+	CONTROL_ALONE, /* one of these at a time */
+};
+typedef enum control_kind (*control_kind_fn)(const json_t *request);
+int control_start(struct daemon *d, control_handler handler, control_kind_fn kind_of,
+		  struct control **out);
 void control_stop(struct control *c);
 /* Ask the daemon of @mountpoint. NULL: @why (512 bytes) says why not. */
 json_t *control_ask(const char *mountpoint, json_t *request, char *why);

@@ -272,6 +272,7 @@ static int check_fs(struct session *x)
 		.found = show_fs_finding,
 		.progress = show_pairs,
 		.ctx = x,
+		.threads = x->s->threads,
 	};
 	struct talos_engine *e = talos_check_engine(x->check);
 

@@ -31,11 +31,16 @@ struct kv_node {
 	struct stat st;
 	int fd; /* O_PATH, of a mounted one; else -1 */
 	int data_fd; /* for reading, once it was read */
+	bool no_xattrs; /* surely */
+	uint8_t *data;	/* all of its content, if it was read ahead; owned */
 };
 
 /* As the functions of talos/fs_look.h. */
 struct kv_target_ops {
 	int (*open)(struct kv_target *t, const char *path, uint32_t bytes, struct kv_node *out);
+	/* A name that list() gave of @dir. Any thread, as close() and read() of different nodes. */
+	int (*look)(struct kv_target *t, struct kv_node *dir, const char *name, uint64_t ino,
+		    struct kv_node *out);
 	void (*close)(struct kv_node *n);
 	int (*read)(struct kv_target *t, struct kv_node *n, uint64_t offset, void *buf,
 		    uint32_t bytes);
@@ -67,7 +72,12 @@ bool kv_open(const char *name, bool to_write, struct kv_target *out);
 /* False: what was written may not be there. */
 bool kv_close(struct kv_target *t);
 bool kv_mount_open(const char *name, bool to_write, struct kv_target *out);
-bool kv_image_open(const char *name, struct kv_target *out);
+bool kv_image_open(const char *name, bool to_write, struct kv_target *out);
+
+/* Of what look() or open() gave. */
+int kv_node_read(struct kv_target *t, struct kv_node *n, uint64_t offset, void *buf,
+		 uint32_t bytes);
+void kv_node_close(struct kv_target *t, struct kv_node *n);
 
 /* --- kv_sink.c: changes on their way into batches ---------------------------------- */
 
@@ -119,6 +129,20 @@ typedef bool (*kv_change_fn)(void *ctx, const struct talos_pair_change *c);
 /* All of a stream, each change while its block is in memory. */
 bool kv_read_pairs(struct kv_input *in, kv_change_fn fn, void *ctx);
 
+/* --- kv_ahead.c: the files of a directory, some of them at a time, read ahead ----------- */
+
+struct kv_ahead;
+/* NULL: no memory; complained. */
+struct kv_ahead *kv_ahead_open(struct kv_target *t);
+void kv_ahead_close(struct kv_ahead *a);
+/*
+ * The next of @dir's names that are no directories, behind *after, which is moved: none are
+ * left when *out_count is 0. They stay until the next call. Errors are of the listing.
+ */
+int kv_ahead_next(struct kv_ahead *a, struct kv_node *dir, uint64_t *after, uint32_t *out_count);
+/* Of one of them: as look() returned. */
+int kv_ahead_get(struct kv_ahead *a, uint32_t i, const char **out_name, struct kv_node **out);
+
 /* --- kv_walk.c -------------------------------------------------------------------------- */
 
 struct kv_entry {
@@ -128,7 +152,10 @@ struct kv_entry {
 	const char *link_to; /* another name of the same inode that was visited before; or NULL */
 };
 typedef bool (*kv_visit_fn)(void *ctx, const struct kv_entry *e);
-/* All below @root, directories before what is in them. Memory: by depth, and by files with several names. */
+/*
+ * All of a target: each directory before what is in it, and its files before the directories
+ * in it. Memory: by depth, and by files with several names.
+ */
 bool kv_walk(struct kv_target *t, kv_visit_fn fn, void *ctx);
 
 /* --- kv_tar.c ------------------------------------------------------------------------------ */

@@ -20,7 +20,8 @@ bool kv_open(const char *name, bool to_write, struct kv_target *out)
 			 strerror(errno));
 		return false;
 	}
-	return S_ISDIR(st.st_mode) ? kv_mount_open(name, to_write, out) : kv_image_open(name, out);
+	return S_ISDIR(st.st_mode) ? kv_mount_open(name, to_write, out)
+				   : kv_image_open(name, to_write, out);
 }
 
 bool kv_close(struct kv_target *t)
@@ -30,6 +31,21 @@ bool kv_close(struct kv_target *t)
 	if (err)
 		complain("%s: was not closed in order: %s", t->name, strerror(err));
 	return !err;
+}
+
+int kv_node_read(struct kv_target *t, struct kv_node *n, uint64_t offset, void *buf, uint32_t bytes)
+{
+	if (!n->data)
+		return t->ops->read(t, n, offset, buf, bytes);
+	memcpy(buf, n->data + offset, bytes);
+	return 0;
+}
+
+void kv_node_close(struct kv_target *t, struct kv_node *n)
+{
+	free(n->data);
+	n->data = NULL;
+	t->ops->close(n);
 }
 
 static const struct {

@@ -54,15 +54,16 @@ static bool put_file(struct export *x, const struct kv_entry *e)
 
 	do {
 		uint32_t n = (uint32_t)talos_min(size - at, (uint64_t)KV_READ_BYTES);
-		int err = n ? x->t->ops->read(x->t, e->node, at, x->buf, n) : 0;
+		const uint8_t *data = e->node->data ? e->node->data : x->buf;
+		int err = n && !e->node->data ? x->t->ops->read(x->t, e->node, at, x->buf, n) : 0;
 
 		if (err) {
 			kv_complain(x->t, e->path, e->path_bytes, err);
 			return false;
 		}
 		c.number = at ? at : size;
-		c.data = x->buf;
-		c.data_bytes = is_zero(x->buf, n) ? 0 : n;
+		c.data = data;
+		c.data_bytes = is_zero(data, n) ? 0 : n;
 		if (!at || c.data_bytes)
 			ok = kv_writer_add(&x->w, &c);
 		c.kind = TALOS_CHANGE_DATA;
@@ -129,7 +130,7 @@ static bool put_entry(struct export *x, const struct kv_entry *e)
 		c.number = e->node->st.st_rdev;
 		ok = kv_writer_add(&x->w, &c);
 	}
-	err = ok ? x->t->ops->xattrs(x->t, e->node, put_xattr, &to) : 0;
+	err = ok && !e->node->no_xattrs ? x->t->ops->xattrs(x->t, e->node, put_xattr, &to) : 0;
 	if (err && err != ECANCELED)
 		kv_complain(x->t, e->path, e->path_bytes, err);
 	return ok && !err;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A target that is an image or device: opened as a mount would open it, with the
- * same lock, and the same replication, which blocks writes where a backup is
- * needed that cannot come.
+ * A target that is an image or device. To change it, it is opened as a mount would
+ * open it, with the same lock, and the same replication, which blocks writes where
+ * a backup is needed that cannot come. To read it, it is only looked at: nothing is
+ * written, and its role does not matter.
  */
 #include <errno.h>
 #include <limits.h>
@@ -21,6 +22,20 @@ static int node_open(struct kv_target *t, const char *path, uint32_t bytes, stru
 
 	*out = (struct kv_node){ .fd = -1, .data_fd = -1 };
 	err = talos_fs_look(t->fs, path, bytes, &out->st);
+	return talos_fs_errno(err);
+}
+
+static int node_look(struct kv_target *t, struct kv_node *dir, const char *name, uint64_t ino,
+		     struct kv_node *out)
+{
+	bool xattrs = true;
+	int err;
+
+	(void)dir;
+	(void)name;
+	*out = (struct kv_node){ .fd = -1, .data_fd = -1 };
+	err = talos_fs_stat(t->fs, ino, &out->st, &xattrs);
+	out->no_xattrs = !xattrs;
 	return talos_fs_errno(err);
 }
 
@@ -102,6 +117,7 @@ static int end(struct kv_target *t)
 
 static const struct kv_target_ops image_ops = {
 	.open = node_open,
+	.look = node_look,
 	.close = node_close,
 	.read = node_read,
 	.list = node_list,
@@ -112,7 +128,7 @@ static const struct kv_target_ops image_ops = {
 	.end = end,
 };
 
-bool kv_image_open(const char *name, struct kv_target *out)
+bool kv_image_open(const char *name, bool to_write, struct kv_target *out)
 {
 	char why[KV_WHY_BYTES] = "", *path = realpath(name, NULL);
 	int err;
@@ -125,6 +141,7 @@ bool kv_image_open(const char *name, struct kv_target *out)
 		return false;
 	}
 	out->daemon->o.image = path;
+	out->daemon->looks = !to_write;
 	err = daemon_open(out->daemon, why);
 	if (!err) {
 		err = talos_fs_open(out->daemon->engine, NULL, &out->fs);

@@ -45,6 +45,20 @@ static void node_close(struct kv_node *n)
 	n->fd = n->data_fd = -1;
 }
 
+/* @n has just been opened. */
+static int stat_node(struct kv_node *n)
+{
+	int err;
+
+	if (n->fd < 0)
+		return errno;
+	if (!fstat(n->fd, &n->st))
+		return 0;
+	err = errno;
+	node_close(n);
+	return err;
+}
+
 static int node_open(struct kv_target *t, const char *path, uint32_t bytes, struct kv_node *out)
 {
 	char copy[PATH_MAX];
@@ -55,15 +69,17 @@ static int node_open(struct kv_target *t, const char *path, uint32_t bytes, stru
 	copy[bytes] = 0;
 	*out = (struct kv_node){ .data_fd = -1 };
 	out->fd = open_below(t->dir_fd, bytes ? copy : ".", O_PATH | O_NOFOLLOW);
-	if (out->fd < 0)
-		return errno;
-	if (fstat(out->fd, &out->st)) {
-		int err = errno;
+	return stat_node(out);
+}
 
-		node_close(out);
-		return err;
-	}
-	return 0;
+static int node_look(struct kv_target *t, struct kv_node *dir, const char *name, uint64_t ino,
+		     struct kv_node *out)
+{
+	(void)t;
+	(void)ino;
+	*out = (struct kv_node){ .data_fd = -1 };
+	out->fd = openat(dir->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	return stat_node(out);
 }
 
 static int node_read(struct kv_target *t, struct kv_node *n, uint64_t offset, void *buf,
@@ -115,7 +131,7 @@ static int node_list(struct kv_target *t, struct kv_node *n, uint64_t after, tal
 		}
 		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
 			continue;
-		err = fn(ctx, entry->d_name, entry->d_type, (uint64_t)entry->d_off);
+		err = fn(ctx, entry->d_name, entry->d_ino, entry->d_type, (uint64_t)entry->d_off);
 	}
 	closedir(d);
 	return err;
@@ -213,6 +229,7 @@ static int end(struct kv_target *t)
 
 static const struct kv_target_ops mount_ops = {
 	.open = node_open,
+	.look = node_look,
 	.close = node_close,
 	.read = node_read,
 	.list = node_list,

@@ -2,7 +2,7 @@
 /*
  * talosfs scan: keys in the order of their bytes. A directory's names are listed
  * in another order, so they are sorted: the lowest of them, as many as fit
- * NAMES_MAX; then the next. A directory counts with its slash, so that the order is
+ * NAMES_BYTES_MAX; then the next. A directory counts with its slash, so that the order is
  * that of whole keys.
  */
 #include <dirent.h>
@@ -14,8 +14,11 @@
 #include "kv.h"
 #include "kv_text.h"
 #include "options.h"
+#include "talos/alloc.h"
+#include "talos/array.h"
+#include "talos/fs_format.h"
 
-#define NAMES_MAX (512u << 10)
+#define NAMES_BYTES_MAX (16u << 20)
 #define DEPTH_MAX 2048u
 #define JSON_VALUE_BYTES_MAX (64u << 20)
 
@@ -30,48 +33,80 @@ struct scan {
 	uint8_t *buf;
 };
 
-/* The names of one directory that come next; each ends with a slash if it is one. */
+/*
+ * The names of one directory that come next; each ends with a slash if it is one. They
+ * lie one behind the other, each with its NUL; places are where they begin.
+ */
 struct names {
-	char **names;
-	uint32_t count, max;
+	char *bytes; /* NAMES_BYTES_MAX */
+	uint32_t used, count, room;
+	uint32_t *places;
 	const char *after; /* only what is above; NULL: all */
-	bool dropped;	   /* there are more than these */
+	bool dropped;	   /* there are more than these, above the bound */
+	char bound[TALOS_NAME_BYTES_MAX + 2];
 };
 
-static int compare(const void *a, const void *b)
+static const char *name_at(const struct names *n, uint32_t i)
 {
-	return strcmp(*(char *const *)a, *(char *const *)b);
+	return n->bytes + n->places[i];
 }
 
-static void drop_names(struct names *n, uint32_t from)
+static int compare(const void *a, const void *b, void *bytes)
 {
-	for (uint32_t i = from; i < n->count; i++)
-		free(n->names[i]);
-	n->count = talos_min(n->count, from);
+	return strcmp((char *)bytes + *(const uint32_t *)a, (char *)bytes + *(const uint32_t *)b);
 }
 
-static int add_name(void *ctx, const char *name, unsigned type, uint64_t cookie)
+static void sort_names(struct names *n)
+{
+	if (n->count)
+		qsort_r(n->places, n->count, sizeof(*n->places), compare, n->bytes);
+}
+
+/* Only the lower half of them, moved together. */
+static int keep_lower_half(struct names *n)
+{
+	char *kept = malloc(NAMES_BYTES_MAX);
+	uint32_t used = 0;
+
+	if (!kept)
+		return ENOMEM;
+	sort_names(n);
+	n->count /= 2;
+	for (uint32_t i = 0; i < n->count; i++) {
+		size_t bytes = strlen(name_at(n, i)) + 1;
+
+		memcpy(kept + used, name_at(n, i), bytes);
+		n->places[i] = used;
+		used += (uint32_t)bytes;
+	}
+	free(n->bytes);
+	n->bytes = kept;
+	n->used = used;
+	n->dropped = true;
+	strcpy(n->bound, name_at(n, n->count - 1));
+	return 0;
+}
+
+static int add_name(void *ctx, const char *name, uint64_t ino, unsigned type, uint64_t cookie)
 {
 	struct names *n = ctx;
-	size_t bytes = strlen(name);
-	char *copy = malloc(bytes + 2);
+	uint32_t bytes = (uint32_t)strlen(name);
+	char *copy;
 
+	(void)ino;
 	(void)cookie;
-	if (!copy)
+	if (n->used + bytes + 2 > NAMES_BYTES_MAX && keep_lower_half(n))
 		return ENOMEM;
+	if (!talos_array_room(n->places, n->count, n->room, 256))
+		return ENOMEM;
+	copy = n->bytes + n->used;
 	memcpy(copy, name, bytes);
 	memcpy(copy + bytes, "/", 2);
 	copy[bytes + (type == DT_DIR)] = 0;
-	if (n->after && strcmp(copy, n->after) <= 0) {
-		free(copy);
+	if ((n->after && strcmp(copy, n->after) <= 0) || (n->dropped && strcmp(copy, n->bound) > 0))
 		return 0;
-	}
-	n->names[n->count++] = copy;
-	if (n->count == 2 * n->max) {
-		qsort(n->names, n->count, sizeof(*n->names), compare);
-		drop_names(n, n->max);
-		n->dropped = true;
-	}
+	n->places[n->count++] = n->used;
+	n->used += (uint32_t)strlen(copy) + 1;
 	return 0;
 }
 
@@ -198,14 +233,14 @@ static bool scan_names(struct scan *s, const struct names *n, size_t dir)
 	bool ok = true;
 
 	for (uint32_t i = 0; ok && i < n->count && s->left; i++) {
-		size_t bytes = strlen(n->names[i]);
-		bool is_dir = n->names[i][bytes - 1] == '/';
+		size_t bytes = strlen(name_at(n, i));
+		bool is_dir = name_at(n, i)[bytes - 1] == '/';
 
 		if (dir + bytes > KV_PATH_BYTES_MAX) {
 			kv_complain(s->t, s->path, dir, ENAMETOOLONG);
 			return false;
 		}
-		memcpy(s->path + dir, n->names[i], bytes + 1);
+		memcpy(s->path + dir, name_at(n, i), bytes + 1);
 		if (is_dir)
 			ok = !may_hold(s, dir + bytes) || scan_dir(s, dir + bytes);
 		else if (is_wanted(s, dir + bytes))
@@ -221,6 +256,7 @@ static bool list_names(struct scan *s, struct names *n, size_t dir)
 	int err = s->t->ops->open(s->t, s->path, (uint32_t)(dir ? dir - 1 : 0), &node);
 
 	n->dropped = false;
+	n->count = n->used = 0;
 	if (!err) {
 		err = s->t->ops->list(s->t, &node, 0, add_name, n);
 		s->t->ops->close(&node);
@@ -231,16 +267,14 @@ static bool list_names(struct scan *s, struct names *n, size_t dir)
 		kv_complain(s->t, s->path, dir, err);
 		return false;
 	}
-	qsort(n->names, n->count, sizeof(*n->names), compare);
-	if (n->dropped)
-		drop_names(n, n->max);
+	sort_names(n);
 	return true;
 }
 
 /* All below the directory whose path, with its slash (the root: ""), has @bytes. */
 static bool scan_dir(struct scan *s, size_t bytes)
 {
-	struct names n = { .max = NAMES_MAX };
+	struct names n = { 0 };
 	char after[256 + 1];
 	bool ok;
 
@@ -248,20 +282,19 @@ static bool scan_dir(struct scan *s, size_t bytes)
 		kv_complain(s->t, s->path, bytes, ELOOP);
 		return false;
 	}
-	n.names =
-		malloc(2 * (size_t)NAMES_MAX * sizeof(*n.names)); /* touched as far as it is used */
-	ok = n.names != NULL;
+	n.bytes = malloc(NAMES_BYTES_MAX); /* touched as far as it is used */
+	ok = n.bytes != NULL;
 	do {
 		ok = ok && list_names(s, &n, bytes);
 		if (ok)
 			ok = scan_names(s, &n, bytes);
 		if (n.count) {
-			snprintf(after, sizeof(after), "%s", n.names[n.count - 1]);
+			snprintf(after, sizeof(after), "%s", name_at(&n, n.count - 1));
 			n.after = after;
 		}
-		drop_names(&n, 0);
 	} while (ok && n.dropped && s->left);
-	free(n.names);
+	free(n.bytes);
+	talos_free(n.places);
 	s->depth--;
 	return ok;
 }

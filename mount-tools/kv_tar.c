@@ -106,7 +106,8 @@ static int fill_entry(struct kv_tar *tar, const struct kv_entry *e)
 	}
 	if (!S_ISREG(e->node->st.st_mode))
 		archive_entry_set_size(tar->e, 0);
-	return err ? err : tar->t->ops->xattrs(tar->t, e->node, add_xattr, tar);
+	return err || e->node->no_xattrs ? err
+					 : tar->t->ops->xattrs(tar->t, e->node, add_xattr, tar);
 }
 
 static bool put_content(struct kv_tar *tar, const struct kv_entry *e)
@@ -115,7 +116,7 @@ static bool put_content(struct kv_tar *tar, const struct kv_entry *e)
 
 	for (uint64_t at = 0; at < size; at += KV_READ_BYTES) {
 		uint32_t n = (uint32_t)talos_min(size - at, (uint64_t)KV_READ_BYTES);
-		int err = tar->t->ops->read(tar->t, e->node, at, tar->buf, n);
+		int err = kv_node_read(tar->t, e->node, at, tar->buf, n);
 
 		if (err) {
 			kv_complain(tar->t, e->path, e->path_bytes, err);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Visits all of a target, in the order of its directories. Nothing is kept of a
- * directory but the place where its listing goes on, so a million names cost no
- * memory. A directory is entered where it is listed: its listing breaks off there.
+ * Visits all of a target: the files of a directory as they are listed, a window of
+ * them at a time (kv_ahead.c); then the directories in it, each with all that is
+ * below. Nothing is kept of a directory but the place where its listing goes on.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -12,6 +12,8 @@
 
 #include "kv.h"
 #include "options.h"
+#include "talos/alloc.h"
+#include "talos/array.h"
 
 /* The first name of an inode that has several. */
 struct first_name {
@@ -22,6 +24,7 @@ struct first_name {
 struct level {
 	uint64_t after;	     /* cookie of the last name that was visited */
 	uint32_t path_bytes; /* of the directory */
+	bool files_done;     /* @after is of a directory */
 };
 
 struct walk {
@@ -29,6 +32,7 @@ struct walk {
 	kv_visit_fn fn;
 	void *ctx;
 	char *path; /* KV_PATH_BYTES_MAX + 1 */
+	struct kv_ahead *ahead;
 	struct level *levels;
 	uint32_t depth, room;
 	void *first_names; /* tsearch(3) */
@@ -85,14 +89,12 @@ static int find_first(struct walk *w, const struct kv_node *n, uint32_t bytes, c
 	return f->path ? 0 : no_memory(w);
 }
 
-static int visit(struct walk *w, uint32_t bytes)
+/* What the path's first @bytes lead to, which was looked up with the result @err. */
+static int visit_node(struct walk *w, uint32_t bytes, int err, struct kv_node *n)
 {
-	struct kv_entry e = { .path = w->path, .path_bytes = bytes };
-	struct kv_node n;
-	int err;
+	struct kv_entry e = { .path = w->path, .path_bytes = bytes, .node = n };
 
 	w->path[bytes] = 0;
-	err = w->t->ops->open(w->t, w->path, bytes, &n);
 	if (err == ENOENT || err == ESTALE)
 		return 0; /* it went meanwhile */
 	if (err) {
@@ -100,49 +102,114 @@ static int visit(struct walk *w, uint32_t bytes)
 		w->failed = true;
 		return err;
 	}
-	e.node = &n;
-	err = find_first(w, &n, bytes, &e.link_to);
+	err = find_first(w, n, bytes, &e.link_to);
 	if (!err && !w->fn(w->ctx, &e)) {
 		w->failed = true;
 		err = ECANCELED;
 	}
-	w->t->ops->close(&n);
 	return err;
 }
 
-static int visit_name(void *ctx, const char *name, unsigned type, uint64_t cookie)
+static int visit_path(struct walk *w, uint32_t bytes)
 {
-	struct walk *w = ctx;
+	struct kv_node n;
+	int open_err, err;
+
+	w->path[bytes] = 0;
+	open_err = w->t->ops->open(w->t, w->path, bytes, &n);
+	err = visit_node(w, bytes, open_err, &n);
+	if (!open_err)
+		kv_node_close(w->t, &n);
+	return err;
+}
+
+/* The path of @name in the directory at hand; 0: too long, complained. */
+static uint32_t extend_path(struct walk *w, const char *name)
+{
 	struct level *l = &w->levels[w->depth - 1];
 	uint32_t dir = l->path_bytes ? l->path_bytes + 1 : 0, n = (uint32_t)strlen(name);
-	int err;
 
 	if (dir + n > KV_PATH_BYTES_MAX) {
 		kv_complain(w->t, w->path, l->path_bytes, ENAMETOOLONG);
 		w->failed = true;
-		return ENAMETOOLONG;
+		return 0;
 	}
 	if (dir)
 		w->path[dir - 1] = '/';
 	memcpy(w->path + dir, name, n);
-	l->after = cookie;
-	err = visit(w, dir + n);
-	return !err && type == DT_DIR ? GO_DOWN : err;
+	w->path[dir + n] = 0;
+	return dir + n;
+}
+
+/* --- the files of a directory ------------------------------------------------------------- */
+
+static int visit_window(struct walk *w, uint32_t count)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; !err && i < count; i++) {
+		struct kv_node *n;
+		const char *name;
+		int look_err = kv_ahead_get(w->ahead, i, &name, &n);
+		uint32_t bytes = extend_path(w, name);
+
+		err = bytes ? visit_node(w, bytes, look_err, n) : ENAMETOOLONG;
+	}
+	return err;
+}
+
+static int visit_files(struct walk *w, struct kv_node *dir)
+{
+	struct level *l = &w->levels[w->depth - 1];
+	uint32_t count = 1;
+	int err = 0;
+
+	while (!err && count) {
+		err = kv_ahead_next(w->ahead, dir, &l->after, &count);
+		if (!err)
+			err = visit_window(w, count);
+	}
+	l->files_done = true;
+	l->after = 0;
+	return err;
+}
+
+/* --- directories ----------------------------------------------------------------------------- */
+
+static int visit_dir_name(void *ctx, const char *name, uint64_t ino, unsigned type, uint64_t cookie)
+{
+	struct walk *w = ctx;
+	uint32_t bytes;
+	int err;
+
+	(void)ino;
+	if (type != DT_DIR)
+		return 0;
+	bytes = extend_path(w, name);
+	if (!bytes)
+		return ENAMETOOLONG;
+	w->levels[w->depth - 1].after = cookie;
+	err = visit_path(w, bytes);
+	return err ? err : GO_DOWN;
 }
 
 static int push(struct walk *w, uint32_t path_bytes)
 {
-	if (w->depth == w->room) {
-		uint32_t room = w->room ? w->room * 2 : 64;
-		struct level *p = realloc(w->levels, room * sizeof(*p));
-
-		if (!p)
-			return no_memory(w);
-		w->levels = p;
-		w->room = room;
-	}
+	if (!talos_array_room(w->levels, w->depth, w->room, 64))
+		return no_memory(w);
 	w->levels[w->depth++] = (struct level){ .path_bytes = path_bytes };
 	return 0;
+}
+
+static int visit_dir(struct walk *w, struct kv_node *dir)
+{
+	struct level *l = &w->levels[w->depth - 1];
+	int err = l->files_done ? 0 : visit_files(w, dir);
+
+	/* Two links: it has no directory in it. */
+	if (err || dir->st.st_nlink == 2)
+		return err;
+	return w->t->ops->list(w->t, dir, l->after, visit_dir_name, w);
 }
 
 /* Go on with the deepest directory: to its end, or to one in it. */
@@ -155,8 +222,8 @@ static int step(struct walk *w)
 	w->path[l->path_bytes] = 0;
 	err = w->t->ops->open(w->t, w->path, l->path_bytes, &n);
 	if (!err) {
-		err = w->t->ops->list(w->t, &n, l->after, visit_name, w);
-		w->t->ops->close(&n);
+		err = visit_dir(w, &n);
+		kv_node_close(w->t, &n);
 	}
 	if (err == GO_DOWN)
 		return push(w, (uint32_t)strlen(w->path));
@@ -173,14 +240,21 @@ static int step(struct walk *w)
 bool kv_walk(struct kv_target *t, kv_visit_fn fn, void *ctx)
 {
 	struct walk w = { .t = t, .fn = fn, .ctx = ctx, .path = malloc(KV_PATH_BYTES_MAX + 1) };
-	int err = w.path ? visit(&w, 0) : no_memory(&w);
+	int err = w.path ? 0 : no_memory(&w);
 
+	if (!err)
+		w.ahead = kv_ahead_open(t);
+	if (!err && w.ahead)
+		err = visit_path(&w, 0);
+	else
+		err = ENOMEM;
 	if (!err)
 		err = push(&w, 0);
 	while (!err && w.depth)
 		err = step(&w);
 	tdestroy(w.first_names, free_name);
-	free(w.levels);
+	kv_ahead_close(w.ahead);
+	talos_free(w.levels);
 	free(w.path);
 	return !err;
 }

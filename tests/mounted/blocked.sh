@@ -42,9 +42,22 @@ echo "consistent: a killed backup blocks writes, its return unblocks them"
 
 backup=$(pid_of "$B")
 kill -STOP "$backup"
+echo late >"$A/late" # nobody has noticed so far; a sync waits for it
 check_blocked
-talosfs member drop "$A" "$addr_b" >/dev/null
+# Whoever waits in the control socket holds up neither questions nor what ends the waiting.
+for i in 1 2 3 4 5 6 7 8 9 10; do
+	talosfs sync "$A" 2>"$dir/sync.$i" &
+	syncs[i]=$!
+done
+refused() { [ "$(cat "$dir"/sync.* | grep -c 'try again')" = 4 ]; }
+wait_for 20 refused
+timeout 20 talosfs status "$A" >/dev/null || fail "status waits behind syncs"
+timeout 20 talosfs wait --primary "$A" || fail "wait waits behind syncs"
+timeout 20 talosfs member drop "$A" "$addr_b" >/dev/null
 check_unblocked
+waited=0
+for i in 1 2 3 4 5 6 7 8 9 10; do wait ${syncs[i]} && waited=$((waited + 1)); done
+[ $waited = 6 ] || fail "$waited of 6 syncs ended well"
 echo "consistent: a hung backup blocks writes, dropping it unblocks them"
 kill -CONT "$backup"
 wait_for 20 is "$B" replication.in_sync true

@@ -87,3 +87,52 @@ flip $((slot + place % 2097152 + 10000))
 status_is 4 fsck.talosfs -p "$image_a"
 grep -q "^damaged: .*device offset" "$dir/out"
 echo "damage in a file is reported with its place"
+
+# A signal ends it at once; what it was at is whole, or as it was.
+interrupt() {
+	local p code=0
+	fsck.talosfs -p --threads 1 --memory 1 "$image_a" >"$dir/out" 2>&1 &
+	p=$!
+	sleep "0.0$((RANDOM % 10))"
+	kill -TERM $p
+	wait $p || code=$?
+	# 143: before it took the signal; 4: it was faster
+	[ $code = 32 ] || { [ $code = 143 ] || [ $code = 4 ] || fail "interrupted, it ended with $code"; return 1; }
+}
+wait_for 60 interrupt
+status_is 4 fsck.talosfs "$image_a"
+echo "a signal ends it, with 32"
+
+# Block devices: made, mounted, refused while mounted, checked and repaired.
+umount_loop() { losetup -d "$loop" 2>/dev/null || true; }
+rm "$image_a"
+truncate -s 256M "$image_a"
+if loop=$(losetup -f --show "$image_a" 2>"$dir/err"); then
+	trap 'umount_loop; cleanup' EXIT
+	mkfs.talosfs "$loop" >/dev/null
+	mount.talosfs "$loop" "$A"
+	echo text >"$A/file"
+	status_is 8 fsck.talosfs "$loop"
+	umount_wait "$A"
+	status_is 0 fsck.talosfs "$loop"
+	status_is 0 fsck -t talosfs "$loop"
+	python3 -c '
+import sys
+with open(sys.argv[1], "r+b") as f:
+    f.seek(200); b = f.read(1)[0]
+    f.seek(200); f.write(bytes([b ^ 255]))' "$loop"
+	status_is 4 fsck.talosfs "$loop"
+	status_is 1 fsck.talosfs -p "$loop"
+	mount.talosfs "$loop" "$A"
+	[ "$(cat "$A/file")" = text ]
+	umount_wait "$A"
+	# A device that lost its end.
+	losetup -d "$loop"
+	truncate -s 128M "$image_a"
+	loop=$(losetup -f --show "$image_a")
+	status_is 4 fsck.talosfs -p "$loop"
+	losetup -d "$loop"
+	echo "block devices"
+else
+	echo "SKIP: no loop devices: $(cat "$dir/err")"
+fi

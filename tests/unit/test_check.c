@@ -601,15 +601,63 @@ static void an_inode_that_makes_no_sense_is_damage(void **state)
 	assert_damage(t, TALOS_FOUND_PAIR);
 }
 
-static void an_inode_without_a_name_is_damage(void **state)
+static uint64_t lookup(struct test *t, uint64_t dir, const char *name)
+{
+	uint64_t ino;
+
+	assert_int_equal(fs_fake_lookup(&t->f, dir, name, &ino), 0);
+	return ino;
+}
+
+static void an_inode_without_a_name_goes_to_lost_and_found(void **state)
 {
 	struct test *t = *state;
 	struct inode i = load(t, t->file);
+	char buf[3];
 
 	i.ino = 700;
 	i.flags = 0;
+	i.size = 3;
+	i.nlink = 5;
 	store(t, &i);
-	assert_damage(t, TALOS_FOUND_LOST);
+	assert_int_equal(fs_fake_write(&t->f, 700, 0, "abc", 3), 0);
+	assert_repairable(t, TALOS_FOUND_LOST, 700);
+	fs_fake_open(&t->f, true);
+	assert_int_equal(lookup(t, lookup(t, TALOS_ROOT_INO, "lost+found"), "#700"), 700);
+	assert_int_equal(fs_fake_read(&t->f, 700, 0, buf, 3, NULL), 0);
+	assert_memory_equal(buf, "abc", 3);
+}
+
+static void put_name(struct test *t, uint64_t dir, const char *name, uint64_t ino, uint32_t mode);
+
+/* With what is in it; beside one that is there already, and a counter that is too low. */
+static void so_does_a_directory(void **state)
+{
+	struct test *t = *state;
+	struct inode i = load(t, t->dir), file = load(t, t->link);
+	le64 low = le64_from(3);
+	uint64_t lost;
+
+	assert_int_equal(fs_fake_mkdir(&t->f, TALOS_ROOT_INO, "lost+found", &lost), 0);
+	assert_int_equal(fs_fake_mkdir(&t->f, lost, "#900", NULL), 0);
+	i.ino = 900;
+	i.size = 1;
+	i.nlink = 2;
+	i.parent = 899;
+	i.flags = 0;
+	store(t, &i);
+	file.ino = 901;
+	file.nlink = 1;
+	file.flags = 0;
+	store(t, &file);
+	put_name(t, 900, "below", 901, file.mode);
+	put(t, key_counter(), &low, sizeof(low));
+	fs_fake_close(&t->f);
+	repair(t);
+	assert_clean(t);
+	fs_fake_open(&t->f, true);
+	assert_int_equal(lookup(t, lookup(t, TALOS_ROOT_INO, "lost+found"), "#900.1"), 900);
+	assert_int_equal(lookup(t, 900, "below"), 901);
 }
 
 /* A name for @ino in @dir. */
@@ -694,7 +742,8 @@ int main(void)
 		on_a_volume(a_missing_inode_is_damage),
 		on_a_volume(a_missing_root_is_damage),
 		on_a_volume(an_inode_that_makes_no_sense_is_damage),
-		on_a_volume(an_inode_without_a_name_is_damage),
+		on_a_volume(an_inode_without_a_name_goes_to_lost_and_found),
+		on_a_volume(so_does_a_directory),
 		on_a_volume(directories_in_a_loop_are_damage),
 		on_a_volume(a_name_of_another_type_is_damage),
 		on_a_volume(an_unknown_key_is_damage),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Checks the filesystem in an engine by its pairs: the invariants of talos/fs_format.h. All is read
- * once, in key order; memory is about 150 bytes for each inode.
+ * once, in key order; memory is about 200 bytes for each inode.
  *
  * The engine may be one of talos_check_engine(), or any that nobody writes to meanwhile.
  */
@@ -17,6 +17,7 @@ struct talos_fs_check_report {
 	/* Pairs seen so far; or NULL. */
 	void (*progress)(void *ctx, uint64_t pairs);
 	void *ctx;
+	unsigned threads; /* more than one: findings come from any of them, one at a time; 0: 2 */
 };
 
 struct talos_fs_check_counts {

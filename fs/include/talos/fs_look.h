@@ -19,11 +19,15 @@ int talos_fs_open(struct talos_engine *engine, const struct talos_clock *clock,
 /* What @path (from the root, without a slash at either end; "" is the root) leads to. */
 int talos_fs_look(struct talos_fs *fs, const char *path, uint32_t path_bytes, struct stat *out);
 
+/* The same by number. *out_xattrs: it may have extended attributes. */
+int talos_fs_stat(struct talos_fs *fs, uint64_t ino, struct stat *out, bool *out_xattrs);
+
 /*
  * Called with each name; non-zero ends the listing and is its result. @type is
  * DT_. @cookie is its place: a listing @after it goes on there.
  */
-typedef int (*talos_fs_name_fn)(void *ctx, const char *name, unsigned type, uint64_t cookie);
+typedef int (*talos_fs_name_fn)(void *ctx, const char *name, uint64_t ino, unsigned type,
+				uint64_t cookie);
 int talos_fs_list(struct talos_fs *fs, uint64_t ino, uint64_t after, talos_fs_name_fn fn,
 		  void *ctx);
 
