@@ -299,7 +299,7 @@ static int session_step(struct session *s)
 static int session_wait(struct session *s)
 {
 	struct transport_event ev;
-	uint64_t committed;
+	uint64_t committed, timeout = s->r->timeout_ns / 10;
 	bool segments;
 	int r = 0;
 
@@ -309,9 +309,11 @@ static int session_wait(struct session *s)
 	segments = s->queue_count && s->bulk_count && !s->current;
 	talos_mutex_unlock(&s->r->lock);
 	/* Anything that came before we were marked idle did not wake us. */
+	if (s->pace_wait_ns)
+		timeout = talos_min(timeout, s->pace_wait_ns);
 	if (s->seeding || s->sent != s->target ||
 	    (s->r->log_end == s->target && committed == s->told_committed && !segments))
-		if (s->conn->ops->poll(s->conn, s->r->timeout_ns / 10, &ev))
+		if (s->conn->ops->poll(s->conn, timeout, &ev))
 			r = take_event(s, &ev);
 	s->idle = false;
 	return r;
