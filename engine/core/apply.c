@@ -133,9 +133,13 @@ static int apply_rotate(struct talos_engine *e, uint64_t end)
 	if (!fresh)
 		return TALOS_ERR_NO_MEMORY;
 	err = view_rotate(e, fresh);
-	if (err)
+	if (err) {
 		l0_unref(fresh);
-	return err;
+		return err;
+	}
+	if (e->role == TALOS_ROLE_FOLLOWER && e->pending && e->frozen_count > FOLLOWER_FROZEN_MAX)
+		return lean_begin_for_now(e);
+	return TALOS_OK;
 }
 
 /* --- edits ------------------------------------------------------------------------------ */
@@ -289,7 +293,11 @@ int apply_pending(struct talos_engine *e)
 		return err;
 	}
 	apply_pending_free(e);
-	return e->lean.on ? lean_note_flush(e, end) : TALOS_OK;
+	if (e->lean.on)
+		err = lean_note_flush(e, end);
+	if (!err && e->lean.until_complete)
+		err = lean_end(e);
+	return err;
 }
 
 void apply_pending_free(struct talos_engine *e)

@@ -159,7 +159,7 @@ bool feed_all(struct talos_engine *from, struct talos_engine *to)
 		}
 		must(!talos_apply_committed(to, t.end));
 		talos_engine_log_state(to, &t);
-		if (t.applied.v == f.end.v)
+		if (t.applied.v == f.end.v && !talos_apply_missing(to, NULL, 0))
 			return true;
 		step(to); /* it has to flush first */
 	}
