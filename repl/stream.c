@@ -233,12 +233,12 @@ int stream_segments(struct session *s)
 	uint32_t n;
 	int err;
 
+	s->pace_wait_ns = 0;
 	if (!s->current && !take_from_queue(s))
 		return 0;
 	if (s->current->bytes > s->bulk_bytes)
 		return TALOS_ERR_PROTOCOL;
 	n = talos_min(s->current->bytes - s->current_offset, TRANSPORT_WRITE_BYTES_MAX);
-	s->pace_wait_ns = 0;
 	if (!queue_is_long(s) && !pace_take(&s->pace, repl_now(s->r), n, &s->pace_wait_ns))
 		return 0;
 	err = s->conn->ops->write(s->conn, s->current_region, s->current_offset,
