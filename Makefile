@@ -104,6 +104,16 @@ $(OUT)/kvbench: $(KVB_OWN) $(wildcard $(KVB_DIR)/*) $(LIBS) $(OUT)/flags
 		$(foreach p,$(peers),-DWITH_$(shell echo $(p) | tr a-z A-Z) $(KVB_DIR)/kv_$(p).c) \
 		$(LIBS) $(peers:%=-l%) $(shell $(PKG_CONFIG) --libs liburing libxxhash) -lpthread -lm
 
+# Operations on mounts, and the filesystem that only answers. tests/bench/fsbench/run.sh
+FSB_DIR := tests/bench/fsbench
+FSB_SRC := $(addprefix $(FSB_DIR)/,fsbench.c ops.c report.c target.c) $(KVB_DIR)/histogram.c
+NULLFS_SRC := $(addprefix $(FSB_DIR)/,nullfs.c null_tree.c)
+$(OUT)/fsbench: $(FSB_SRC)
+$(OUT)/nullfs: $(NULLFS_SRC)
+$(OUT)/fsbench $(OUT)/nullfs: $(wildcard $(FSB_DIR)/*.h) $(KVB_DIR)/histogram.h $(OUT)/flags
+	@echo "  CC  $@"
+	@$(CC) $(filter-out -MMD -MP,$(ALL_CFLAGS)) -I$(FSB_DIR) -I$(KVB_DIR) $(ALL_LDFLAGS) -o $@ $(filter %.c,$^) $(PKG_LIBS)
+
 MOUNTED_TOOLS := $(addprefix $(OUT)/tests/mounted/,fsync_writer superblock_edit abuse_peer backup_cache)
 $(OUT)/tests/mounted/%: $(OUT)/tests/mounted/%.o $(LIBS_ALL)
 	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
@@ -178,10 +188,10 @@ format-check:
 format:
 	clang-format -i $(C_FILES)
 
-bench: $(TOOLS) $(BENCHES)
-	tests/bench/run.sh $(OUT)
+# Both: QUICK=1: under three minutes; JSON=1: objects instead of tables; DIR: on the device to measure.
+bench-fs: $(TOOLS) $(OUT)/fsbench $(OUT)/nullfs
+	@QUICK=$(QUICK) JSON=$(JSON) DIR=$(DIR) tests/bench/fsbench/run.sh $(OUT)
 
-# QUICK=1: under three minutes; JSON=1: objects instead of tables.
 bench-kv: $(OUT)/kvbench
 	@QUICK=$(QUICK) JSON=$(JSON) DIR=$(DIR) tests/bench/kvbench/run.sh $(OUT)/kvbench
 
@@ -229,6 +239,6 @@ clean:
 
 FORCE:
 .PHONY: all check check-unit check-san check-mounted check-tls check-rdma check-includes check-headers check-man check-fuzz fuzz soak soak-crash \
-	format format-check bench bench-kv bench-transport bench-replcpu check-install demo install uninstall clean FORCE
+	format format-check bench-fs bench-kv bench-transport bench-replcpu check-install demo install uninstall clean FORCE
 .SECONDARY:
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)
