@@ -70,10 +70,16 @@ void talos_fs_writable(struct talos_fs *fs);
  */
 void talos_fs_role_changed(struct talos_fs *fs);
 
+#define TALOS_FS_OPS 27u
+
 struct talos_fs_stats {
 	uint64_t requests, errors, parked;
 	uint64_t read_bytes, written_bytes;
+	uint64_t by_op[TALOS_FS_OPS]; /* the requests; for names see below */
 };
 void talos_fs_stats(struct talos_fs *fs, struct talos_fs_stats *out);
+
+/* "lookup" and so on; NULL: none that comes as a request. @op < TALOS_FS_OPS. */
+const char *talos_fs_op_name(unsigned op);
 
 #endif
