@@ -6,7 +6,7 @@
  * begins: so what else the machine does hits all alike, and their ratios can be
  * trusted where the rates cannot. Each runs with as many threads as asked for,
  * each of which has a folder of its own. run.sh mounts what is compared;
- * --report takes medians of the rounds and prints ratios beside their bars.
+ * --report takes the best of the rounds and prints ratios beside their bars.
  *
  * CPU time is that of the daemons, until the operation's last call has
  * returned: what they do later is nobody's.
@@ -52,7 +52,7 @@ static const char help[] =
 	"  --random=MIB          of the file of random writes (default 1024)\n"
 	"  --random-writes=N     (default 32768)\n"
 	"  --tar=FILE,N          what untar unpacks: N files in a folder named tree\n"
-	"  --report              medians of such lines, and what bars they meet\n"
+	"  --report              the best of such lines, and what bars they meet\n"
 	"  --json                of the report: objects instead of tables\n";
 
 /* --- one operation on one filesystem ------------------------------------------------------------ */

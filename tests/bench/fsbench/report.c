@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "report.h"
 
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +17,7 @@
 
 /* All rounds of one operation on one filesystem. */
 struct cell {
-	struct result median; /* its names and threads hold for all */
+	struct result best; /* its names and threads hold for all */
 	struct result rounds[ROUNDS_MAX];
 	unsigned round_count;
 };
@@ -35,37 +34,34 @@ void result_print(FILE *out, const struct result *r)
 	fflush(out);
 }
 
-/* --- medians -------------------------------------------------------------------------------- */
+/* --- the best of the rounds -------------------------------------------------------------------- */
 
-static int compare_doubles(const void *a, const void *b)
+static double lower(double a, double b)
 {
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
+	return a < b ? a : b;
 }
 
-static double median_at(const struct cell *c, size_t offset)
+static double higher(double a, double b)
 {
-	double v[ROUNDS_MAX];
-	unsigned n = c->round_count;
-
-	for (unsigned i = 0; i < n; i++)
-		memcpy(&v[i], (const char *)&c->rounds[i] + offset, sizeof(*v));
-	qsort(v, n, sizeof(*v), compare_doubles);
-	return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+	return a > b ? a : b;
 }
 
-static void settle_medians(struct cell *c)
+/* What else the machine does only takes away. */
+static void settle_best(struct cell *c)
 {
-	c->median = c->rounds[0];
-	c->median.ops_per_s = median_at(c, offsetof(struct result, ops_per_s));
-	c->median.mb_per_s = median_at(c, offsetof(struct result, mb_per_s));
-	c->median.p50_us = median_at(c, offsetof(struct result, p50_us));
-	c->median.p99_us = median_at(c, offsetof(struct result, p99_us));
-	c->median.daemon_cpu_us_per_op =
-		median_at(c, offsetof(struct result, daemon_cpu_us_per_op));
-	c->median.client_cpu_us_per_op =
-		median_at(c, offsetof(struct result, client_cpu_us_per_op));
+	c->best = c->rounds[0];
+	for (unsigned i = 1; i < c->round_count; i++) {
+		const struct result *r = &c->rounds[i];
+
+		c->best.ops_per_s = higher(c->best.ops_per_s, r->ops_per_s);
+		c->best.mb_per_s = higher(c->best.mb_per_s, r->mb_per_s);
+		c->best.p50_us = lower(c->best.p50_us, r->p50_us);
+		c->best.p99_us = lower(c->best.p99_us, r->p99_us);
+		c->best.daemon_cpu_us_per_op =
+			lower(c->best.daemon_cpu_us_per_op, r->daemon_cpu_us_per_op);
+		c->best.client_cpu_us_per_op =
+			lower(c->best.client_cpu_us_per_op, r->client_cpu_us_per_op);
+	}
 }
 
 static struct cell *find_cell(const struct table *t, const char *fs, const char *op,
@@ -114,7 +110,7 @@ static bool read_lines(struct table *t, FILE *in)
 			return false;
 	}
 	for (unsigned i = 0; i < t->count; i++)
-		settle_medians(&t->cells[i]);
+		settle_best(&t->cells[i]);
 	return true;
 }
 
@@ -132,7 +128,7 @@ static void print_cells(const struct table *t)
 	printf("%-18s %2s  %-16s %11s %9s %9s %12s %12s\n", "operation", "th", "filesystem", "rate",
 	       "p50 us", "p99 us", "daemon us/op", "client us/op");
 	for (unsigned i = 0; i < t->count; i++) {
-		const struct result *m = &t->cells[i].median;
+		const struct result *m = &t->cells[i].best;
 		char rate[32];
 
 		snprintf(rate, sizeof(rate), rate_is_bytes(m) ? "%.0f MB/s" : "%.0f /s",
@@ -198,10 +194,10 @@ static bool measure(const struct table *t, const struct bar *bar, const struct r
 	if (!bar->against)
 		return true;
 	c = find_cell(t, bar->against, of->op, of->threads);
-	if (!c || c->median.ops_per_s <= 0)
+	if (!c || c->best.ops_per_s <= 0)
 		return false;
-	*out /= c->median.ops_per_s;
-	*out_cpu = cpu_us(&c->median) / cpu_us(of);
+	*out /= c->best.ops_per_s;
+	*out_cpu = cpu_us(&c->best) / cpu_us(of);
 	return true;
 }
 
@@ -231,7 +227,7 @@ static void print_bars(const struct table *t)
 	printf("\n%-18s %2s  %-16s\n", "operation", "th", "ratio of rates");
 	for (unsigned b = 0; b < sizeof(bars) / sizeof(bars[0]); b++)
 		for (unsigned i = 0; i < t->count; i++)
-			print_bar(t, &bars[b], &t->cells[i].median);
+			print_bar(t, &bars[b], &t->cells[i].best);
 }
 
 bool report(FILE *in, bool json)
@@ -240,7 +236,7 @@ bool report(FILE *in, bool json)
 	bool ok = read_lines(&t, in);
 
 	for (unsigned i = 0; ok && json && i < t.count; i++)
-		result_print(stdout, &t.cells[i].median);
+		result_print(stdout, &t.cells[i].best);
 	if (ok && !json) {
 		print_cells(&t);
 		print_bars(&t);

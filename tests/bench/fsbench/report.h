@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What was measured, as lines; and from all lines of a run, medians and ratios.
+ * What was measured, as lines; and from all lines of a run, the best of the rounds, and ratios.
  *
  * A line is a JSON object with the fields of struct result, in the order below:
  * the only form that report_read() takes.
@@ -26,7 +26,7 @@ struct result {
 
 void result_print(FILE *out, const struct result *r);
 
-/* Lines from @in; the medians as lines (@json), or as tables with the ratios. False: unreadable. */
+/* Lines from @in; the best as lines (@json), or as tables with the ratios. False: unreadable. */
 bool report(FILE *in, bool json);
 
 #endif
