@@ -111,6 +111,16 @@ $(OUT)/tests/bench/repl/%.o $(OUT)/$(KVB_DIR)/%.o: INC = -I$(KVB_DIR) -Itests/be
 $(OUT)/replbench: $(call OBJ,$(REPLB_SRC)) $(LIBS_ALL)
 	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lm
 
+# Operations on mounts, and the filesystem that only answers. tests/bench/fsbench/run.sh
+FSB_DIR := tests/bench/fsbench
+FSB_SRC := $(addprefix $(FSB_DIR)/,fsbench.c ops.c report.c target.c) $(KVB_DIR)/histogram.c
+NULLFS_SRC := $(addprefix $(FSB_DIR)/,nullfs.c null_tree.c)
+$(OUT)/fsbench: $(FSB_SRC)
+$(OUT)/nullfs: $(NULLFS_SRC)
+$(OUT)/fsbench $(OUT)/nullfs: $(wildcard $(FSB_DIR)/*.h) $(KVB_DIR)/histogram.h $(OUT)/flags
+	@echo "  CC  $@"
+	@$(CC) $(filter-out -MMD -MP,$(ALL_CFLAGS)) -I$(FSB_DIR) -I$(KVB_DIR) $(ALL_LDFLAGS) -o $@ $(filter %.c,$^) $(PKG_LIBS)
+
 MOUNTED_TOOLS := $(addprefix $(OUT)/tests/mounted/,fsync_writer superblock_edit abuse_peer backup_cache)
 $(OUT)/tests/mounted/%: $(OUT)/tests/mounted/%.o $(LIBS_ALL)
 	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
@@ -185,10 +195,10 @@ format-check:
 format:
 	clang-format -i $(C_FILES)
 
-bench: $(TOOLS) $(BENCHES)
-	tests/bench/run.sh $(OUT)
+# Both: QUICK=1: under three minutes; JSON=1: objects instead of tables; DIR: on the device to measure.
+bench-fs: $(TOOLS) $(OUT)/fsbench $(OUT)/nullfs
+	@QUICK=$(QUICK) JSON=$(JSON) DIR=$(DIR) tests/bench/fsbench/run.sh $(OUT)
 
-# QUICK=1: under three minutes; JSON=1: objects instead of tables.
 bench-kv: $(OUT)/kvbench
 	@QUICK=$(QUICK) JSON=$(JSON) DIR=$(DIR) tests/bench/kvbench/run.sh $(OUT)/kvbench
 
@@ -246,6 +256,6 @@ clean:
 
 FORCE:
 .PHONY: all check check-unit check-san check-mounted check-tls check-rdma check-includes check-headers check-man check-fuzz fuzz soak soak-crash \
-	format format-check bench bench-kv bench-transport bench-repl bench-peers check-install demo install uninstall clean FORCE
+	format format-check bench-fs bench-kv bench-transport bench-repl bench-peers check-install demo install uninstall clean FORCE
 .SECONDARY:
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)

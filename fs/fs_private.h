@@ -79,7 +79,8 @@ struct talos_fs {
 	_Atomic uint64_t wakes; /* times that parked requests were told to try again */
 	_Atomic bool reap_due; /* orphans are to be removed once writes are possible */
 
-	_Atomic uint64_t requests, errors, parked_count, read_bytes, written_bytes;
+	_Atomic uint64_t errors, parked_count, read_bytes, written_bytes;
+	_Atomic uint64_t by_op[FS_OP_COUNT]; /* requests */
 };
 
 /* --- key.c -------------------------------------------------------------------------- */

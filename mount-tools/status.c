@@ -364,7 +364,7 @@ static json_t *write_path_json(const struct talos_write_path_stats *w, uint64_t 
 static json_t *fs_json(struct talos_fs *fs)
 {
 	struct talos_fs_stats s;
-	json_t *o = json_object();
+	json_t *o = json_object(), *by_op = json_object();
 
 	talos_fs_stats(fs, &s);
 	set_int(o, "requests", s.requests);
@@ -373,6 +373,10 @@ static json_t *fs_json(struct talos_fs *fs)
 	set_int(o, "read_bytes", s.read_bytes);
 	set_int(o, "written_bytes", s.written_bytes);
 	json_object_set_new(o, "writeback", json_boolean(s.writeback));
+	for (unsigned i = 0; i < TALOS_FS_OPS; i++)
+		if (talos_fs_op_name(i))
+			set_int(by_op, talos_fs_op_name(i), s.by_op[i]);
+	json_object_set_new(o, "by_op", by_op);
 	return o;
 }
 
