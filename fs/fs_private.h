@@ -226,6 +226,12 @@ int xattr_check_name(const struct talos_fs *fs, const char *name);
 /* Deletes of an inode's xattrs, into @b: so many as fit well; *out_more: not all. */
 int xattr_remove_some(struct talos_fs *fs, struct talos_batch *b, uint64_t ino, bool *out_more);
 
+/* --- volume_xattr.c: the volume itself, asked of its root ------------------------------------ */
+
+/* Is it one of those? They cannot be set. */
+bool volume_xattr_is(uint64_t ino, const char *name);
+int volume_xattr_get(struct talos_fs *fs, struct fs_request *rq);
+
 /* --- orphan.c: inodes without a name ------------------------------------------------------------ */
 
 /*
