@@ -276,6 +276,7 @@ int errno_from_status(int status);
 
 int fuse_transport_open(struct talos_fs *fs, const struct talos_fs_options *o);
 int fuse_transport_run(struct fuse_transport *t); /* until it is to end */
+void fuse_transport_pass_on(struct fuse_transport *t); /* what the kernel has collected; if it serves */
 void fuse_transport_end(struct fuse_transport *t); /* of serving; NULL is fine */
 void fuse_transport_stop(struct fuse_transport *t); /* async-signal-safe */
 void fuse_transport_close(struct fuse_transport *t);
