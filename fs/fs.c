@@ -126,6 +126,8 @@ int talos_fs_run(struct talos_fs *fs)
 
 void talos_fs_end(struct talos_fs *fs)
 {
+	if (fs->transport)
+		fuse_transport_pass_on(fs->transport);
 	/* First, since a seek waits for writes that the others take. */
 	queue_stop(fs);
 	fuse_transport_end(fs->transport);

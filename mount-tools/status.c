@@ -7,21 +7,6 @@
 #include "daemon.h"
 #include "options.h"
 
-static const char *role_text(enum talos_engine_role role)
-{
-	switch (role) {
-	case TALOS_ROLE_EMPTY:
-		return "empty";
-	case TALOS_ROLE_FOLLOWER:
-		return "backup";
-	case TALOS_ROLE_LEADER:
-		return "primary";
-	case TALOS_ROLE_DEPOSED:
-		return "deposed";
-	}
-	return "unknown";
-}
-
 const char *const mode_names[] = {
 	[TALOS_BACKUP_FRESH] = "fresh",
 	[TALOS_BACKUP_LEAN] = "lean",
@@ -392,7 +377,7 @@ json_t *status_json(struct daemon *d)
 	set_text(o, "image", d->o.image);
 	set_int(o, "pid", (uint64_t)getpid());
 	set_text(o, "version", TALOSFS_VERSION);
-	set_text(o, "role", role_text(s.role));
+	set_text(o, "role", talos_role_text(s.role));
 	set_bool(o, "failed", s.failed);
 	set_int(o, "epoch", s.epoch);
 	set_uuid(o, "volume", &s.volume);
