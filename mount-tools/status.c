@@ -426,13 +426,21 @@ static void print_peer(const json_t *p)
 {
 	char lag[32], link[96];
 
-	printf("  %-22s %.8s  %-11s %-11s", text_of(p, "address"), text_of(p, "replica"),
-	       text_of(p, "state"), is_true(p, "in_sync") ? "in-sync" : "not in sync");
+	printf("  %-22s %.8s  %-11s %-11s %-11s", text_of(p, "address"), text_of(p, "replica"),
+	       text_of(p, "mode"), text_of(p, "state"),
+	       is_true(p, "in_sync") ? "in-sync" : "not in sync");
 	if (!strcmp(text_of(p, "state"), "away"))
 		printf("  for %.1f s\n", (double)int_of(p, "away_ms") / 1000);
 	else
 		printf("  lag %s, %" PRIu64 " ms; %s\n", size_text(int_of(p, "lag_bytes"), lag),
 		       int_of(p, "lag_ms"), link_text(json_object_get(p, "link"), link));
+}
+
+static const char *ack_words(const char *ack)
+{
+	return !strcmp(ack, ack_names[TALOS_ACK_MEMORY])   ? " and the memory of in-sync backups"
+	       : !strcmp(ack, ack_names[TALOS_ACK_DEVICE]) ? " and those of in-sync backups"
+							   : " alone";
 }
 
 static void print_replication(const json_t *status, const json_t *r)
@@ -441,16 +449,16 @@ static void print_replication(const json_t *status, const json_t *r)
 	char lag[32], link[96];
 	size_t i;
 
-	printf("policy:    %s, fsync waits for this device and the memory of in-sync backups\n",
-	       text_of(r, "policy"));
+	printf("policy:    %s; ack=%s: fsync waits for this device%s\n", text_of(r, "policy"),
+	       text_of(r, "ack"), ack_words(text_of(r, "ack")));
 	if (*text_of(r, "listen"))
 		printf("listening: %s\n", text_of(r, "listen"));
 	if (!strcmp(text_of(status, "role"), "backup"))
-		printf("primary:   %s, %s, %s; lag %s, %" PRIu64 " ms\n",
+		printf("primary:   %s, %s, %s, mode %s; lag %s, %" PRIu64 " ms\n",
 		       *text_of(r, "primary") ? text_of(r, "primary") : "none given",
 		       is_true(r, "connected") ? link_text(json_object_get(r, "link"), link)
 					       : "not connected",
-		       is_true(r, "in_sync") ? "in-sync" : "not in sync",
+		       is_true(r, "in_sync") ? "in-sync" : "not in sync", text_of(status, "mode"),
 		       size_text(int_of(r, "lag_bytes"), lag), int_of(r, "lag_ms"));
 	if (json_array_size(peers))
 		puts("backups:");

@@ -30,6 +30,7 @@
 #include "talos/repl_apply.h"
 #include "talos/repl_hook.h"
 #include "auth.h"
+#include "pace.h"
 #include "transport.h"
 #include "wire.h"
 
@@ -82,6 +83,7 @@ struct member {
 struct log_write {
 	struct log_write *next;
 	uint64_t end; /* position behind it */
+	uint64_t posted_ns;
 	bool completed; /* but one before it is not */
 	struct talos_log_pin pin; /* or: */
 	uint8_t *copy;
@@ -119,6 +121,8 @@ struct session {
 	uint64_t told_upto, told_committed; /* by the last doorbell */
 	uint64_t told_ns, heard_ns;
 	/* Segments. */
+	struct pace pace;
+	uint64_t pace_wait_ns; /* not before then is there more to send; 0: it does not wait for that */
 	uint32_t bulk[BULK_REGIONS];
 	uint32_t bulk_bytes;
 	uint32_t bulk_count; /* free ones, at the front */

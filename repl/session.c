@@ -311,11 +311,15 @@ static int session_wait(struct session *s)
 	segments = s->queue_count && s->bulk_count && !s->current;
 	talos_mutex_unlock(&s->r->lock);
 	/* Anything that came before we were marked idle did not wake us. */
+	if (gather_ns)
+		timeout_ns = gather_ns;
+	if (s->pace_wait_ns)
+		timeout_ns = talos_min(timeout_ns, s->pace_wait_ns);
 	if (gather_ns ? stream_gathers_ns(s) && !segments
 		      : s->seeding || s->sent != s->target ||
 				(s->r->log_end == s->target && committed == s->told_committed &&
 				 !segments))
-		if (s->conn->ops->poll(s->conn, gather_ns ? gather_ns : timeout_ns, &ev))
+		if (s->conn->ops->poll(s->conn, timeout_ns, &ev))
 			r = take_event(s, &ev);
 	s->idle = false;
 	s->r->idlers -= !gather_ns;

@@ -90,6 +90,7 @@ static int post_log(struct session *s, uint32_t segment_bytes)
 	s->sent += n;
 	s->sent_ns = repl_now(s->r);
 	w->end = s->sent;
+	w->posted_ns = repl_now(s->r);
 	/* Records end at segment borders, and where the log ended when we looked. */
 	if (s->sent == s->target || s->sent % segment_bytes == 0)
 		s->border = s->sent;
@@ -147,6 +148,7 @@ void stream_written(struct session *s, uint64_t cookie)
 	if (!w)
 		return;
 	w->completed = true;
+	pace_note_log(&s->pace, repl_now(s->r), repl_now(s->r) - w->posted_ns);
 	/* The log is held as far as nothing before is missing: segments may overtake each other. */
 	while ((w = s->writes) && w->completed) {
 		s->writes = w->next;
@@ -214,17 +216,31 @@ static bool take_from_queue(struct session *s)
 	return s->current != NULL;
 }
 
-/* One piece of the current shipment: log writes go in between. */
+/* Builders wait for buffers soon, flushes for builders, and writers for those: worse than a slower fsync. */
+static bool queue_is_long(struct session *s)
+{
+	bool is_long;
+
+	talos_mutex_lock(&s->r->lock);
+	is_long = s->queue_count > TALOS_BUILD_BUFFERS / 2;
+	talos_mutex_unlock(&s->r->lock);
+	return is_long;
+}
+
+/* One piece of the current shipment, if the log leaves room: log writes go in between. */
 int stream_segments(struct session *s)
 {
 	uint32_t n;
 	int err;
 
+	s->pace_wait_ns = 0;
 	if (!s->current && !take_from_queue(s))
 		return 0;
 	if (s->current->bytes > s->bulk_bytes)
 		return TALOS_ERR_PROTOCOL;
 	n = talos_min(s->current->bytes - s->current_offset, TRANSPORT_WRITE_BYTES_MAX);
+	if (!queue_is_long(s) && !pace_take(&s->pace, repl_now(s->r), n, &s->pace_wait_ns))
+		return 0;
 	err = s->conn->ops->write(s->conn, s->current_region, s->current_offset,
 				  s->current->data + s->current_offset, n, BULK_COOKIE);
 	if (err)

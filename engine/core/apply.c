@@ -8,6 +8,7 @@
 #include <assert.h>
 
 #include "talos/alloc.h"
+#include "talos/checksum.h"
 #include "talos/log.h"
 
 /* --- batches ------------------------------------------------------------------------ */
@@ -132,9 +133,13 @@ static int apply_rotate(struct talos_engine *e, uint64_t end)
 	if (!fresh)
 		return TALOS_ERR_NO_MEMORY;
 	err = view_rotate(e, fresh);
-	if (err)
+	if (err) {
 		l0_unref(fresh);
-	return err;
+		return err;
+	}
+	if (e->role == TALOS_ROLE_FOLLOWER && e->pending && e->frozen_count > FOLLOWER_FROZEN_MAX)
+		return lean_begin_for_now(e);
+	return TALOS_OK;
 }
 
 /* --- edits ------------------------------------------------------------------------------ */
@@ -148,7 +153,30 @@ static bool drops_later(const struct pending_edit *p, struct talos_segment_id id
 	return false;
 }
 
-/* Is the segment that @ref names here, with the content that it says? */
+/* What lies at @place, as it sums to; 0: it cannot be read. */
+static uint64_t sum_at(struct talos_engine *e, const struct index_ref *ref, uint64_t place)
+{
+	auto_free uint8_t *bytes = talos_alloc_aligned(TALOS_BLOCK_BYTES, ref->used_bytes);
+
+	if (!bytes || talos_io_read_as(e->io, TALOS_IO_PEER, place, bytes, ref->used_bytes))
+		return 0;
+	return talos_sum64(bytes, ref->used_bytes, e->volume_seed ^ ref->id.v);
+}
+
+static bool is_in_levels(struct talos_engine *e, struct talos_segment_id id)
+{
+	struct view *v = view_get(e);
+	bool is = manifest_find(v->manifest, id) != NULL;
+
+	view_put(v);
+	return is;
+}
+
+/*
+ * Is the segment that @ref names here, with the content that it says? A backup
+ * may have lost power when it had its slot, but not all of its bytes: so what
+ * was there before this start is read. (A leader's edit comes behind the flush.)
+ */
 static bool is_here(struct talos_engine *e, const struct index_ref *ref)
 {
 	uint64_t offset, sum;
@@ -156,7 +184,13 @@ static bool is_here(struct talos_engine *e, const struct index_ref *ref)
 	if (slot_find(e->slots, TALOS_SLOT_INDEX, ref->id.v, &offset))
 		return false;
 	sum = slot_get_sum(e->slots, ref->id.v);
-	if (!sum || sum == ref->sum)
+	if (!sum && (e->sb.state != TALOS_REPLICA_BACKUP || is_in_levels(e, ref->id)))
+		return true;
+	if (!sum) {
+		sum = sum_at(e, ref, offset);
+		slot_set_sum(e->slots, ref->id.v, sum);
+	}
+	if (sum == ref->sum)
 		return true;
 	slot_drop(e->slots, TALOS_SLOT_INDEX, ref->id.v, 0);
 	return false;
@@ -259,7 +293,11 @@ int apply_pending(struct talos_engine *e)
 		return err;
 	}
 	apply_pending_free(e);
-	return e->lean.on ? lean_note_flush(e, end) : TALOS_OK;
+	if (e->lean.on)
+		err = lean_note_flush(e, end);
+	if (!err && e->lean.until_complete)
+		err = lean_end(e);
+	return err;
 }
 
 void apply_pending_free(struct talos_engine *e)

@@ -39,6 +39,7 @@
 
 #define L0_BYTES_DEFAULT (32ull << 20)
 #define L0_FROZEN_MAX 2u       /* a leader's writers wait beyond it */
+#define FOLLOWER_FROZEN_MAX 6u /* a follower that lacks segments indexes no more beyond it */
 #define INLINE_MAX_DEFAULT 128u /* measured: ARCHITECTURE.md */
 #define LEVEL1_RUNS_MAX 8u     /* flushes before level 1 is merged down */
 #define LEVEL_GROWTH_DEFAULT 8u
@@ -132,6 +133,7 @@ struct later_trim {
 /* Of a follower that does not index what it applies; see lean.c. Guarded by apply_lock where not atomic. */
 struct lean_state {
 	_Atomic bool on; /* written under apply_lock */
+	bool until_complete; /* a fresh backup, only as long as it lacks segments */
 	_Atomic uint64_t shown; /* its readers see the log up to here; 0 unless on */
 	_Atomic uint64_t shown_wall_ns; /* when the last record before that was made */
 	struct {
@@ -324,6 +326,8 @@ int trim_append(struct talos_engine *e, uint64_t *segments, uint32_t count);
  * flushes only; it does not step back. apply_lock held; role follower.
  */
 int lean_begin(struct talos_engine *e);
+/* The same for a fresh backup, until the segments that it lacks have come. */
+int lean_begin_for_now(struct talos_engine *e);
 /* Index the log from the last flush to what is applied, and show all of it. apply_lock held. */
 int lean_end(struct talos_engine *e);
 /* A rotation that ends at @end was applied. */

@@ -19,6 +19,10 @@
  *  - To lead, the log since the last flush is indexed after all, in memory at
  *    first and then shown at once. That is what memtables hold: it takes as long as
  *    recovery does, whatever the volume's size.
+ *
+ * A fresh backup that lacks segments (it was away for long) keeps its memtables
+ * until they have come. So that its memory stays bounded all the same, it is
+ * lean for as long, from the seventh memtable on.
  */
 #include "core.h"
 
@@ -46,6 +50,14 @@ int lean_begin(struct talos_engine *e)
 	e->lean.shown_wall_ns = e->applied_wall_ns;
 	e->lean.on = true;
 	return TALOS_OK;
+}
+
+int lean_begin_for_now(struct talos_engine *e)
+{
+	int err = lean_begin(e);
+
+	e->lean.until_complete = !err;
+	return err;
 }
 
 /* --- what is shown ------------------------------------------------------------------ */
@@ -187,7 +199,7 @@ int lean_end(struct talos_engine *e)
 	filling_free(&f);
 	if (err)
 		return err;
-	e->lean.on = false;
+	e->lean.on = e->lean.until_complete = false;
 	tell_watch(e);
 	return log_map_trim_due(e, s.applied);
 }

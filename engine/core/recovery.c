@@ -138,7 +138,7 @@ void recovery_close_store(struct talos_engine *e)
 {
 	apply_pending_free(e);
 	log_map_forget_later(e);
-	e->lean.on = false;
+	e->lean.on = e->lean.until_complete = false;
 	view_put(e->view);
 	e->view = NULL;
 	log_map_reset(e);

@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "crash_points.h"
+#include "feed.h"
 #include "rng.h"
 #include "sim_store.h"
 #include "talos/repl_apply.h"
@@ -117,105 +118,6 @@ static uint32_t check_state(struct talos_engine *e)
 	return count;
 }
 
-/* --- from one to the other ------------------------------------------------------------------ */
-
-static void copy(struct talos_engine *from, struct talos_engine *to)
-{
-	static uint8_t bytes[SEGMENT] __attribute__((aligned(TALOS_BLOCK_BYTES)));
-	struct talos_seed s;
-	struct talos_apply_seed begin;
-
-	assert_int_equal(talos_engine_seed_pin(from, &s), 0);
-	begin = (struct talos_apply_seed){
-		.volume = s.volume,
-		.device_bytes = s.device_bytes,
-		.l0_bytes = s.l0_bytes,
-		.epoch = s.epoch,
-		.segment_bytes = s.segment_bytes,
-		.inline_max = s.inline_max,
-		.log_first = s.log_segments[0],
-	};
-	assert_int_equal(talos_apply_seed_begin(to, &begin), 0);
-	for (uint32_t i = 0; i < s.index_count; i++) {
-		uint64_t sum;
-		uint32_t n;
-
-		assert_int_equal(talos_engine_index_read(from, s.index_ids[i], bytes, &n, &sum), 0);
-		assert_int_equal(talos_apply_index_segment(to, s.index_ids[i], bytes, n, sum), 0);
-	}
-	for (uint32_t i = 0; i < s.log_count; i++) {
-		uint64_t at = s.log_segments[i] * SEGMENT;
-		uint32_t n;
-
-		assert_int_equal(
-			talos_log_read(from, talos_pos(at), bytes,
-				       (uint32_t)talos_min(s.end.v - at, (uint64_t)SEGMENT), &n),
-			0);
-		if (n == SEGMENT)
-			assert_int_equal(talos_apply_seed_log(to, s.log_segments[i], bytes), 0);
-	}
-	assert_int_equal(talos_apply_seed_end(to, s.checkpoint, s.end, bytes), 0);
-	talos_engine_seed_unpin(from, &s);
-}
-
-/* Index segments that it asks for; what the leader has dropped is dropped by what follows. */
-static void bring_missing(struct talos_engine *from, struct talos_engine *to)
-{
-	static uint8_t bytes[SEGMENT] __attribute__((aligned(TALOS_BLOCK_BYTES)));
-	struct talos_segment_id ids[8];
-	uint32_t count = talos_min(talos_apply_missing(to, ids, 8), 8u);
-
-	for (uint32_t i = 0; i < count; i++) {
-		uint64_t sum;
-		uint32_t n;
-
-		if (!talos_engine_index_read(from, ids[i], bytes, &n, &sum))
-			assert_int_equal(talos_apply_index_segment(to, ids[i], bytes, n, sum), 0);
-	}
-}
-
-/* The next stretch of log; false: the leader does not have it any more. */
-static bool bring_log(struct talos_engine *from, struct talos_engine *to)
-{
-	struct talos_log_state t;
-	uint8_t *buf;
-	uint32_t n;
-	int err;
-
-	talos_engine_log_state(to, &t);
-	err = talos_apply_offer(to, t.end.v / SEGMENT, &buf);
-	if (err) {
-		assert_int_equal(err, TALOS_ERR_AGAIN);
-		assert_true(talos_engine_step(to) >= 0);
-		return true;
-	}
-	if (talos_log_read(from, t.end, buf + t.end.v % SEGMENT,
-			   SEGMENT - (uint32_t)(t.end.v % SEGMENT), &n))
-		return false;
-	assert_int_equal(talos_apply_received(to, talos_pos(t.end.v + n)), 0);
-	return true;
-}
-
-/* Up to the leader's end, and all of it applied. */
-static bool catch_up(struct talos_engine *from, struct talos_engine *to)
-{
-	struct talos_log_state f, t;
-
-	talos_engine_log_state(from, &f);
-	for (;;) {
-		talos_engine_log_state(to, &t);
-		assert_int_equal(talos_apply_committed(to, t.end), 0);
-		bring_missing(from, to);
-		talos_engine_log_state(to, &t);
-		if (t.end.v == f.end.v && t.applied.v == f.end.v)
-			return true;
-		if (t.end.v < f.end.v && !bring_log(from, to))
-			return false;
-		if (t.end.v == f.end.v) /* it has to flush first */
-			assert_true(talos_engine_step(to) >= 0);
-	}
-}
-
 /* --- the run ------------------------------------------------------------------------------- */
 
 /* What the follower's device had when it had seen so many events. */
@@ -244,13 +146,13 @@ static void run(struct sim_store *leader, struct sim_store *follower, struct rng
 		if (rng_below(rng, 3))
 			assert_true(talos_engine_step(leader->e) >= 0);
 		if (!rng_below(rng, 3))
-			assert_true(catch_up(leader->e, follower->e));
+			assert_true(feed_all(leader->e, follower->e));
 		while (rng_below(rng, 3) && talos_engine_step(follower->e) > 0)
 			;
 		talos_engine_log_state(follower->e, &s);
 		acks[ack_count++] = (struct ack){ sim_disk_recorded(follower->disk), s.durable.v };
 	}
-	assert_true(catch_up(leader->e, follower->e));
+	assert_true(feed_all(leader->e, follower->e));
 }
 
 /* As after a power cut, in the same mode or one that needs no new copy. */
@@ -266,7 +168,7 @@ static void recover(struct sim_disk *cut, struct sim_store *leader, enum talos_b
 	talos_engine_stats(s.e, &stats);
 	assert_true(stats.log_end >= durable);
 	count = check_state(s.e);
-	if (catch_up(leader->e, s.e)) {
+	if (feed_all(leader->e, s.e)) {
 		assert_true(check_state(s.e) >= count);
 		if (mode == TALOS_BACKUP_FRESH)
 			assert_int_equal(check_state(s.e), BATCHES);
@@ -313,10 +215,10 @@ static void cut_everywhere(enum talos_backup_mode mode)
 	sim_store_lead(&leader, &leader_options);
 	for (uint32_t i = 1; i < BATCHES / 10; i++)
 		write_batch(leader.e, i);
-	sim_store_init(&follower, SLOTS * SEGMENT);
+	sim_store_init(&follower, 2 * SLOTS * SEGMENT);
 	assert_int_equal(sim_store_format(&follower, &fo), 0);
 	assert_int_equal(sim_store_open(&follower, &o), 0);
-	copy(leader.e, follower.e);
+	feed_copy(leader.e, follower.e);
 	ack_count = 0;
 	sim_disk_record(follower.disk);
 	run(&leader, &follower, &rng);

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+/* What a follower makes of what comes, and of what does not: on simulated disks, step by step. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <stdio.h>
+
+#include "feed.h"
+#include "sim_store.h"
+#include "talos/repl_apply.h"
+
+#define SEGMENT (64u << 10)
+#define VALUE_BYTES 100u
+
+static const struct talos_engine_options options = { .cache_bytes = 128 << 10, .tail_buffers = 4 };
+
+static void make_pair(struct sim_store *leader, struct sim_store *follower)
+{
+	struct talos_format_options lo = { .segment_bytes = SEGMENT, .l0_bytes = 16 << 10 };
+	struct talos_format_options fo = { .empty_replica = true, .replica = { "another node" } };
+
+	sim_store_init(leader, 256 * SEGMENT);
+	assert_int_equal(sim_store_format(leader, &lo), 0);
+	sim_store_lead(leader, &options);
+	sim_store_init(follower, 256 * SEGMENT);
+	assert_int_equal(sim_store_format(follower, &fo), 0);
+	assert_int_equal(sim_store_open(follower, &options), 0);
+	feed_copy(leader->e, follower->e);
+}
+
+static void put(struct talos_engine *e, uint32_t i)
+{
+	struct talos_batch *b = talos_batch_new(e);
+	uint8_t value[VALUE_BYTES];
+	struct talos_pos end;
+	char key[16];
+
+	memset(value, (int)i, sizeof(value));
+	talos_batch_put(b, key, (uint32_t)snprintf(key, sizeof(key), "%06u", i), value,
+			sizeof(value));
+	assert_int_equal(talos_engine_write(e, b, &end), 0);
+	assert_int_equal(talos_engine_sync(e, end), 0);
+	talos_batch_free(b);
+}
+
+static bool has(struct talos_engine *e, uint32_t i)
+{
+	uint8_t value[VALUE_BYTES];
+	uint32_t n;
+	char key[16];
+	int err = talos_engine_get(e, key, (uint32_t)snprintf(key, sizeof(key), "%06u", i), value,
+				   sizeof(value), &n);
+
+	assert_true(!err || err == TALOS_ERR_NOT_FOUND);
+	return !err && n == VALUE_BYTES && value[0] == (uint8_t)i;
+}
+
+/* Log comes, and segments do not: memtables have to stay, but not without end. */
+static void a_backup_without_its_segments_needs_no_more_memory_for_ever(void **state)
+{
+	struct sim_store leader, follower;
+	struct talos_engine_stats s;
+	uint64_t most = 0, shown = 0;
+	uint32_t n = 0;
+
+	(void)state;
+	make_pair(&leader, &follower);
+	for (uint32_t round = 0; round < 40; round++) {
+		for (uint32_t i = 0; i < 200; i++)
+			put(leader.e, n++);
+		sim_store_settle(&leader);
+		while (feed_log(leader.e, follower.e))
+			;
+		talos_engine_stats(follower.e, &s);
+		assert_true(s.log_applied >= shown); /* what is shown never steps back */
+		shown = s.log_applied;
+		most = s.memtable_bytes > most ? s.memtable_bytes : most;
+		assert_true(has(follower.e, 0));
+	}
+	talos_engine_stats(leader.e, &s);
+	assert_true(s.flushes > 30);
+	assert_true(most > 4 * (16 << 10) && most < 12 * (16 << 10));
+	assert_false(has(follower.e, n - 1)); /* it shows a prefix, until they are here */
+	assert_true(talos_apply_missing(follower.e, NULL, 0) > 0);
+	assert_true(feed_all(leader.e, follower.e));
+	for (uint32_t i = 0; i < n; i++)
+		assert_true(has(follower.e, i));
+	talos_engine_stats(follower.e, &s);
+	assert_true(s.memtable_bytes < 4 * (16 << 10));
+	put(leader.e, n);
+	assert_true(feed_all(leader.e, follower.e));
+	assert_true(has(follower.e, n)); /* as fresh as before */
+	sim_store_free(&follower);
+	sim_store_free(&leader);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_backup_without_its_segments_needs_no_more_memory_for_ever),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
