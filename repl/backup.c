@@ -18,6 +18,7 @@
 
 #define RETRY_NS (200 * TALOS_NS_PER_MS)
 #define ASK_NS (200 * TALOS_NS_PER_MS)
+#define OFFER_NS TALOS_NS_PER_MS /* nobody says that a buffer for the log is free again */
 #define BEHIND_NS (2 * TALOS_NS_PER_MS)
 
 static void forget_connection(struct talos_repl *r)
@@ -135,7 +136,9 @@ static int offer_log(struct talos_repl *r)
 		uint8_t *buf;
 		int err = o ? talos_apply_offer(r->engine, f->offered_to, &buf) : TALOS_ERR_AGAIN;
 
-		if (err) /* no more for now: older ones have to reach the device first */
+		/* No more for now: older ones have to reach the device first. */
+		f->starving = err == TALOS_ERR_AGAIN && f->offered_to <= first + 1;
+		if (err)
 			return err == TALOS_ERR_AGAIN || err == TALOS_ERR_INVALID ? TALOS_OK : err;
 		*o = (struct offered){ .segment = f->offered_to, .valid = true };
 		err = f->conn->ops->offer(f->conn, buf, l.segment_bytes, &o->region);
@@ -468,6 +471,8 @@ static uint64_t poll_ns(struct talos_repl *r)
 
 	if (f->copying || !f->have_doorbell)
 		return r->timeout_ns / 10;
+	if (f->starving)
+		return OFFER_NS;
 	talos_engine_log_state(r->engine, &l);
 	/* Its own flushes, or the device, are behind: soon there is room again. */
 	if (l.applied.v < talos_min(l.end.v, le64_get(f->doorbell.committed)))

@@ -153,6 +153,7 @@ struct follower {
 	uint64_t offered_to; /* log segments below it are offered, or passed */
 	uint64_t heard_ns, told_ns, asked_ns, link_noted_ns;
 	bool copying, sync_at_once;
+	bool starving; /* hardly any log buffer is offered: see OFFER_NS */
 	struct talos_wire_seed seed;
 	struct talos_wire_doorbell doorbell;
 	bool have_doorbell;

@@ -54,6 +54,7 @@
 #define THROTTLE_RUNS 12u /* in level 1: slower from here on, as slow as merges at twice that */
 #define CACHE_BYTES_DEFAULT (64ull << 20)
 #define TAIL_BUFFERS_DEFAULT 8u
+#define TAIL_BUFFERS_LEAN 4u /* a lean backup writes them out and looks at them no more */
 #define COMMIT_INTERVAL_DEFAULT_NS TALOS_NS_PER_SEC
 
 /* A memtable and the log it indexes: records at and after start. */

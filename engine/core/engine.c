@@ -281,8 +281,10 @@ int talos_engine_open(struct talos_io *io, const struct talos_engine_options *o,
 	e->growth = o->growth;
 	e->background_rate = o->background_rate;
 	e->backup_mode = o->backup_mode;
-	e->tail_buffers = o->tail_buffers ? o->tail_buffers : TAIL_BUFFERS_DEFAULT;
-	e->tail_buffers = talos_max(e->tail_buffers, 3u);
+	e->tail_buffers =
+		o->backup_mode == TALOS_BACKUP_LEAN ? TAIL_BUFFERS_LEAN : TAIL_BUFFERS_DEFAULT;
+	if (o->tail_buffers)
+		e->tail_buffers = talos_max(o->tail_buffers, 3u);
 	e->commit_interval_ns =
 		o->commit_interval_ns ? o->commit_interval_ns : COMMIT_INTERVAL_DEFAULT_NS;
 	e->last_commit_ns = talos_now_ns(e->clock);

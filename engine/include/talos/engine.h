@@ -89,7 +89,7 @@ struct talos_engine_options {
 	uint32_t inline_max;
 	uint32_t growth; /* of a level over the one above it, at most; 0: as formatted */
 	uint64_t background_rate; /* bytes a second that merges and collection may take; 0: any */
-	uint32_t tail_buffers;		 /* log segments in memory; 0: default 8; at least 3 */
+	uint32_t tail_buffers;		 /* log segments in memory; 0: default 8, a lean backup 4; at least 3 */
 	uint64_t commit_interval_ns;	 /* unsynced log goes to the device this often; 0: default 1 s */
 	enum talos_backup_mode backup_mode; /* of a replica that is not the primary */
 	/*

@@ -7,6 +7,7 @@
 #   JSON=1         objects, one a line; otherwise tables, and ratios beside their bars
 #   DIR=...        where all of them keep their data (default: /tmp)
 #   PEERS="a b"    of gluster moosefs cephfs, those whose packages are installed (default: all)
+#   OPS=a,b        those of fsbench, with one client (default: most of them, with one and some with four)
 #   ROUNDS=n       (default 3)    LOSSES="kill hang"    LOSS_SECONDS=n  of a writer around each loss (default 110)
 #
 # All are mounted at once, and each operation runs on one after the other (fsbench). Everything lives in
@@ -96,6 +97,7 @@ inside() {
 	targets
 	for ((round = 0; round < rounds; round++)); do
 		"$OUT/fsbench" "${sizes[@]}" --tar="$dir/tree.tar,$tar_files" --ops="$ops" "${targets[@]}" >>"$dir/lines"
+		[ -z "${OPS:-}" ] || continue
 		"$OUT/fsbench" "${sizes[@]}" --threads=4 --ops=create,openread,rename,link,unlink,fsync "${targets[@]}" >>"$dir/lines"
 	done
 	for p in $PEERS_INSIDE; do
@@ -117,5 +119,5 @@ if [ -n "${QUICK:-}" ]; then
 	rounds=${ROUNDS:-1} loss_seconds=${LOSS_SECONDS:-10} tar_files=500
 	sizes=(--files=400 --fsyncs=60 --stream=64)
 fi
-ops=create,openread,fstat,setxattr,getxattr,rename,link,unlink,fsync,seqwrite,seqread,untar,rm-rf
+ops=${OPS:-create,openread,fstat,setxattr,getxattr,rename,link,unlink,fsync,seqwrite,seqread,untar,rm-rf}
 inside

@@ -22,8 +22,9 @@
 
 #define ATTACH_S 60u
 #define POLL_MS 25u
-#define QUIET_CPU_NS 2000000ull /* of one poll and node: the poll itself is part of it */
-#define BEHIND_POLLS 20u	/* half a second of quiet: nobody is behind */
+#define QUIET_CPU_NS 10000000ull /* of one poll and node: the poll itself is part of it */
+#define IDLE_S 300u		 /* a node that has work for longer has more than can be right */
+#define BEHIND_POLLS 20u	 /* half a second of quiet: nobody is behind */
 
 /* All backups' figures are sums. */
 struct snapshot {
@@ -93,7 +94,7 @@ static bool is_quiet(const struct run *r, const struct snapshot *a, const struct
 static struct snapshot await_idle(struct run *r, uint64_t *out_caught_up_ns)
 {
 	const struct timespec pause = { 0, POLL_MS * 1000000 };
-	uint64_t limit_ns = now_ns() + r->c->s.settle_s * 1000000000ull;
+	uint64_t begin_ns = now_ns(), limit_ns = begin_ns + r->c->s.settle_s * 1000000000ull;
 	unsigned quiet = 0, quiet_max = r->c->s.settle_s ? 2000 / POLL_MS : BEHIND_POLLS;
 	struct snapshot last = take(r), now;
 
@@ -107,6 +108,8 @@ static struct snapshot await_idle(struct run *r, uint64_t *out_caught_up_ns)
 			*out_caught_up_ns = now_ns() - BEHIND_POLLS * POLL_MS * 1000000ull;
 		if (*out_caught_up_ns && now_ns() > limit_ns)
 			break;
+		if (now_ns() - begin_ns > (IDLE_S + r->c->s.settle_s) * 1000000000ull)
+			bench_check("the nodes do not become idle", TALOS_ERR_TIMEOUT);
 	}
 	return last;
 }

@@ -43,7 +43,7 @@ class Node:
     def mount(self, options):
         with open(self.image + ".log", "w") as log:
             subprocess.run(
-                [OUT + "/mount.talosfs", self.image, self.at, "-o", "l0=1M,listen=%s%s" % (self.address, options)],
+                [OUT + "/mount.talosfs", self.image, self.at, "-o", "l0=1M,timeout=60s,listen=%s%s" % (self.address, options)],
                 check=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )
         self.pid = self.status()["pid"]

@@ -14,6 +14,7 @@
 #include "talos/repl_hook.h"
 #include "usage.h"
 
+#define PEER_TIMEOUT_S 60ull /* a busy machine is not what is measured */
 #define WATCH_MS 100 /* between two looks at the memory of the write path */
 
 void bench_check(const char *what, int err)
@@ -179,6 +180,7 @@ static void start_replication(struct node *n)
 		.primary = n->idx ? primary : NULL,
 		.transport = c->transport,
 		.insecure = !c->tls,
+		.peer_timeout_ns = PEER_TIMEOUT_S * TALOS_NS_PER_SEC,
 	};
 
 	snprintf(n->address, sizeof(n->address), "%s:%u", c->hosts[n->idx % c->host_count],

@@ -63,8 +63,9 @@ for ((round = 0; round < rounds; round++)); do
 	done
 done
 for mix in $mixes; do
-	! part rewrite || run "$mix" --workloads=L --rewrite --settle=0
+	! part rewrite || results=$dir/rewrite run "$mix" --workloads=L --rewrite --settle=0
 done
+! part rewrite || grep '"level": "rewrite"' "$dir/rewrite" >>"$results" || failed=1
 ! part mount || "$here/mounted.py" "$out" "$dir" "${QUICK:+quick}" >>"$results" || failed=1
 if [ -n "${JSON:-}" ]; then
 	cat "$results"
