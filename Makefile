@@ -111,7 +111,17 @@ $(OUT)/tests/bench/repl/%.o $(OUT)/$(KVB_DIR)/%.o: INC = -I$(KVB_DIR) -Itests/be
 $(OUT)/replbench: $(call OBJ,$(REPLB_SRC)) $(LIBS_ALL)
 	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lm
 
-MOUNTED_TOOLS := $(addprefix $(OUT)/tests/mounted/,fsync_writer superblock_edit abuse_peer backup_cache)
+# Operations on mounts, and the filesystem that only answers. tests/bench/fsbench/run.sh
+FSB_DIR := tests/bench/fsbench
+FSB_SRC := $(addprefix $(FSB_DIR)/,fsbench.c ops.c report.c target.c) $(KVB_DIR)/histogram.c
+NULLFS_SRC := $(addprefix $(FSB_DIR)/,nullfs.c null_tree.c)
+$(OUT)/fsbench: $(FSB_SRC)
+$(OUT)/nullfs: $(NULLFS_SRC)
+$(OUT)/fsbench $(OUT)/nullfs: $(wildcard $(FSB_DIR)/*.h) $(KVB_DIR)/histogram.h $(OUT)/flags
+	@echo "  CC  $@"
+	@$(CC) $(filter-out -MMD -MP,$(ALL_CFLAGS)) -I$(FSB_DIR) -I$(KVB_DIR) $(ALL_LDFLAGS) -o $@ $(filter %.c,$^) $(PKG_LIBS)
+
+MOUNTED_TOOLS := $(addprefix $(OUT)/tests/mounted/,fsync_writer superblock_edit abuse_peer backup_cache big_directory)
 $(OUT)/tests/mounted/%: $(OUT)/tests/mounted/%.o $(LIBS_ALL)
 	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
@@ -130,10 +140,14 @@ check-san:
 	@$(MAKE) --no-print-directory SAN=address,undefined check-unit
 	@$(MAKE) --no-print-directory SAN=thread check-unit
 
-# Needs root and /dev/fuse; a test that cannot run says why.
+# Needs root and /dev/fuse; a test that cannot run says why. Two at a time. LONG=1: the long forms, an hour.
 MOUNTED := $(filter-out tests/mounted/lib.sh,$(wildcard tests/mounted/*.sh))
 check-mounted: $(TOOLS) $(MOUNTED_TOOLS)
-	@for t in $(MOUNTED); do echo "== $$t"; OUT=$(abspath $(OUT)) timeout 300 $$t || { c=$$?; [ $$c = 77 ] || exit $$c; }; done
+	@OUT=$(abspath $(OUT)) $(if $(LONG),LONG=1 TEST_SECONDS=7200) tests/mounted/run-all $(MOUNTED)
+
+# Third-party suites that are no Debian packages, built outside of the tree: tests/suites/README.md
+check-suites: $(TOOLS)
+	@OUT=$(abspath $(OUT)) tests/suites/run-all
 
 # Replication again with a secret: authenticated, under TLS.
 check-tls: $(TOOLS) $(MOUNTED_TOOLS)
@@ -185,10 +199,10 @@ format-check:
 format:
 	clang-format -i $(C_FILES)
 
-bench: $(TOOLS) $(BENCHES)
-	tests/bench/run.sh $(OUT)
+# Both: QUICK=1: under three minutes; JSON=1: objects instead of tables; DIR: on the device to measure.
+bench-fs: $(TOOLS) $(OUT)/fsbench $(OUT)/nullfs
+	@QUICK=$(QUICK) JSON=$(JSON) DIR=$(DIR) tests/bench/fsbench/run.sh $(OUT)
 
-# QUICK=1: under three minutes; JSON=1: objects instead of tables.
 bench-kv: $(OUT)/kvbench
 	@QUICK=$(QUICK) JSON=$(JSON) DIR=$(DIR) tests/bench/kvbench/run.sh $(OUT)/kvbench
 
@@ -245,7 +259,7 @@ clean:
 	rm -rf build build-*
 
 FORCE:
-.PHONY: all check check-unit check-san check-mounted check-tls check-rdma check-includes check-headers check-man check-fuzz fuzz soak soak-crash \
-	format format-check bench bench-kv bench-transport bench-repl bench-peers check-install demo install uninstall clean FORCE
+.PHONY: all check check-unit check-san check-mounted check-suites check-tls check-rdma check-includes check-headers check-man check-fuzz fuzz soak soak-crash \
+	format format-check bench-fs bench-kv bench-transport bench-repl bench-peers check-install demo install uninstall clean FORCE
 .SECONDARY:
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)

@@ -165,6 +165,8 @@ static int set_xattr(struct apply *a, const struct talos_pair_change *c, struct 
 	memcpy(name, c->name, c->name_bytes);
 	name[c->name_bytes] = 0;
 	err = xattr_check_name(a->fs, name);
+	if (!err && volume_xattr_is(i->ino, name))
+		err = FS_ERRNO(EPERM);
 	if (err)
 		return err;
 	i->flags |= TALOS_INODE_HAS_XATTR;

@@ -126,6 +126,8 @@ int talos_fs_run(struct talos_fs *fs)
 
 void talos_fs_end(struct talos_fs *fs)
 {
+	if (fs->transport)
+		fuse_transport_pass_on(fs->transport);
 	/* First, since a seek waits for writes that the others take. */
 	queue_stop(fs);
 	fuse_transport_end(fs->transport);
@@ -182,11 +184,14 @@ void talos_fs_set_atime(struct talos_fs *fs, enum talos_atime atime)
 void talos_fs_stats(struct talos_fs *fs, struct talos_fs_stats *out)
 {
 	*out = (struct talos_fs_stats){
-		.requests = fs->requests,
 		.errors = fs->errors,
 		.parked = fs->parked_count,
 		.read_bytes = fs->read_bytes,
 		.written_bytes = fs->written_bytes,
 		.writeback = fs->writeback,
 	};
+	for (unsigned i = 0; i < TALOS_FS_OPS; i++) {
+		out->by_op[i] = fs->by_op[i];
+		out->requests += out->by_op[i];
+	}
 }

@@ -79,7 +79,8 @@ struct talos_fs {
 	_Atomic uint64_t wakes; /* times that parked requests were told to try again */
 	_Atomic bool reap_due; /* orphans are to be removed once writes are possible */
 
-	_Atomic uint64_t requests, errors, parked_count, read_bytes, written_bytes;
+	_Atomic uint64_t errors, parked_count, read_bytes, written_bytes;
+	_Atomic uint64_t by_op[FS_OP_COUNT]; /* requests */
 };
 
 /* --- key.c -------------------------------------------------------------------------- */
@@ -226,6 +227,12 @@ int xattr_check_name(const struct talos_fs *fs, const char *name);
 /* Deletes of an inode's xattrs, into @b: so many as fit well; *out_more: not all. */
 int xattr_remove_some(struct talos_fs *fs, struct talos_batch *b, uint64_t ino, bool *out_more);
 
+/* --- volume_xattr.c: the volume itself, asked of its root ------------------------------------ */
+
+/* Is it one of those? They cannot be set. */
+bool volume_xattr_is(uint64_t ino, const char *name);
+int volume_xattr_get(struct talos_fs *fs, struct fs_request *rq);
+
 /* --- orphan.c: inodes without a name ------------------------------------------------------------ */
 
 /*
@@ -270,6 +277,7 @@ int errno_from_status(int status);
 
 int fuse_transport_open(struct talos_fs *fs, const struct talos_fs_options *o);
 int fuse_transport_run(struct fuse_transport *t); /* until it is to end */
+void fuse_transport_pass_on(struct fuse_transport *t); /* what the kernel has collected; if it serves */
 void fuse_transport_end(struct fuse_transport *t); /* of serving; NULL is fine */
 void fuse_transport_stop(struct fuse_transport *t); /* async-signal-safe */
 void fuse_transport_close(struct fuse_transport *t);

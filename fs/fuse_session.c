@@ -164,6 +164,9 @@ int fuse_transport_open(struct talos_fs *fs, const struct talos_fs_options *o)
 	sem_init(&t->finish, 0, 0);
 	fs->transport = t;
 	t->fs = fs;
+	t->mountpoint = strdup(o->mountpoint);
+	if (!t->mountpoint)
+		return TALOS_ERR_NO_MEMORY;
 	t->thread_count = o->threads ? o->threads : default_thread_count();
 	fuse_set_log_func(to_log);
 	t->session = make_session(t, o);
@@ -186,9 +189,11 @@ void fuse_transport_close(struct fuse_transport *t)
 		return;
 	if (t->mounted)
 		fuse_session_unmount(t->session);
+	fuse_collected_join(t);
 	if (t->session)
 		fuse_session_destroy(t->session);
 	sem_destroy(&t->finish);
+	free(t->mountpoint);
 	talos_free(t);
 }
 
@@ -218,7 +223,9 @@ static void *reader_main(void *arg)
 				talos_error("reading requests failed: %s", strerror(-n));
 			break; /* 0: unmounted */
 		}
+		t->busy++;
 		fuse_session_process_buf(t->session, &r->buf);
+		t->busy--;
 	}
 	fuse_transport_stop(t);
 	return NULL;
@@ -253,6 +260,12 @@ int fuse_transport_run(struct fuse_transport *t)
 	while (!err && !t->finishing)
 		sem_wait(&t->finish);
 	return err;
+}
+
+void fuse_transport_pass_on(struct fuse_transport *t)
+{
+	if (t->reader_count)
+		fuse_collected_pass_on(t);
 }
 
 void fuse_transport_end(struct fuse_transport *t)

@@ -18,6 +18,12 @@ struct fuse_transport {
 	struct fuse_reader *readers;
 	unsigned reader_count;
 	_Atomic bool finishing;
+	_Atomic unsigned busy; /* readers that are at a request */
+	char *mountpoint;      /* owned */
+	/* fuse_collected.c */
+	pthread_t collected;
+	bool collecting;
+	_Atomic bool collected_sent;
 	sem_t finish; /* posted by whoever ends the session */
 	bool mounted;
 	bool can_expire;    /* names; const after INIT, as the next */
@@ -35,6 +41,13 @@ extern const struct fs_transport_ops fuse_transport_ops;
 double fuse_transport_attr_timeout(struct talos_fs *fs, const struct fs_request *rq);
 /* The kernel never got the answer to an open. */
 void fuse_transport_unopen(struct fuse_transport *t, uint64_t ino, uint32_t flags);
+
+/* --- fuse_collected.c --- */
+
+/* Have the kernel pass on what it has collected, and serve that; while readers serve. */
+void fuse_collected_pass_on(struct fuse_transport *t);
+/* The session is unmounted. */
+void fuse_collected_join(struct fuse_transport *t);
 
 /* --- fuse_session.c --- */
 

@@ -29,35 +29,43 @@ static int run_sync(struct talos_fs *fs, struct fs_request *rq)
 static const struct {
 	int (*run)(struct talos_fs *fs, struct fs_request *rq);
 	unsigned flags;
+	const char *name; /* NULL: not a request of its own */
 } table[FS_OP_COUNT] = {
-	[FS_OP_LOOKUP] = { dir_lookup, 0 },
-	[FS_OP_GETATTR] = { file_getattr, BY_NUMBER },
-	[FS_OP_SETATTR] = { file_setattr, CHANGES | BY_NUMBER },
-	[FS_OP_READLINK] = { file_readlink, BY_NUMBER },
-	[FS_OP_MKNOD] = { dir_make, CHANGES },
-	[FS_OP_SYMLINK] = { dir_make, CHANGES },
-	[FS_OP_CREATE] = { dir_make, CHANGES },
-	[FS_OP_TMPFILE] = { dir_make_tmpfile, CHANGES | BY_NUMBER },
-	[FS_OP_UNLINK] = { dir_remove, CHANGES },
-	[FS_OP_RMDIR] = { dir_remove, CHANGES },
-	[FS_OP_RENAME] = { rename_run, CHANGES },
-	[FS_OP_LINK] = { dir_link, CHANGES },
-	[FS_OP_OPEN] = { file_open, BY_NUMBER },
-	[FS_OP_READ] = { file_read, BY_NUMBER },
-	[FS_OP_WRITE] = { file_write, CHANGES | BY_NUMBER },
-	[FS_OP_RELEASE] = { file_release, 0 },
-	[FS_OP_FSYNC] = { run_sync, 0 },
-	[FS_OP_FALLOCATE] = { file_fallocate, CHANGES | BY_NUMBER },
-	[FS_OP_SEEK] = { file_seek, BY_NUMBER },
-	[FS_OP_COPY] = { file_copy, CHANGES | BY_NUMBER },
-	[FS_OP_READDIR] = { dentry_list, BY_NUMBER },
-	[FS_OP_STATFS] = { file_statfs, 0 },
-	[FS_OP_SETXATTR] = { xattr_set, CHANGES | BY_NUMBER },
-	[FS_OP_GETXATTR] = { xattr_get, BY_NUMBER },
-	[FS_OP_LISTXATTR] = { xattr_list, BY_NUMBER },
-	[FS_OP_REMOVEXATTR] = { xattr_remove, CHANGES | BY_NUMBER },
-	[FS_OP_REAP] = { file_reap, 0 },
+	[FS_OP_LOOKUP] = { dir_lookup, 0, "lookup" },
+	[FS_OP_GETATTR] = { file_getattr, BY_NUMBER, "getattr" },
+	[FS_OP_SETATTR] = { file_setattr, CHANGES | BY_NUMBER, "setattr" },
+	[FS_OP_READLINK] = { file_readlink, BY_NUMBER, "readlink" },
+	[FS_OP_MKNOD] = { dir_make, CHANGES, "mknod" },
+	[FS_OP_SYMLINK] = { dir_make, CHANGES, "symlink" },
+	[FS_OP_CREATE] = { dir_make, CHANGES, "create" },
+	[FS_OP_TMPFILE] = { dir_make_tmpfile, CHANGES | BY_NUMBER, "tmpfile" },
+	[FS_OP_UNLINK] = { dir_remove, CHANGES, "unlink" },
+	[FS_OP_RMDIR] = { dir_remove, CHANGES, "rmdir" },
+	[FS_OP_RENAME] = { rename_run, CHANGES, "rename" },
+	[FS_OP_LINK] = { dir_link, CHANGES, "link" },
+	[FS_OP_OPEN] = { file_open, BY_NUMBER, "open" },
+	[FS_OP_READ] = { file_read, BY_NUMBER, "read" },
+	[FS_OP_WRITE] = { file_write, CHANGES | BY_NUMBER, "write" },
+	[FS_OP_RELEASE] = { file_release, 0, "release" },
+	[FS_OP_FSYNC] = { run_sync, 0, "fsync" },
+	[FS_OP_FALLOCATE] = { file_fallocate, CHANGES | BY_NUMBER, "fallocate" },
+	[FS_OP_SEEK] = { file_seek, BY_NUMBER, "seek" },
+	[FS_OP_COPY] = { file_copy, CHANGES | BY_NUMBER, "copy" },
+	[FS_OP_READDIR] = { dentry_list, BY_NUMBER, "readdir" },
+	[FS_OP_STATFS] = { file_statfs, 0, "statfs" },
+	[FS_OP_SETXATTR] = { xattr_set, CHANGES | BY_NUMBER, "setxattr" },
+	[FS_OP_GETXATTR] = { xattr_get, BY_NUMBER, "getxattr" },
+	[FS_OP_LISTXATTR] = { xattr_list, BY_NUMBER, "listxattr" },
+	[FS_OP_REMOVEXATTR] = { xattr_remove, CHANGES | BY_NUMBER, "removexattr" },
+	[FS_OP_REAP] = { file_reap, 0, NULL },
 };
+
+static_assert(FS_OP_COUNT == TALOS_FS_OPS, "as told outside");
+
+const char *talos_fs_op_name(unsigned op)
+{
+	return table[op].name;
+}
 
 static int execute(struct talos_fs *fs, struct fs_request *rq)
 {
@@ -112,7 +120,7 @@ void ops_submit(struct talos_fs *fs, struct fs_request *rq)
 	int status;
 
 	assert(rq->op < FS_OP_COUNT && rq->reply);
-	fs->requests++;
+	atomic_fetch_add_explicit(&fs->by_op[rq->op], 1, memory_order_relaxed);
 	if (rq->op == FS_OP_SEEK && fs->writeback && inode_table_is_written(fs->known, rq->ino)) {
 		queue_seek(fs, rq);
 		return;

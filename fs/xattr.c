@@ -109,6 +109,8 @@ static int change(struct talos_fs *fs, struct fs_request *rq, inode_change_fn ch
 {
 	int err = xattr_check_name(fs, rq->name);
 
+	if (!err && volume_xattr_is(rq->ino, rq->name))
+		err = FS_ERRNO(EPERM);
 	return err ? err : inode_change(fs, rq, change_locked);
 }
 
@@ -131,6 +133,8 @@ int xattr_get(struct talos_fs *fs, struct fs_request *rq)
 	struct inode i;
 	int err = xattr_check_name(fs, rq->name);
 
+	if (!err && volume_xattr_is(rq->ino, rq->name))
+		return volume_xattr_get(fs, rq);
 	if (!err)
 		err = inode_load(fs, rq->ino, &i);
 	if (err)

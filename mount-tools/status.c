@@ -7,21 +7,6 @@
 #include "daemon.h"
 #include "options.h"
 
-static const char *role_text(enum talos_engine_role role)
-{
-	switch (role) {
-	case TALOS_ROLE_EMPTY:
-		return "empty";
-	case TALOS_ROLE_FOLLOWER:
-		return "backup";
-	case TALOS_ROLE_LEADER:
-		return "primary";
-	case TALOS_ROLE_DEPOSED:
-		return "deposed";
-	}
-	return "unknown";
-}
-
 const char *const mode_names[] = {
 	[TALOS_BACKUP_FRESH] = "fresh",
 	[TALOS_BACKUP_LEAN] = "lean",
@@ -364,7 +349,7 @@ static json_t *write_path_json(const struct talos_write_path_stats *w, uint64_t 
 static json_t *fs_json(struct talos_fs *fs)
 {
 	struct talos_fs_stats s;
-	json_t *o = json_object();
+	json_t *o = json_object(), *by_op = json_object();
 
 	talos_fs_stats(fs, &s);
 	set_int(o, "requests", s.requests);
@@ -373,6 +358,10 @@ static json_t *fs_json(struct talos_fs *fs)
 	set_int(o, "read_bytes", s.read_bytes);
 	set_int(o, "written_bytes", s.written_bytes);
 	json_object_set_new(o, "writeback", json_boolean(s.writeback));
+	for (unsigned i = 0; i < TALOS_FS_OPS; i++)
+		if (talos_fs_op_name(i))
+			set_int(by_op, talos_fs_op_name(i), s.by_op[i]);
+	json_object_set_new(o, "by_op", by_op);
 	return o;
 }
 
@@ -388,7 +377,7 @@ json_t *status_json(struct daemon *d)
 	set_text(o, "image", d->o.image);
 	set_int(o, "pid", (uint64_t)getpid());
 	set_text(o, "version", TALOSFS_VERSION);
-	set_text(o, "role", role_text(s.role));
+	set_text(o, "role", talos_role_text(s.role));
 	set_bool(o, "failed", s.failed);
 	set_int(o, "epoch", s.epoch);
 	set_uuid(o, "volume", &s.volume);

@@ -299,7 +299,7 @@ static int session_step(struct session *s)
 static int session_wait(struct session *s)
 {
 	struct transport_event ev;
-	uint64_t committed, timeout_ns = s->r->timeout_ns / 10;
+	uint64_t committed, timeout = s->r->timeout_ns / 10;
 	uint64_t gather_ns = stream_gathers_ns(s);
 	bool segments;
 	int r = 0;
@@ -311,15 +311,15 @@ static int session_wait(struct session *s)
 	segments = s->queue_count && s->bulk_count && !s->current;
 	talos_mutex_unlock(&s->r->lock);
 	/* Anything that came before we were marked idle did not wake us. */
-	if (gather_ns)
-		timeout_ns = gather_ns;
 	if (s->pace_wait_ns)
-		timeout_ns = talos_min(timeout_ns, s->pace_wait_ns);
+		timeout = talos_min(timeout, s->pace_wait_ns);
+	if (gather_ns)
+		timeout = talos_min(timeout, gather_ns);
 	if (gather_ns ? stream_gathers_ns(s) && !segments
 		      : s->seeding || s->sent != s->target ||
 				(s->r->log_end == s->target && committed == s->told_committed &&
 				 !segments))
-		if (s->conn->ops->poll(s->conn, timeout_ns, &ev))
+		if (s->conn->ops->poll(s->conn, timeout, &ev))
 			r = take_event(s, &ev);
 	s->idle = false;
 	s->r->idlers -= !gather_ns;

@@ -113,7 +113,7 @@ static bool run_may_hold(const struct level_run *run, const uint8_t *from, uint3
 	return !limit || key_compare(ref->first, ref->first_bytes, limit, limit_bytes) < 0;
 }
 
-/* @copy_entries: see memtable_copy(). */
+/* @limit is borrowed until the iterator is closed. @copy_entries: see memtable_copy(). */
 static int view_iter_open(struct view *v, const uint8_t *from, uint32_t from_bytes, bool span,
 			  const uint8_t *limit, uint32_t limit_bytes, uint32_t copy_entries,
 			  struct view_iter *out)
@@ -157,6 +157,8 @@ static int view_iter_open(struct view *v, const uint8_t *from, uint32_t from_byt
 	out->it = merge_iter_new(sources, count);
 	if (!out->it)
 		return TALOS_ERR_NO_MEMORY;
+	if (limit)
+		merge_iter_limit(out->it, limit, limit_bytes);
 	err = run_iter_seek(out->it, from, from_bytes, span);
 	if (err)
 		run_iter_close(out->it);

@@ -5,6 +5,21 @@
  */
 #include "core.h"
 
+const char *talos_role_text(enum talos_engine_role role)
+{
+	switch (role) {
+	case TALOS_ROLE_EMPTY:
+		return "empty";
+	case TALOS_ROLE_FOLLOWER:
+		return "backup";
+	case TALOS_ROLE_LEADER:
+		return "primary";
+	case TALOS_ROLE_DEPOSED:
+		return "deposed";
+	}
+	return "unknown";
+}
+
 void statistics_begin(struct talos_engine *e)
 {
 	for (unsigned i = 0; i < TALOS_IO_CAUSES; i++)

@@ -36,6 +36,8 @@ struct merge_iter {
 	uint8_t key
 		[ENTRY_KEY_BYTES_MAX]; /* of the span that is current, or of the point left last */
 	uint32_t key_bytes;
+	const uint8_t *limit; /* or NULL */
+	uint32_t limit_bytes;
 	struct source sources[]; /* newest first */
 };
 
@@ -143,6 +145,20 @@ static uint64_t newer_start(const struct merge_iter *m, uint32_t idx)
 	return end;
 }
 
+static bool at_limit(const struct merge_iter *m, const struct entry *e)
+{
+	return m->limit && key_compare(e->key, e->key_bytes, m->limit, m->limit_bytes) >= 0;
+}
+
+/* Where a span in front of the limit has to end because of it: inside its object, if the limit lies there. */
+static uint64_t limit_end(const struct merge_iter *m, const struct entry *e)
+{
+	if (!m->limit || m->limit_bytes != e->key_bytes ||
+	    memcmp(m->limit, e->key, e->key_bytes - 8) != 0)
+		return ENTRY_SPAN_END;
+	return be64_get(m->limit + m->limit_bytes - 8);
+}
+
 /* Cut every older source to what lies behind @e, which is current. *out_cut: there was any. */
 static int cut_older(struct merge_iter *m, uint32_t idx, const struct entry *e, uint64_t end,
 		     bool *out_cut)
@@ -166,7 +182,7 @@ static int cut_older(struct merge_iter *m, uint32_t idx, const struct entry *e, 
 static int emit_span(struct merge_iter *m)
 {
 	struct source *s = winner_of(m);
-	uint64_t end = newer_start(m, m->tree[0]);
+	uint64_t end = talos_min(newer_start(m, m->tree[0]), limit_end(m, &s->head));
 	bool cut = false;
 	int err;
 
@@ -212,7 +228,7 @@ static int emit(struct merge_iter *m)
 	struct source *s = winner_of(m);
 
 	m->it.valid = false;
-	if (err || !s->valid)
+	if (err || !s->valid || at_limit(m, &s->head))
 		return err;
 	if (entry_is_span(&s->head))
 		err = emit_span(m);
@@ -283,6 +299,14 @@ static const struct run_iter_ops merge_ops = {
 	.next = merge_next,
 	.close = merge_close,
 };
+
+void merge_iter_limit(struct run_iter *it, const uint8_t *limit, uint32_t limit_bytes)
+{
+	struct merge_iter *m = (struct merge_iter *)it;
+
+	m->limit = limit;
+	m->limit_bytes = limit_bytes;
+}
 
 struct run_iter *merge_iter_new(struct run_iter **sources, uint32_t count)
 {

@@ -17,5 +17,11 @@
  */
 struct run_iter *merge_iter_new(struct run_iter **sources, uint32_t count);
 
+/*
+ * Of a merge, before seek(): it ends in front of the key @limit, which is borrowed for good, and a
+ * span that reaches beyond ends there. So what lies under it behind the limit is never looked at: a hole to the
+ * end of an object may cover any number of older spans.
+ */
+void merge_iter_limit(struct run_iter *it, const uint8_t *limit, uint32_t limit_bytes);
 
 #endif

@@ -22,9 +22,7 @@
 
 #include "crash_points.h"
 #include "rng.h"
-#include "sim_clock.h"
-#include "sim_disk.h"
-#include "talos/engine.h"
+#include "sim_store.h"
 
 #define SEGMENT (64u << 10)
 #define DEVICE (24ull * SEGMENT)
@@ -113,31 +111,10 @@ static void change(enum action what, uint8_t step, struct model *m, struct talos
 
 /* --- stores ------------------------------------------------------------------------------------- */
 
-struct store {
-	struct talos_io *io;
-	struct sim_clock clock;
-	struct talos_engine *e;
-};
+static const struct talos_engine_options store_options = { .cache_bytes = 64 << 10,
+							   .tail_buffers = 3 };
 
-static int store_open(struct sim_disk *d, struct store *s)
-{
-	struct talos_engine_options o = { .clock = &s->clock.clock,
-					  .cache_bytes = 64 << 10,
-					  .tail_buffers = 3,
-					  .no_threads = true };
-
-	sim_clock_init(&s->clock);
-	s->io = sim_disk_io(d);
-	return talos_engine_open(s->io, &o, &s->e);
-}
-
-static void store_close(struct store *s)
-{
-	assert_int_equal(talos_engine_close(s->e), 0);
-	talos_io_close(s->io);
-}
-
-static void write_action(struct store *s, enum action what, uint8_t step, struct model *m,
+static void write_action(struct sim_store *s, enum action what, uint8_t step, struct model *m,
 			 struct talos_pos *end)
 {
 	struct talos_batch *b = talos_batch_new(s->e);
@@ -156,13 +133,13 @@ static struct sim_disk *base_disk(struct model *m)
 					  .l0_bytes = 24 << 10,
 					  .volume = { "exhaustive" },
 					  .replica = { "exhaustive" } };
-	struct store s = { .io = sim_disk_io(d) };
+	struct sim_store s = { .io = sim_disk_io(d) };
 	struct talos_pos end;
 
 	memset(m, 0, sizeof(*m));
 	assert_int_equal(talos_engine_format(s.io, &f), 0);
 	talos_io_close(s.io);
-	assert_int_equal(store_open(d, &s), 0);
+	assert_int_equal(sim_store_open_on(&s, d, &store_options), 0);
 	assert_int_equal(talos_engine_lead(s.e, 1), 0);
 	for (enum action a = PUT_SMALL; a < BATCHES; a++)
 		write_action(&s, a, STEPS_MAX, m, &end);
@@ -173,7 +150,7 @@ static struct sim_disk *base_disk(struct model *m)
 	assert_int_equal(talos_engine_flush(s.e), 0);
 	write_action(&s, PUT_SMALL, STEPS_MAX + 2, m, &end);
 	assert_int_equal(talos_engine_sync(s.e, end), 0);
-	store_close(&s);
+	sim_store_close(&s);
 	return d;
 }
 
@@ -219,7 +196,7 @@ static const struct model *check_prefix(struct talos_engine *e, const struct his
 	return &h->model[count];
 }
 
-static void check_goes_on(struct sim_disk *d, struct store *s, const struct model *found)
+static void check_goes_on(struct sim_disk *d, struct sim_store *s, const struct model *found)
 {
 	struct model m = *found;
 	struct talos_pos end;
@@ -227,8 +204,8 @@ static void check_goes_on(struct sim_disk *d, struct store *s, const struct mode
 	assert_int_equal(talos_engine_lead(s->e, 1), 0);
 	write_action(s, SPAN_WRITE, 0, &m, &end);
 	assert_int_equal(talos_engine_flush(s->e), 0);
-	store_close(s);
-	assert_int_equal(store_open(d, s), 0);
+	sim_store_close(s);
+	assert_int_equal(sim_store_open_on(s, d, &store_options), 0);
 	check_state(s->e, &m);
 }
 
@@ -254,7 +231,7 @@ struct totals {
 	uint64_t points, not_exhausted;
 };
 
-static void do_step(struct run *r, struct store *s, enum action what, uint8_t step)
+static void do_step(struct run *r, struct sim_store *s, enum action what, uint8_t step)
 {
 	struct talos_pos end;
 
@@ -270,7 +247,7 @@ static void do_step(struct run *r, struct store *s, enum action what, uint8_t st
 	}
 }
 
-static void sync_all(struct run *r, struct store *s)
+static void sync_all(struct run *r, struct sim_store *s)
 {
 	struct talos_engine_stats stats;
 
@@ -282,10 +259,10 @@ static void sync_all(struct run *r, struct store *s)
 
 static void do_sequence(struct run *r, const struct sequence *q)
 {
-	struct store s;
+	struct sim_store s;
 
 	sim_disk_record(r->disk);
-	assert_int_equal(store_open(r->disk, &s), 0);
+	assert_int_equal(sim_store_open_on(&s, r->disk, &store_options), 0);
 	assert_int_equal(talos_engine_lead(s.e, 1), 0);
 	for (uint32_t i = 1; i <= STEPS_MAX; i++)
 		r->acked_from[i] = UINT64_MAX;
@@ -296,7 +273,7 @@ static void do_sequence(struct run *r, const struct sequence *q)
 		if (q->sync[i])
 			sync_all(r, &s);
 	}
-	store_close(&s);
+	sim_store_close(&s);
 }
 
 static uint32_t acked_at(const struct run *r, uint64_t at)
@@ -315,14 +292,14 @@ static void cut(struct run *r, uint64_t at, const uint8_t *fates)
 	struct sim_disk *d = sim_disk_crash_chosen(r->disk, at, fates, rng_next(&r->rng));
 	const struct model *found;
 	uint32_t acked = acked_at(r, at);
-	struct store s;
+	struct sim_store s;
 
 	if (crash_points_add(&r->points, sim_disk_survivors(d), acked)) {
-		assert_int_equal(store_open(d, &s), 0);
+		assert_int_equal(sim_store_open_on(&s, d, &store_options), 0);
 		found = check_prefix(s.e, &r->h, acked);
 		if (r->points.count % 16 == 0)
 			check_goes_on(d, &s, found);
-		store_close(&s);
+		sim_store_close(&s);
 	}
 	sim_disk_free(d);
 }

@@ -15,9 +15,7 @@
 
 #include "crash_points.h"
 #include "rng.h"
-#include "sim_clock.h"
-#include "sim_disk.h"
-#include "talos/engine.h"
+#include "sim_store.h"
 
 #define POINTS 48u
 #define OBJECTS 4u
@@ -134,32 +132,8 @@ static void format(struct sim_disk *d, const struct geometry *g, uint64_t seed)
 	talos_io_close(io);
 }
 
-/* An engine on a simulated disk, with what it borrows. */
-struct store {
-	struct talos_io *io;
-	struct sim_clock clock;
-	struct talos_engine *e;
-};
-
-static int store_open(struct sim_disk *d, struct store *s)
-{
-	struct talos_engine_options o = {
-		.clock = &s->clock.clock,
-		.cache_bytes = 128 << 10,
-		.tail_buffers = 4,
-		.no_threads = true,
-	};
-
-	sim_clock_init(&s->clock);
-	s->io = sim_disk_io(d);
-	return talos_engine_open(s->io, &o, &s->e);
-}
-
-static void store_close(struct store *s)
-{
-	assert_int_equal(talos_engine_close(s->e), 0);
-	talos_io_close(s->io);
-}
+static const struct talos_engine_options store_options = { .cache_bytes = 128 << 10,
+							   .tail_buffers = 4 };
 
 /* --- checking ------------------------------------------------------------------------------ */
 
@@ -286,12 +260,12 @@ static void check_collected(struct talos_engine *e)
 static void run_workload(struct sim_disk *d, uint64_t seed, const struct geometry *g)
 {
 	static struct model m;
-	struct store s;
+	struct sim_store s;
 	struct talos_batch *b;
 	struct talos_engine *e;
 	struct rng rng = { seed };
 
-	assert_int_equal(store_open(d, &s), 0);
+	assert_int_equal(sim_store_open_on(&s, d, &store_options), 0);
 	e = s.e;
 	b = talos_batch_new(e);
 	assert_int_equal(talos_engine_lead(e, 1), 0);
@@ -314,24 +288,24 @@ static void run_workload(struct sim_disk *d, uint64_t seed, const struct geometr
 	check_prefix(e, seed, g->batches);
 	if (g->collects)
 		check_collected(e);
-	store_close(&s);
+	sim_store_close(&s);
 }
 
 static void recover_and_check(struct sim_disk *cut, uint64_t seed, uint32_t acked)
 {
-	struct store s;
+	struct sim_store s;
 	uint32_t count;
 
-	assert_int_equal(store_open(cut, &s), 0);
+	assert_int_equal(sim_store_open_on(&s, cut, &store_options), 0);
 	count = check_prefix(s.e, seed, acked);
 	/* And it can go on: lead, flush, read again, close, open again. */
 	assert_int_equal(talos_engine_lead(s.e, 1), 0);
 	assert_int_equal(talos_engine_flush(s.e), 0);
 	assert_int_equal(check_prefix(s.e, seed, count), count);
-	store_close(&s);
-	assert_int_equal(store_open(cut, &s), 0);
+	sim_store_close(&s);
+	assert_int_equal(sim_store_open_on(&s, cut, &store_options), 0);
 	assert_int_equal(check_prefix(s.e, seed, count), count);
-	store_close(&s);
+	sim_store_close(&s);
 }
 
 static uint32_t rounds(void)

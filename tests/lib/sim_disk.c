@@ -1,74 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Two images and a list: `view` is what reads see, `durable` what the last
- * flush left, and the operations since then, in order, lead from the one to
- * the other. A power cut applies a part of them to durable. Applying each
- * sector of each write in order, with a coin for each, gives every version of
- * every sector its chance.
- *
- * With a record the list goes back to `base`, and `cursor` remembers how far
- * sim_disk_crash_at() has come: the durable image there, and where the list of
- * unflushed operations begins.
+ * A disk as the engine sees it. What a power cut leaves: sim_disk_crash.c; what goes wrong
+ * before: sim_disk_fault.c.
  */
-#include "sim_disk.h"
-
-#include <assert.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "rng.h"
-#include "sim_image.h"
-#include "talos/lock.h"
-#include "talos/status.h"
-
-enum entry_kind {
-	ENTRY_WRITE,
-	ENTRY_FLUSH,
-	ENTRY_FLUSH_FAILED, /* made durable what @seed says, lost the rest */
-	ENTRY_RESIZE,	    /* to @bytes */
-	ENTRY_POKE,	    /* into both images, at once */
-	ENTRY_NOTHING,	    /* a lie: keeps its number in the record */
-};
-
-struct entry {
-	enum entry_kind kind;
-	uint64_t offset, bytes;
-	uint64_t seed;
-	uint8_t *data; /* owned; of WRITE and POKE */
-};
-
-struct fault {
-	enum sim_fault kind; /* 0: none */
-	unsigned ops;
-	uint64_t nth, seen;
-	bool forever, fired;
-	uint64_t offset; /* of a lost or misdirected write */
-};
-
-struct cursor {
-	struct sim_image durable;
-	uint64_t survivors;    /* of what is durable, see survivors_add() */
-	uint64_t scanned;      /* entries looked at */
-	uint64_t pending_from; /* first entry after the last flush among them */
-	bool valid;
-};
-
-struct sim_disk {
-	struct talos_mutex lock; /* TALOS_LOCK_IO; guards all below */
-	struct sim_image view, durable, base;
-	struct entry *entries;
-	uint64_t entry_count, entry_capacity;
-	uint64_t pending_from; /* first entry that is not durable */
-	bool recording, dead;
-	struct cursor cursor;
-	uint64_t survivors;
-	struct rng rng;
-	struct fault fault;
-	uint64_t bad_offset, bad_bytes;
-	struct sim_disk_counters counters;
-	uint64_t boot; /* number of this power-up; handles of others are void */
-	unsigned handle_count;
-};
+#include "sim_disk_private.h"
 
 #define BUFFERS_MAX 8u
 
@@ -108,175 +43,7 @@ static struct entry *entry_add(struct sim_disk *d, enum entry_kind kind, uint64_
 	return e;
 }
 
-static void entries_clear(struct sim_disk *d)
-{
-	for (uint64_t i = 0; i < d->entry_count; i++)
-		free(d->entries[i].data);
-	d->entry_count = d->pending_from = 0;
-}
-
-static void record_end(struct sim_disk *d)
-{
-	if (d->recording)
-		sim_image_fini(&d->base);
-	if (d->cursor.valid)
-		sim_image_fini(&d->cursor.durable);
-	d->cursor.valid = d->recording = false;
-}
-
-/* --- what survives ----------------------------------------------------------- */
-
-/* Write what lies inside: an image whose growth was lost cuts the rest off. */
-static void write_clipped(struct sim_image *im, uint64_t offset, const uint8_t *data,
-			  uint64_t bytes)
-{
-	if (offset < im->size_bytes)
-		sim_image_write(im, offset, data, talos_min(bytes, im->size_bytes - offset));
-}
-
-/* Where the surviving parts of entries go, and a hash of which they are: in any order. */
-struct survival {
-	struct sim_image *im;
-	const struct entry *entries;
-	uint64_t *hash;
-};
-
-static void survivors_add(const struct survival *s, const struct entry *e, uint64_t at)
-{
-	struct rng mix = { (uint64_t)(e - s->entries) << 20 | at / SIM_SECTOR_BYTES };
-
-	*s->hash ^= rng_next(&mix);
-}
-
-static void apply_whole(const struct survival *s, const struct entry *e)
-{
-	struct sim_image *im = s->im;
-
-	for (uint64_t at = 0; at == 0 || (e->kind == ENTRY_WRITE && at < e->bytes);
-	     at += SIM_SECTOR_BYTES)
-		survivors_add(s, e, at);
-	if (e->kind == ENTRY_WRITE)
-		write_clipped(im, e->offset, e->data, e->bytes);
-	else if (e->kind == ENTRY_RESIZE)
-		sim_image_resize(im, e->bytes);
-}
-
-/* Each sector @num times out of 8. */
-static void apply_sectors(const struct survival *s, const struct entry *e, struct rng *rng,
-			  unsigned num)
-{
-	if (e->kind != ENTRY_WRITE) {
-		if (rng_chance(rng, num, 8))
-			apply_whole(s, e);
-		return;
-	}
-	for (uint64_t at = 0; at < e->bytes; at += SIM_SECTOR_BYTES) {
-		if (!rng_chance(rng, num, 8))
-			continue;
-		survivors_add(s, e, at);
-		write_clipped(s->im, e->offset + at, e->data + at, SIM_SECTOR_BYTES);
-	}
-}
-
-/* Entries [first, end) were not durable when power was cut; let @mode decide what is. */
-static void apply_pending(const struct survival *s, uint64_t first, uint64_t end, uint64_t seed,
-			  enum sim_crash mode)
-{
-	const struct entry *e = s->entries;
-	static const unsigned odds[] = { 4, 1, 7 };
-	struct rng rng = { seed };
-	uint64_t whole_end = first,
-		 last = end; /* before whole_end: all; last: the torn one's end */
-	unsigned num;
-
-	if (mode == SIM_CRASH_ANY)
-		mode = (enum sim_crash)rng_below(&rng, SIM_CRASH_ANY);
-	num = odds[rng_below(&rng, 3)];
-	if (mode == SIM_CRASH_ALL)
-		whole_end = end;
-	if (mode == SIM_CRASH_PREFIX)
-		whole_end = rng_between(&rng, first, end);
-	if (mode == SIM_CRASH_TORN) {
-		while (last > first && e[last - 1].kind != ENTRY_WRITE)
-			last--;
-		whole_end = last > first ? last - 1 : first;
-	}
-	for (uint64_t i = first; i < end; i++) {
-		if (e[i].kind ==
-		    ENTRY_POKE) /* damage is no write; but it is newer than those before */
-			write_clipped(s->im, e[i].offset, e[i].data, e[i].bytes);
-		else if (i < whole_end || (mode == SIM_CRASH_WRITES && rng_chance(&rng, num, 8)))
-			apply_whole(s, &e[i]);
-		else if (mode == SIM_CRASH_SUBSET || (mode == SIM_CRASH_TORN && i + 1 == last))
-			apply_sectors(s, &e[i], &rng, num);
-	}
-}
-
-/*
- * Entry @i is carried out on a durable image whose unflushed entries begin at
- * *pending_from. The live disk and the cursor both go through here, so that
- * they cannot differ.
- */
-static void settle_entry(const struct survival *s, uint64_t i, uint64_t *pending_from)
-{
-	const struct entry *e = &s->entries[i];
-	uint64_t first = *pending_from;
-
-	if (e->kind == ENTRY_POKE)
-		write_clipped(s->im, e->offset, e->data, e->bytes);
-	if (e->kind == ENTRY_FLUSH)
-		apply_pending(s, first, i, 0, SIM_CRASH_ALL);
-	if (e->kind == ENTRY_FLUSH_FAILED)
-		apply_pending(s, first, i, e->seed, SIM_CRASH_SUBSET);
-	if (e->kind == ENTRY_FLUSH || e->kind == ENTRY_FLUSH_FAILED)
-		*pending_from = i + 1;
-}
-
-static void settle_last(struct sim_disk *d)
-{
-	struct survival s = { &d->durable, d->entries, &d->survivors };
-
-	settle_entry(&s, d->entry_count - 1, &d->pending_from);
-	if (!d->recording && d->pending_from == d->entry_count)
-		entries_clear(d);
-}
-
 /* --- one operation ----------------------------------------------------------- */
-
-static unsigned fault_can_hit(enum sim_fault kind)
-{
-	switch (kind) {
-	case SIM_FAULT_FAIL:
-	case SIM_FAULT_POWER_CUT:
-		return SIM_OP_ANY;
-	case SIM_FAULT_NO_SPACE:
-		return SIM_OP_WRITE | SIM_OP_RESIZE;
-	case SIM_FAULT_LOST_WRITE:
-	case SIM_FAULT_MISDIRECTED_WRITE:
-		return SIM_OP_WRITE;
-	case SIM_FAULT_FLIP_READ:
-		return SIM_OP_READ;
-	case SIM_FAULT_LYING_FLUSH:
-		return SIM_OP_FLUSH;
-	}
-	return 0;
-}
-
-/* The fault that this operation has, 0 for none. */
-static enum sim_fault fault_now(struct sim_disk *d, enum sim_op op)
-{
-	struct fault *f = &d->fault;
-
-	if (!f->kind || !(f->ops & op))
-		return 0;
-	f->seen++;
-	if (f->seen != f->nth && !(f->forever && f->seen > f->nth))
-		return 0;
-	f->fired = true;
-	if (f->kind == SIM_FAULT_POWER_CUT)
-		d->dead = true;
-	return f->kind;
-}
 
 static void write_to_cache(struct sim_disk *d, uint64_t offset, const void *data, uint64_t bytes)
 {
@@ -305,7 +72,7 @@ static int do_write(struct sim_disk *d, const struct talos_io_req *r)
 
 	d->counters.writes++;
 	d->counters.written_bytes += r->bytes;
-	switch (fault_now(d, SIM_OP_WRITE)) {
+	switch (sim_disk_fault_now(d, SIM_OP_WRITE)) {
 	case SIM_FAULT_FAIL:
 	case SIM_FAULT_POWER_CUT:
 		write_partly(d, r);
@@ -340,7 +107,7 @@ static int do_read(struct sim_disk *d, struct talos_io_req *r)
 
 	d->counters.reads++;
 	d->counters.read_bytes += r->bytes;
-	fault = fault_now(d, SIM_OP_READ);
+	fault = sim_disk_fault_now(d, SIM_OP_READ);
 	if (fault == SIM_FAULT_FAIL || fault == SIM_FAULT_POWER_CUT ||
 	    (d->bad_offset < r->offset + r->bytes && r->offset < d->bad_offset + d->bad_bytes)) {
 		memset(r->buf, 0xdb, r->bytes); /* for who does not look at the status */
@@ -407,10 +174,10 @@ static int disk_run(struct talos_io *io, struct talos_io_req *reqs, unsigned cou
 static int do_flush(struct sim_disk *d)
 {
 	d->counters.flushes++;
-	switch (fault_now(d, SIM_OP_FLUSH)) {
+	switch (sim_disk_fault_now(d, SIM_OP_FLUSH)) {
 	case SIM_FAULT_FAIL:
 		entry_add(d, ENTRY_FLUSH_FAILED, 0, NULL, 0)->seed = rng_next(&d->rng);
-		settle_last(d);
+		sim_disk_settle_last(d);
 		return TALOS_ERR_IO;
 	case SIM_FAULT_POWER_CUT: /* before it: how the cache fares is the crash's to say */
 		return TALOS_ERR_IO;
@@ -419,7 +186,7 @@ static int do_flush(struct sim_disk *d)
 		return TALOS_OK;
 	default:
 		entry_add(d, ENTRY_FLUSH, 0, NULL, 0);
-		settle_last(d);
+		sim_disk_settle_last(d);
 		return TALOS_OK;
 	}
 }
@@ -440,7 +207,7 @@ static int do_resize(struct sim_disk *d, uint64_t bytes)
 	if (bytes % TALOS_BLOCK_BYTES || bytes > INT64_MAX)
 		return TALOS_ERR_INVALID;
 	d->counters.resizes++;
-	switch (fault_now(d, SIM_OP_RESIZE)) {
+	switch (sim_disk_fault_now(d, SIM_OP_RESIZE)) {
 	case SIM_FAULT_FAIL:
 	case SIM_FAULT_POWER_CUT:
 		return TALOS_ERR_IO;
@@ -539,7 +306,7 @@ struct talos_io *sim_disk_io(struct sim_disk *d)
 /* --- disks ------------------------------------------------------------------- */
 
 /* Takes @durable over. */
-static struct sim_disk *disk_from(struct sim_image *durable, uint64_t seed)
+struct sim_disk *sim_disk_from_image(struct sim_image *durable, uint64_t seed)
 {
 	struct sim_disk *d = must_alloc(calloc(1, sizeof(*d)));
 
@@ -556,7 +323,7 @@ struct sim_disk *sim_disk_new(uint64_t size_bytes)
 
 	assert(size_bytes % TALOS_BLOCK_BYTES == 0);
 	sim_image_init(&zeros, size_bytes);
-	return disk_from(&zeros, 1);
+	return sim_disk_from_image(&zeros, 1);
 }
 
 void sim_disk_free(struct sim_disk *d)
@@ -564,8 +331,8 @@ void sim_disk_free(struct sim_disk *d)
 	if (!d)
 		return;
 	assert(!d->handle_count);
-	record_end(d);
-	entries_clear(d);
+	sim_disk_record_end(d);
+	sim_disk_entries_clear(d);
 	free(d->entries);
 	sim_image_fini(&d->view);
 	sim_image_fini(&d->durable);
@@ -580,7 +347,7 @@ struct sim_disk *sim_disk_clone(struct sim_disk *d)
 
 	talos_mutex_lock(&d->lock);
 	sim_image_copy(&durable, &d->durable);
-	c = disk_from(&durable, d->rng.state);
+	c = sim_disk_from_image(&durable, d->rng.state);
 	sim_image_fini(&c->view);
 	sim_image_copy(&c->view, &d->view);
 	for (uint64_t i = d->pending_from; i < d->entry_count; i++) {
@@ -623,7 +390,7 @@ static void poke_locked(struct sim_disk *d, uint64_t offset, const void *buf, ui
 {
 	sim_image_write(&d->view, offset, buf, bytes);
 	entry_add(d, ENTRY_POKE, offset, buf, bytes);
-	settle_last(d);
+	sim_disk_settle_last(d);
 }
 
 void sim_disk_poke(struct sim_disk *d, uint64_t offset, const void *buf, uint64_t bytes)
@@ -650,229 +417,4 @@ void sim_disk_set_unreadable(struct sim_disk *d, uint64_t offset, uint64_t bytes
 	d->bad_offset = offset;
 	d->bad_bytes = bytes;
 	talos_mutex_unlock(&d->lock);
-}
-
-/* --- faults and counters ----------------------------------------------------- */
-
-void sim_disk_set_fault(struct sim_disk *d, enum sim_fault fault, unsigned ops, uint64_t nth,
-			bool forever)
-{
-	assert(nth && (ops & fault_can_hit(fault)));
-	talos_mutex_lock(&d->lock);
-	d->fault = (struct fault){
-		.kind = fault, .ops = ops & fault_can_hit(fault), .nth = nth, .forever = forever
-	};
-	talos_mutex_unlock(&d->lock);
-}
-
-void sim_disk_fail_nth(struct sim_disk *d, uint64_t nth)
-{
-	sim_disk_set_fault(d, SIM_FAULT_FAIL, SIM_OP_ANY, nth, false);
-}
-
-void sim_disk_fail_from(struct sim_disk *d, uint64_t nth)
-{
-	sim_disk_set_fault(d, SIM_FAULT_FAIL, SIM_OP_ANY, nth, true);
-}
-
-void sim_disk_cut_power_at(struct sim_disk *d, uint64_t nth)
-{
-	sim_disk_set_fault(d, SIM_FAULT_POWER_CUT, SIM_OP_ANY, nth, false);
-}
-
-bool sim_disk_fault_fired(struct sim_disk *d)
-{
-	bool fired;
-
-	talos_mutex_lock(&d->lock);
-	fired = d->fault.fired;
-	talos_mutex_unlock(&d->lock);
-	return fired;
-}
-
-uint64_t sim_disk_fault_offset(struct sim_disk *d)
-{
-	uint64_t offset;
-
-	talos_mutex_lock(&d->lock);
-	offset = d->fault.offset;
-	talos_mutex_unlock(&d->lock);
-	return offset;
-}
-
-bool sim_disk_clear_fault(struct sim_disk *d)
-{
-	bool fired;
-
-	talos_mutex_lock(&d->lock);
-	fired = d->fault.fired;
-	d->fault = (struct fault){ 0 };
-	talos_mutex_unlock(&d->lock);
-	return fired;
-}
-
-struct sim_disk_counters sim_disk_counters(struct sim_disk *d)
-{
-	struct sim_disk_counters c;
-
-	talos_mutex_lock(&d->lock);
-	c = d->counters;
-	talos_mutex_unlock(&d->lock);
-	return c;
-}
-
-uint64_t sim_disk_unflushed(struct sim_disk *d)
-{
-	uint64_t n = 0;
-
-	talos_mutex_lock(&d->lock);
-	for (uint64_t i = d->pending_from; i < d->entry_count; i++)
-		n += d->entries[i].kind == ENTRY_WRITE;
-	talos_mutex_unlock(&d->lock);
-	return n;
-}
-
-/* --- power cuts -------------------------------------------------------------- */
-
-void sim_disk_crash(struct sim_disk *d, uint64_t seed, enum sim_crash mode)
-{
-	struct survival s = { &d->durable, d->entries, &d->survivors };
-
-	talos_mutex_lock(&d->lock);
-	s.entries = d->entries;
-	apply_pending(&s, d->pending_from, d->entry_count, seed, mode);
-	sim_image_fini(&d->view);
-	sim_image_copy(&d->view, &d->durable);
-	record_end(d);
-	entries_clear(d);
-	d->fault = (struct fault){ 0 };
-	d->dead = false;
-	d->boot++;
-	talos_mutex_unlock(&d->lock);
-}
-
-/* What is in the cache stays there: it becomes the record's beginning. */
-void sim_disk_record(struct sim_disk *d)
-{
-	talos_mutex_lock(&d->lock);
-	record_end(d);
-	for (uint64_t i = 0; i < d->pending_from; i++)
-		free(d->entries[i].data);
-	if (d->pending_from) {
-		d->entry_count -= d->pending_from;
-		memmove(d->entries, d->entries + d->pending_from,
-			d->entry_count * sizeof(*d->entries));
-		d->pending_from = 0;
-	}
-	sim_image_copy(&d->base, &d->durable);
-	d->recording = true;
-	talos_mutex_unlock(&d->lock);
-}
-
-uint64_t sim_disk_recorded(struct sim_disk *d)
-{
-	uint64_t n;
-
-	talos_mutex_lock(&d->lock);
-	n = d->recording ? d->entry_count : 0;
-	talos_mutex_unlock(&d->lock);
-	return n;
-}
-
-static void cursor_move_locked(struct sim_disk *d, uint64_t op_count)
-{
-	struct cursor *c = &d->cursor;
-	struct survival s = { &c->durable, d->entries, &c->survivors };
-
-	if (c->valid && c->scanned > op_count) {
-		sim_image_fini(&c->durable);
-		c->valid = false;
-	}
-	if (!c->valid) {
-		sim_image_copy(&c->durable, &d->base);
-		c->survivors = 0;
-		c->scanned = c->pending_from = 0;
-		c->valid = true;
-	}
-	for (; c->scanned < op_count; c->scanned++)
-		settle_entry(&s, c->scanned, &c->pending_from);
-}
-
-static bool is_fateful(const struct entry *e)
-{
-	return e->kind == ENTRY_WRITE || e->kind == ENTRY_RESIZE;
-}
-
-/* A disk with what is durable after @op_count operations, and those pending whose fate lets them. */
-static struct sim_disk *crashed(struct sim_disk *d, uint64_t op_count, uint64_t seed,
-				enum sim_crash mode, const uint8_t *fates)
-{
-	struct cursor *c = &d->cursor;
-	struct sim_image durable;
-	struct sim_disk *cut;
-	uint64_t survivors;
-	struct survival s = { &durable, NULL, &survivors };
-	struct rng rng = { seed };
-
-	talos_mutex_lock(&d->lock);
-	assert(d->recording && op_count <= d->entry_count);
-	cursor_move_locked(d, op_count);
-	sim_image_copy(&durable, &c->durable);
-	survivors = c->survivors;
-	s.entries = d->entries;
-	if (!fates)
-		apply_pending(&s, c->pending_from, op_count, seed, mode);
-	for (uint64_t i = c->pending_from; fates && i < op_count; i++) {
-		const struct entry *e = &d->entries[i];
-		uint8_t fate = is_fateful(e) ? *fates++ : SIM_FATE_LOST;
-
-		if (fate == SIM_FATE_WHOLE)
-			apply_whole(&s, e);
-		else if (fate == SIM_FATE_TORN)
-			apply_sectors(&s, e, &rng, 4);
-	}
-	talos_mutex_unlock(&d->lock);
-	cut = disk_from(&durable, seed);
-	cut->survivors = survivors;
-	return cut;
-}
-
-struct sim_disk *sim_disk_crash_at(struct sim_disk *d, uint64_t op_count, uint64_t seed,
-				   enum sim_crash mode)
-{
-	return crashed(d, op_count, seed, mode, NULL);
-}
-
-struct sim_disk *sim_disk_crash_chosen(struct sim_disk *d, uint64_t op_count, const uint8_t *fates,
-				       uint64_t seed)
-{
-	return crashed(d, op_count, seed, SIM_CRASH_NONE, fates);
-}
-
-uint64_t sim_disk_pending_at(struct sim_disk *d, uint64_t op_count)
-{
-	uint64_t n = 0;
-
-	talos_mutex_lock(&d->lock);
-	cursor_move_locked(d, op_count);
-	for (uint64_t i = d->cursor.pending_from; i < op_count; i++)
-		n += is_fateful(&d->entries[i]);
-	talos_mutex_unlock(&d->lock);
-	return n;
-}
-
-bool sim_disk_is_flush(struct sim_disk *d, uint64_t op)
-{
-	bool is;
-
-	talos_mutex_lock(&d->lock);
-	assert(op < d->entry_count);
-	is = d->entries[op].kind == ENTRY_FLUSH;
-	talos_mutex_unlock(&d->lock);
-	return is;
-}
-
-uint64_t sim_disk_survivors(const struct sim_disk *d)
-{
-	return d->survivors;
 }

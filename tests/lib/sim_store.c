@@ -49,6 +49,12 @@ int sim_store_open(struct sim_store *s, const struct talos_engine_options *o)
 	return talos_engine_open(s->io, &f, &s->e);
 }
 
+int sim_store_open_on(struct sim_store *s, struct sim_disk *d, const struct talos_engine_options *o)
+{
+	*s = (struct sim_store){ .disk = d };
+	return sim_store_open(s, o);
+}
+
 void sim_store_lead(struct sim_store *s, const struct talos_engine_options *o)
 {
 	int err = sim_store_open(s, o);

@@ -26,6 +26,8 @@ void sim_store_free(struct sim_store *s); /* closes it */
 int sim_store_format(struct sim_store *s, const struct talos_format_options *o);
 /* @o but for clock and threads. The store begins as a follower; time begins anew. */
 int sim_store_open(struct sim_store *s, const struct talos_engine_options *o);
+/* The same on a disk that somebody else owns. */
+int sim_store_open_on(struct sim_store *s, struct sim_disk *d, const struct talos_engine_options *o);
 /* Both must succeed; leading then, in epoch 1. */
 void sim_store_lead(struct sim_store *s, const struct talos_engine_options *o);
 void sim_store_close(struct sim_store *s);

@@ -72,7 +72,7 @@ static uint32_t make_hello(struct rng *rng, uint8_t *out)
 	h.version_min = h.version_max = le16_from(WIRE_VERSION_MAX);
 	h.kind = le32_from((uint32_t)rng_between(rng, 1, 3));
 	memset(h.listen, 0, sizeof(h.listen));
-	h.backup_mode = le32_from(0);
+	h.backup_mode = le32_from((uint32_t)rng_below(rng, 3));
 	h.hello_flags = le32_from(rng_chance(rng, 3, 4) ? WIRE_HELLO_HAS_SECRET : 0);
 	memcpy(out, &h, sizeof(h));
 	return sizeof(h);

@@ -5,7 +5,7 @@
 
 # fsck(8) looks for its helpers in /sbin: ours goes there in a mount namespace of this test.
 if [ -z "${IN_NAMESPACE:-}" ] && [ "$(id -u)" = 0 ]; then
-	IN_NAMESPACE=1 exec unshare --mount --propagation private "$0"
+	IN_NAMESPACE=1 exec unshare --mount --propagation slave "$0"
 fi
 . "$(dirname "$0")/lib.sh"
 mount -t tmpfs none /mnt

@@ -48,6 +48,27 @@ for ((i = 1; i <= 20; i++)); do
 	same "$(talosfs get "$B" f)" "new$i"
 done
 exec 8<&-
+# Programs ask the root where they are, without a tool and without root's rights.
+attribute() { # MOUNT NAME
+	python3 -c '
+import os, sys
+os.setuid(65534)
+print(os.getxattr(sys.argv[1], "user.talosfs." + sys.argv[2]).decode())' "$1" "$2"
+}
+chmod 755 "$dir"
+same "$(attribute "$A" role) $(attribute "$B" role)" "primary backup"
+echo text >"$A/text"
+position=$(attribute "$A" position)
+behind() { [ "$(attribute "$B" position)" -ge "$position" ]; }
+wait_for 20 behind
+same "$(cat "$B/text")" text
+talosfs wait --position "$position" --timeout 20s "$B"
+same "$(talosfs scan --values "$B" text)" "$(printf 'text\ttext\\012')"
+same "$(talosfs scan "$B" | wc -l)" 22
+talosfs export "$B" - | cmp - <(talosfs export "$A" -)
+python3 -c '
+import os, sys
+assert os.listxattr(sys.argv[1]) == []' "$A"
 tool_refuses 'backup, which is read-only: write at the primary' talosfs put "$B" f
 tool_refuses 'backup, which is read-only' talosfs import "$B" /dev/null
 tool_refuses 'waited too long' talosfs wait --primary --timeout 100ms "$B"

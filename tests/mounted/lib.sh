@@ -18,8 +18,8 @@ skip() {
 dir=$(mktemp -d "${TMPDIR:-/tmp}/talosfs-test.XXXXXX")
 A=$dir/a B=$dir/b image_a=$dir/a.tfs image_b=$dir/b.tfs
 mkdir "$A" "$B"
-# Ports of this run: tests may run side by side.
-port=$((20000 + $$ % 20000))
+# Eight ports of this run, below those that the kernel gives out: tests may run side by side.
+port=$((20000 + $$ % 1590 * 8))
 # Loopback and TCP, or as the environment says: see tests/lib/test_net.h.
 read -r host_a host_b <<<"${TALOS_TEST_HOSTS:-127.0.0.1 127.0.0.1}"
 addr_a=$host_a:$port addr_b=$host_b:$((port + 1))
@@ -100,6 +100,17 @@ umount_wait() {
 	wait_for 20 gone "$p"
 }
 
+# need PROGRAM PACKAGE: a test that lacks one has failed, not been skipped
+need() { command -v "$1" >/dev/null || fail "there is no $1: install the package $2 (packages.sh does)"; }
+# part NAME COMMAND...: says how long it took
+part() {
+	local name=$1 from=${EPOCHREALTIME/./} to
+	shift
+	"$@"
+	to=${EPOCHREALTIME/./}
+	printf '%s: %d.%d s\n' "$name" $(((to - from) / 1000000)) $(((to - from) / 100000 % 10))
+}
+
 cleanup() {
 	local code=$? d p
 	trap - EXIT
@@ -125,6 +136,7 @@ cleanup() {
 	exit $code
 }
 trap cleanup EXIT
+trap 'exit 143' TERM # of a time limit: not a pass
 
 # start_pair [MKFS OPTION]...: a primary on $A and its backup, in sync, on $B
 start_pair() {

@@ -4,7 +4,7 @@
 
 # mount(8) looks for its helpers in /sbin only: ours go there in a mount namespace of this test.
 if [ -z "${IN_NAMESPACE:-}" ] && [ "$(id -u)" = 0 ]; then
-	IN_NAMESPACE=1 exec unshare --mount --propagation private "$0"
+	IN_NAMESPACE=1 exec unshare --mount --propagation slave "$0"
 fi
 . "$(dirname "$0")/lib.sh"
 mount -t tmpfs none /mnt
@@ -101,12 +101,22 @@ umount "$A"
 mount -t talosfs "$image_a" "$A" -o "$(awk '{ print $4 }' <<<"- - - ro,nosuid,nodev,relatime,user_id=0,group_id=0,default_permissions,allow_other")"
 flags_are ro relatime
 umount "$A"
-mount -t talosfs "$image_a" "$A" -o "listen=$addr_a"
+mount -t talosfs "$image_a" "$A" -o "listen=$addr_a,writeback"
 echo "options of mount(8) and of /proc/mounts work"
 
 pid=$(pid_of "$A")
 echo 2 >"$A/two"
-kill -TERM "$pid"
+# Of a file that is still open, what was written is there, too.
+is "$A" fs.writeback true
+head -c 5000000 /dev/urandom >"$dir/written"
+python3 -c '
+import os, signal, sys, time
+f = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
+os.write(f, open(sys.argv[2], "rb").read())
+os.kill(int(sys.argv[3]), signal.SIGTERM)
+end = time.time() + 60
+while os.path.exists("/proc/" + sys.argv[3]) and time.time() < end: # a close would pass it on
+    time.sleep(0.05)' "$A/open" "$dir/written" "$pid"
 wait_for 30 gone "$pid"
 if grep -q " $A " /proc/mounts; then fail "still mounted after SIGTERM"; fi
 mount.talosfs -f "$image_a" "$A" &
@@ -114,6 +124,7 @@ fg=$!
 wait_for 10 grep -q " $A fuse.talosfs" /proc/mounts
 wait_for 10 talosfs status "$A"
 [ "$(cat "$A/two")" = 2 ]
+cmp "$A/open" "$dir/written"
 umount "$A"
 wait $fg
 echo "SIGTERM ends it cleanly; -f stays in the foreground"

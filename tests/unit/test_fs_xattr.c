@@ -176,6 +176,44 @@ static void they_go_with_their_file_however_many_there_are(void **state)
 	assert_int_equal(fs_fake_pairs_of(&o->f, o->ino), 0);
 }
 
+/* Of the root: told, but neither listed nor set; of other files they are like any. */
+static void the_root_tells_position_and_role(void **state)
+{
+	struct fs_fake_one *o = *state;
+	char buf[32] = "", list[64];
+	struct talos_engine_stats s;
+	uint64_t n, before;
+
+	assert_int_equal(fs_fake_getxattr(&o->f, ROOT, "user.talosfs.role", buf, sizeof(buf), &n),
+			 0);
+	assert_int_equal(n, strlen("primary"));
+	assert_memory_equal(buf, "primary", n);
+	memset(buf, 0, sizeof(buf));
+	assert_int_equal(
+		fs_fake_getxattr(&o->f, ROOT, "user.talosfs.position", buf, sizeof(buf), &n), 0);
+	talos_engine_stats(o->f.e, &s);
+	before = strtoull(buf, NULL, 10);
+	assert_int_equal(before, s.log_applied);
+	assert_int_equal(fs_fake_getxattr(&o->f, ROOT, "user.talosfs.position", buf, 1, &n),
+			 ERANGE);
+	assert_int_equal(fs_fake_getxattr(&o->f, ROOT, "user.talosfs.other", buf, 8, &n), ENODATA);
+	assert_int_equal(fs_fake_listxattr(&o->f, ROOT, list, sizeof(list), &n), 0);
+	assert_int_equal(n, 0);
+	assert_int_equal(fs_fake_setxattr(&o->f, ROOT, "user.talosfs.role", "x", 1, 0), EPERM);
+	assert_int_equal(fs_fake_removexattr(&o->f, ROOT, "user.talosfs.role"), EPERM);
+	assert_int_equal(set(o, "user.talosfs.role", "x", 0), 0);
+	memset(buf, 0, sizeof(buf));
+	assert_int_equal(
+		fs_fake_getxattr(&o->f, ROOT, "user.talosfs.position", buf, sizeof(buf), &n), 0);
+	assert_true(strtoull(buf, NULL, 10) > before);
+	fs_fake_close(&o->f);
+	fs_fake_open(&o->f, false);
+	memset(buf, 0, sizeof(buf));
+	assert_int_equal(fs_fake_getxattr(&o->f, ROOT, "user.talosfs.role", buf, sizeof(buf), &n),
+			 0);
+	assert_string_equal(buf, "backup");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -188,6 +226,7 @@ int main(void)
 		T(a_question_costs_no_engine_lookup_where_nothing_was_ever_set),
 		T(new_content_or_a_new_owner_ends_capabilities),
 		T(they_go_with_their_file_however_many_there_are),
+		T(the_root_tells_position_and_role),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

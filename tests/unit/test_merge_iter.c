@@ -37,8 +37,11 @@ struct array_iter {
 	uint8_t key[KEY_BYTES]; /* as of leaves: gone with the next move */
 };
 
+static unsigned moves; /* of all sources */
+
 static int stand(struct array_iter *a, uint32_t at)
 {
+	moves++;
 	memset(a->key, 0xee, sizeof(a->key));
 	a->at = at;
 	a->it.valid = false;
@@ -279,6 +282,67 @@ static void a_sought_merge_is_the_rest_of_it(void **state)
 	}
 }
 
+static void a_limited_merge_is_the_front_of_it(void **state)
+{
+	static struct run runs[RUNS_MAX];
+	static struct painted want, got;
+	struct rng rng = { rng_test_seed() };
+
+	(void)state;
+	for (unsigned round = 0; round < 2000; round++) {
+		uint32_t count = (uint32_t)rng_between(&rng, 1, RUNS_MAX);
+		uint32_t object = (uint32_t)rng_below(&rng, OBJECTS);
+		uint64_t offset = rng_below(&rng, OBJECT_BYTES);
+		uint8_t limit[KEY_BYTES];
+		struct run_iter *it;
+
+		for (uint32_t i = 0; i < count; i++)
+			random_run(&rng, &runs[i], count - i);
+		paint_runs(&want, runs, count);
+		memset(want.byte[object] + offset, 0xff,
+		       sizeof(want.byte[object]) - offset * sizeof(uint64_t));
+		for (uint32_t o = object + 1; o < OBJECTS; o++)
+			memset(want.byte[o], 0xff, sizeof(want.byte[o]));
+		span_key(object, offset, limit);
+		it = merge_of(runs, count, RUNS_MAX, 0);
+		merge_iter_limit(it, limit, KEY_BYTES);
+		assert_int_equal(run_iter_seek(it, (const uint8_t *)"", 0, false), TALOS_OK);
+		paint_merge(&got, it);
+		assert_memory_equal(want.byte, got.byte, sizeof(want.byte));
+		run_iter_close(it);
+	}
+}
+
+/* Collection and reads ask for a little of an object that was cut off at its beginning. */
+static void what_a_hole_covers_behind_the_limit_is_not_looked_at(void **state)
+{
+	static struct run runs[2];
+	uint8_t from[KEY_BYTES], limit[KEY_BYTES];
+	struct run_iter *it;
+
+	(void)state;
+	runs[0].count = runs[1].count = 0;
+	span_key(0, 0, from);
+	append(&runs[0], from, KEY_BYTES, ENTRY_HOLE)->length = ENTRY_SPAN_END;
+	for (uint32_t i = 0; i < ENTRIES_MAX; i++) {
+		span_key(0, i, from);
+		append(&runs[1], from, KEY_BYTES, ENTRY_SPAN)->length = 1;
+	}
+	it = merge_of(runs, 2, 2, 0);
+	span_key(0, 20, from);
+	span_key(0, 22, limit);
+	merge_iter_limit(it, limit, KEY_BYTES);
+	moves = 0;
+	assert_int_equal(run_iter_seek(it, from, KEY_BYTES, true), TALOS_OK);
+	assert_true(it->valid);
+	assert_int_equal(it->current.kind, ENTRY_HOLE);
+	assert_int_equal(entry_end(&it->current), 22);
+	assert_int_equal(run_iter_next(it), TALOS_OK);
+	assert_false(it->valid);
+	assert_true(moves <= 4); /* both are sought, two spans are passed over */
+	run_iter_close(it);
+}
+
 static void an_error_of_any_source_ends_the_merge(void **state)
 {
 	static struct run runs[RUNS_MAX];
@@ -287,7 +351,7 @@ static void an_error_of_any_source_ends_the_merge(void **state)
 
 	(void)state;
 	for (unsigned round = 0; round < 500; round++) {
-		uint32_t count = (uint32_t)rng_between(&rng, 1, RUNS_MAX), moves = 0;
+		uint32_t count = (uint32_t)rng_between(&rng, 1, RUNS_MAX), steps = 0;
 		struct run_iter *it;
 		int err;
 
@@ -298,7 +362,7 @@ static void an_error_of_any_source_ends_the_merge(void **state)
 		err = run_iter_seek(it, (const uint8_t *)"", 0, false);
 		while (!err && it->valid) {
 			err = run_iter_next(it);
-			assert_true(moves++ < RUNS_MAX * ENTRIES_MAX);
+			assert_true(steps++ < RUNS_MAX * ENTRIES_MAX);
 		}
 		assert_true(!err || err == TALOS_ERR_IO);
 		assert_false(it->valid);
@@ -313,6 +377,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_merge_is_what_the_newest_run_says),
 		cmocka_unit_test(a_sought_merge_is_the_rest_of_it),
+		cmocka_unit_test(a_limited_merge_is_the_front_of_it),
+		cmocka_unit_test(what_a_hole_covers_behind_the_limit_is_not_looked_at),
 		cmocka_unit_test(an_error_of_any_source_ends_the_merge),
 	};
 

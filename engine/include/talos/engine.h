@@ -310,6 +310,8 @@ enum talos_engine_role {
 	TALOS_ROLE_LEADER,
 	TALOS_ROLE_DEPOSED,
 };
+/* "empty", "backup", "primary", "deposed". */
+const char *talos_role_text(enum talos_engine_role role);
 
 /* How long calls took, errors included; to an eighth. Quick ones are sampled. */
 struct talos_latency {

@@ -80,11 +80,17 @@ void talos_fs_role_changed(struct talos_fs *fs);
 /* From now on. Any thread. */
 void talos_fs_set_atime(struct talos_fs *fs, enum talos_atime atime);
 
+#define TALOS_FS_OPS 27u
+
 struct talos_fs_stats {
 	uint64_t requests, errors, parked;
 	uint64_t read_bytes, written_bytes;
+	uint64_t by_op[TALOS_FS_OPS]; /* the requests; for names see below */
 	bool writeback; /* the kernel collects writes */
 };
 void talos_fs_stats(struct talos_fs *fs, struct talos_fs_stats *out);
+
+/* "lookup" and so on; NULL: none that comes as a request. @op < TALOS_FS_OPS. */
+const char *talos_fs_op_name(unsigned op);
 
 #endif
