@@ -32,14 +32,18 @@ import json, sys
 print(sum(p["in_sync"] for p in json.load(sys.stdin)["replication"]["peers"]))')" = "$1" ]
 }
 end_of() { talosfs sync --json "$A" | json position; }
-fsync_file() { # FILE: prints how many ms a write and its fsync took
+fsync_beside_hung() { # FILE PID...: stops them, and prints how many ms a write and its fsync took then
 	timeout 60 python3 -c "
-import os, sys, time
+import os, signal, sys, time
+for pid in sys.argv[2:]:
+    os.kill(int(pid), signal.SIGSTOP)
 t = time.monotonic()
 f = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
 os.write(f, b'x')
 os.fsync(f)
-print(round((time.monotonic() - t) * 1000))" "$1"
+print(round((time.monotonic() - t) * 1000))
+for pid in sys.argv[2:]:
+    os.kill(int(pid), signal.SIGCONT)" "$@"
 }
 end_all() {
 	local d
@@ -125,9 +129,7 @@ fsck.talosfs -n "$dir/b0.tfs" >"$dir/out" || fail "fsck: $(cat "$dir/out")"
 echo "modes change from mount to mount"
 
 # Everybody at once: nobody waits for another that is gone, too.
-for i in 1 2 3; do kill -STOP "$(pid_of "$dir/m$i")"; done
-ms=$(fsync_file "$A/hung")
-for i in 1 2 3; do kill -CONT "$(pgrep -f "mount.talosfs $dir/b$i.tfs ")"; done
+ms=$(fsync_beside_hung "$A/hung" "$(pid_of "$dir/m1")" "$(pid_of "$dir/m2")" "$(pid_of "$dir/m3")")
 echo "an fsync while three backups hung took $ms ms"
 [ "$ms" -lt 8000 ] || fail "too long"
 for i in 1 2 3; do wait_for 30 is "$dir/m$i" replication.in_sync true; done
@@ -162,9 +164,7 @@ mount_primary ,ack=local
 in_sync=false make_backup 0 fresh
 echo data >"$A/file"
 wait_for 20 test -e "$dir/m0/file"
-kill -STOP "$(pid_of "$dir/m0")"
-ms=$(fsync_file "$A/alone")
-kill -CONT "$(pgrep -f "mount.talosfs $dir/b0.tfs ")"
+ms=$(fsync_beside_hung "$A/alone" "$(pid_of "$dir/m0")")
 echo "ack=local: an fsync while the backup hung took $ms ms"
 [ "$ms" -lt 1500 ] || fail "it waited"
 wait_for 20 test -e "$dir/m0/alone"
