@@ -110,9 +110,9 @@ def at_least(best, each):
 
 
 def network_is_low(mix_values):
-    """At most 1.3 times; small pairs, whose index is the greater part, 3 times."""
-    most = {"s": 3, "sd": 3}
-    return all(v <= most.get(m, 1.3) for m, v in mix_values)
+    """At most 1.3 times where values are the greater part, 3 times for small pairs."""
+    most = {"s": 3, "m": 1.3, "l": 1.3, "md": 1.3, "ld": 1.3}
+    return all(v <= most[m] for m, v in mix_values if m in most)
 
 
 def line(name, bar, values, met=None):
@@ -147,7 +147,7 @@ def bars_table(r):
             )
         line(
             "%s / build-index: network" % mode,
-            "1.3; 3 for s, sd" if wanted else "",
+            "1.3 m l md ld, 3 s" if wanted else "",
             [(m, r.ratio("network_per_user_byte", mode, bi, m)) for m in mixes],
             network_is_low if wanted else None,
         )

@@ -9,7 +9,7 @@ out=$(cd "$1" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
 dir=$(mktemp -d "${DIR:-$out}/replbench.XXXXXX")
 cleanup() {
-	for at in "$dir"/*/; do umount -l "$at" 2>/dev/null; done
+	for at in "$dir"/*/; do umount -l "$at" 2>/dev/null || true; done
 	rm -rf --one-file-system "$dir"
 }
 trap cleanup EXIT
