@@ -14,9 +14,12 @@ struct fuse_reader; /* a thread of fuse_session.c */
 struct fuse_transport {
 	struct talos_fs *fs;
 	struct fuse_session *session;
-	unsigned thread_count; /* wanted */
+	unsigned thread_count; /* at work, at most; there are spare ones */
 	struct fuse_reader *readers;
 	unsigned reader_count;
+	/* Threads that read requests or answer them, without those that wait meanwhile. */
+	_Atomic unsigned working;
+	sem_t needed; /* posted when one steps aside */
 	_Atomic bool finishing;
 	_Atomic unsigned busy; /* readers that are at a request */
 	char *mountpoint;      /* owned */
