@@ -21,14 +21,21 @@
  * cleared; libfuse does not pass that on, so it is noted as the request comes
  * in. A thread serves what it has read, so a thread's note is about the
  * request that it is at.
+ *
+ * How far the kernel reads ahead is the lower of what INIT allows and what its
+ * device for the mount says, 128 KiB. The latter is raised once INIT is
+ * answered, so that a large file comes in requests of 1 MiB. Only root may; for
+ * others it stays.
  */
 #include "fuse_raw.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/fuse.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "talos/blocking.h"
@@ -104,13 +111,33 @@ static void amend_init(struct fuse_transport *t, const struct iovec *iov, int co
 	memcpy(iov[1].iov_base, &out, offsetof(struct fuse_init_out, max_background));
 }
 
+/* The kernel takes in what INIT says before writev() returns. */
+static void raise_read_ahead(const struct fuse_transport *t)
+{
+	char path[64], value[16];
+	int fd, n = snprintf(value, sizeof(value), "%u", FUSE_REQUEST_BYTES_MAX >> 10);
+
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(t->device),
+		 minor(t->device));
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, value, (size_t)n) != n)
+		talos_info("large files are read in smaller pieces: %s: %s", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
 static ssize_t write_reply(int fd, struct iovec *iov, int count, void *userdata)
 {
 	struct fuse_transport *t = userdata;
+	bool first = t->init_seen && !t->init_answered;
+	ssize_t n;
 
-	if (t->init_seen && !t->init_answered)
+	if (first)
 		amend_init(t, iov, count);
-	return writev(fd, iov, count);
+	n = writev(fd, iov, count);
+	if (first && n > 0 && t->device)
+		raise_read_ahead(t);
+	return n;
 }
 
 static const struct fuse_custom_io own_io = { .writev = write_reply, .read = read_request };
@@ -151,6 +178,16 @@ static struct fuse_session *make_session(struct fuse_transport *t, const struct 
 	return se;
 }
 
+/* 0: not known. Without a request to ourselves, which nobody would answer yet. */
+static dev_t device_of(const char *mountpoint)
+{
+	struct statx st;
+
+	if (statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC, 0, &st))
+		return 0;
+	return makedev(st.stx_dev_major, st.stx_dev_minor);
+}
+
 static unsigned default_thread_count(void)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -182,6 +219,7 @@ int fuse_transport_open(struct talos_fs *fs, const struct talos_fs_options *o)
 	if (fuse_session_mount(t->session, o->mountpoint))
 		return TALOS_ERR_SYSTEM;
 	t->mounted = true;
+	t->device = device_of(o->mountpoint);
 	/* Only now: mounting gives the session its descriptor. */
 	if (fuse_session_custom_io(t->session, &own_io, fuse_session_fd(t->session)))
 		return TALOS_ERR_SYSTEM;

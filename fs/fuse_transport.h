@@ -9,6 +9,8 @@
 
 #include "fs_private.h"
 
+#define FUSE_REQUEST_BYTES_MAX (1u << 20)
+
 struct fuse_reader; /* a thread of fuse_session.c */
 
 struct fuse_transport {
@@ -29,6 +31,7 @@ struct fuse_transport {
 	_Atomic bool collected_sent;
 	sem_t finish; /* posted by whoever ends the session */
 	bool mounted;
+	dev_t device;	    /* the mount's; const after open */
 	bool can_expire;    /* names; const after INIT, as the next */
 	bool applies_umask; /* the kernel leaves it to us; const after INIT */
 	/* Of the first exchange: before INIT is answered the kernel sends nothing else. */

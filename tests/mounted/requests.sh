@@ -58,3 +58,14 @@ expect "os.link(f'g{i}', f'h{i}')" "getattr:(9|10) link:10 lookup:10"
 expect "os.unlink(f'h{i}')" "getattr:(9|10) unlink:10"
 expect "os.setxattr(f'g{i}', 'user.a', b'v')" "setxattr:10"
 expect "os.getxattr(f'g{i}', 'user.a')" "getxattr:10"
+
+# A large file comes in requests of 1 MiB, though the kernel's own limit for a mount is 128 KiB.
+head -c 8M /dev/urandom >"$A/d/large"
+expect "
+if i == 0:
+    f = os.open('large', os.O_RDONLY)
+    os.fsync(f)
+    os.posix_fadvise(f, 0, 0, os.POSIX_FADV_DONTNEED)
+    while os.read(f, 1 << 20):
+        pass
+    os.close(f)" "fsync:1 open:1 read:(8|9|1[0-2]) release:1"
