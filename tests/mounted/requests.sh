@@ -3,7 +3,7 @@
 # How many requests the kernel sends for an operation: what a mount costs is first of all their number.
 . "$(dirname "$0")/lib.sh"
 mkfs.talosfs --size 256M "$image_a" >/dev/null
-mount.talosfs "$image_a" "$A"
+mount.talosfs "$image_a" "$A" -o nowriteback
 mkdir "$A/d"
 
 # what CODE: the requests that this Python asks for, ten times, with i = 0 to 9; by operation, sorted
@@ -69,3 +69,11 @@ if i == 0:
     while os.read(f, 1 << 20):
         pass
     os.close(f)" "fsync:1 open:1 read:(8|9|1[0-2]) release:1"
+
+umount_wait "$A"
+mount.talosfs "$image_a" "$A" -o writeback
+echo collected:
+expect "
+f = os.open('log', os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+for k in range(100):
+    os.write(f, b'x' * 100)" "create:1 (getattr:[0-9]+ )?(getxattr:1 )?lookup:1 open:9 (setattr:[0-9]+ )?(write:[0-9])?"
