@@ -30,7 +30,7 @@ threads=${THREADS:-1 2 8} rounds=${ROUNDS:-5}
 sizes=(--files=12000 --fsyncs=600 --stream=1024 --random=1024 --random-writes=65536)
 listed=20000 tar_files=40000
 if [ -n "${QUICK:-}" ]; then
-	rounds=${ROUNDS:-2}
+	rounds=${ROUNDS:-1}
 	sizes=(--files=1200 --fsyncs=120 --stream=128 --random=64 --random-writes=8192)
 	listed=20000 tar_files=4000
 fi
