@@ -15,7 +15,7 @@
 #include "usage.h"
 
 #define PEER_TIMEOUT_S 60ull /* a busy machine is not what is measured */
-#define WATCH_MS 100 /* between two looks at the memory of the write path */
+#define WATCH_MS 100	     /* between two looks at the memory of the write path */
 
 void bench_check(const char *what, int err)
 {
