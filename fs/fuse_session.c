@@ -5,7 +5,13 @@
  * The loop is our own: a fixed number of threads for the life of the mount
  * (libfuse's come and go, which costs more than all else), ended by a
  * semaphore, which a signal handler may post. A thread can be cancelled only
- * while it waits for a request.
+ * while it waits for a request, or to be needed.
+ *
+ * A thread answers what it has read. Of all threads so many are at work as there
+ * are CPUs: more would be woken in turn, each with cold caches. One that is about
+ * to wait, for the device or for room, steps aside meanwhile (talos/blocking.h),
+ * and a spare one takes its place. When it goes on there is one too many: the
+ * first that has answered its request then becomes a spare.
  *
  * Reading and writing /dev/fuse is our own too, for the sake of one flag.
  * Without FUSE_HANDLE_KILLPRIV_V2 the kernel asks for security.capability
@@ -15,16 +21,24 @@
  * cleared; libfuse does not pass that on, so it is noted as the request comes
  * in. A thread serves what it has read, so a thread's note is about the
  * request that it is at.
+ *
+ * How far the kernel reads ahead is the lower of what INIT allows and what its
+ * device for the mount says, 128 KiB. The latter is raised once INIT is
+ * answered, so that a large file comes in requests of 1 MiB. Only root may; for
+ * others it stays.
  */
 #include "fuse_raw.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/fuse.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "talos/blocking.h"
 #include "talos/log.h"
 
 /* --- the one flag ------------------------------------------------------------------------- */
@@ -97,13 +111,33 @@ static void amend_init(struct fuse_transport *t, const struct iovec *iov, int co
 	memcpy(iov[1].iov_base, &out, offsetof(struct fuse_init_out, max_background));
 }
 
+/* The kernel takes in what INIT says before writev() returns. */
+static void raise_read_ahead(const struct fuse_transport *t)
+{
+	char path[64], value[16];
+	int fd, n = snprintf(value, sizeof(value), "%u", FUSE_REQUEST_BYTES_MAX >> 10);
+
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(t->device),
+		 minor(t->device));
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, value, (size_t)n) != n)
+		talos_info("large files are read in smaller pieces: %s: %s", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
 static ssize_t write_reply(int fd, struct iovec *iov, int count, void *userdata)
 {
 	struct fuse_transport *t = userdata;
+	bool first = t->init_seen && !t->init_answered;
+	ssize_t n;
 
-	if (t->init_seen && !t->init_answered)
+	if (first)
 		amend_init(t, iov, count);
-	return writev(fd, iov, count);
+	n = writev(fd, iov, count);
+	if (first && n > 0 && t->device)
+		raise_read_ahead(t);
+	return n;
 }
 
 static const struct fuse_custom_io own_io = { .writev = write_reply, .read = read_request };
@@ -144,12 +178,21 @@ static struct fuse_session *make_session(struct fuse_transport *t, const struct 
 	return se;
 }
 
-/* Reads from the device block a thread: two more than there are CPUs keep those busy. */
+/* 0: not known. Without a request to ourselves, which nobody would answer yet. */
+static dev_t device_of(const char *mountpoint)
+{
+	struct statx st;
+
+	if (statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC, 0, &st))
+		return 0;
+	return makedev(st.stx_dev_major, st.stx_dev_minor);
+}
+
 static unsigned default_thread_count(void)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
-	return (cpus < 2 ? 2 : (unsigned)cpus) + 2;
+	return cpus < 2 ? 2 : (unsigned)cpus;
 }
 
 int fuse_transport_open(struct talos_fs *fs, const struct talos_fs_options *o)
@@ -162,6 +205,7 @@ int fuse_transport_open(struct talos_fs *fs, const struct talos_fs_options *o)
 	if (!t)
 		return TALOS_ERR_NO_MEMORY;
 	sem_init(&t->finish, 0, 0);
+	sem_init(&t->needed, 0, 0);
 	fs->transport = t;
 	t->fs = fs;
 	t->mountpoint = strdup(o->mountpoint);
@@ -175,6 +219,7 @@ int fuse_transport_open(struct talos_fs *fs, const struct talos_fs_options *o)
 	if (fuse_session_mount(t->session, o->mountpoint))
 		return TALOS_ERR_SYSTEM;
 	t->mounted = true;
+	t->device = device_of(o->mountpoint);
 	/* Only now: mounting gives the session its descriptor. */
 	if (fuse_session_custom_io(t->session, &own_io, fuse_session_fd(t->session)))
 		return TALOS_ERR_SYSTEM;
@@ -194,7 +239,61 @@ void fuse_transport_close(struct fuse_transport *t)
 		fuse_session_destroy(t->session);
 	sem_destroy(&t->finish);
 	free(t->mountpoint);
+	sem_destroy(&t->needed);
 	talos_free(t);
+}
+
+/* --- who is at work -------------------------------------------------------------------------------- */
+
+/* For so many requests at once that wait for the device. */
+#define SPARE_THREADS 16u
+
+static void step_aside(void *transport)
+{
+	struct fuse_transport *t = transport;
+
+	if (atomic_fetch_sub(&t->working, 1) <= t->thread_count)
+		sem_post(&t->needed);
+}
+
+static void go_on(void *transport)
+{
+	struct fuse_transport *t = transport;
+
+	atomic_fetch_add(&t->working, 1);
+}
+
+/* False: there are enough. */
+static bool begin_work(struct fuse_transport *t)
+{
+	unsigned n = atomic_load(&t->working);
+
+	while (n < t->thread_count)
+		if (atomic_compare_exchange_weak(&t->working, &n, n + 1))
+			return true;
+	return false;
+}
+
+/* False: none is too many. */
+static bool end_work(struct fuse_transport *t)
+{
+	unsigned n = atomic_load(&t->working);
+
+	while (n > t->thread_count)
+		if (atomic_compare_exchange_weak(&t->working, &n, n - 1))
+			return true;
+	return false;
+}
+
+/* Only what waits here or for a request may be cancelled. */
+static void wait_until_needed(struct fuse_transport *t)
+{
+	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+	do
+		while (sem_wait(&t->needed) && errno == EINTR)
+			;
+	while (!begin_work(t));
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 }
 
 /* --- the loop -------------------------------------------------------------------------------------- */
@@ -209,9 +308,16 @@ static void *reader_main(void *arg)
 {
 	struct fuse_reader *r = arg;
 	struct fuse_transport *t = r->t;
+	const struct talos_blocking_watch watch = { step_aside, go_on, t };
 
+	talos_blocking_set_watch(&watch);
+	if (!begin_work(t))
+		wait_until_needed(t);
 	while (!fuse_session_exited(t->session)) {
 		int n;
+
+		if (end_work(t))
+			wait_until_needed(t);
 
 		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
 		n = fuse_session_receive_buf(t->session, &r->buf);
@@ -227,6 +333,7 @@ static void *reader_main(void *arg)
 		fuse_session_process_buf(t->session, &r->buf);
 		t->busy--;
 	}
+	talos_blocking_set_watch(NULL);
 	fuse_transport_stop(t);
 	return NULL;
 }
@@ -246,12 +353,13 @@ static int start_reader(struct fuse_reader *r)
 
 int fuse_transport_run(struct fuse_transport *t)
 {
+	unsigned wanted = t->thread_count + SPARE_THREADS;
 	int err = TALOS_OK;
 
-	t->readers = talos_calloc(t->thread_count, sizeof(*t->readers));
+	t->readers = talos_calloc(wanted, sizeof(*t->readers));
 	if (!t->readers)
 		return TALOS_ERR_NO_MEMORY;
-	for (; !err && t->reader_count < t->thread_count; t->reader_count += !err) {
+	for (; !err && t->reader_count < wanted; t->reader_count += !err) {
 		t->readers[t->reader_count].t = t;
 		err = start_reader(&t->readers[t->reader_count]);
 	}

@@ -24,7 +24,6 @@
 #include "talos/log.h"
 
 #define LEADER_TIMEOUT_S 3600.0
-#define REQUEST_BYTES_MAX (1u << 20)
 
 /* What a request needs to be answered; lies behind rq->transport. */
 struct fuse_call {
@@ -682,8 +681,8 @@ static void call_init(void *userdata, struct fuse_conn_info *conn)
 	struct fuse_transport *t = userdata;
 
 	t->can_expire = conn->capable & FUSE_CAP_EXPIRE_ONLY;
-	conn->max_write = REQUEST_BYTES_MAX;
-	conn->max_readahead = REQUEST_BYTES_MAX;
+	conn->max_write = FUSE_REQUEST_BYTES_MAX;
+	conn->max_readahead = FUSE_REQUEST_BYTES_MAX;
 	conn->max_background = 256;
 	conn->congestion_threshold = 192;
 	/*

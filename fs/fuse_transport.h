@@ -9,14 +9,19 @@
 
 #include "fs_private.h"
 
+#define FUSE_REQUEST_BYTES_MAX (1u << 20)
+
 struct fuse_reader; /* a thread of fuse_session.c */
 
 struct fuse_transport {
 	struct talos_fs *fs;
 	struct fuse_session *session;
-	unsigned thread_count; /* wanted */
+	unsigned thread_count; /* at work, at most; there are spare ones */
 	struct fuse_reader *readers;
 	unsigned reader_count;
+	/* Threads that read requests or answer them, without those that wait meanwhile. */
+	_Atomic unsigned working;
+	sem_t needed; /* posted when one steps aside */
 	_Atomic bool finishing;
 	_Atomic unsigned busy; /* readers that are at a request */
 	char *mountpoint;      /* owned */
@@ -26,6 +31,7 @@ struct fuse_transport {
 	_Atomic bool collected_sent;
 	sem_t finish; /* posted by whoever ends the session */
 	bool mounted;
+	dev_t device;	    /* the mount's; const after open */
 	bool can_expire;    /* names; const after INIT, as the next */
 	bool applies_umask; /* the kernel leaves it to us; const after INIT */
 	/* Of the first exchange: before INIT is answered the kernel sends nothing else. */

@@ -12,11 +12,9 @@
 #include <unistd.h>
 
 #include "kv.h"
+#include "kv_names.h"
 #include "kv_text.h"
 #include "options.h"
-#include "talos/alloc.h"
-#include "talos/array.h"
-#include "talos/fs_format.h"
 
 #define NAMES_BYTES_MAX (16u << 20)
 #define DEPTH_MAX 2048u
@@ -33,81 +31,11 @@ struct scan {
 	uint8_t *buf;
 };
 
-/*
- * The names of one directory that come next; each ends with a slash if it is one. They
- * lie one behind the other, each with its NUL; places are where they begin.
- */
-struct names {
-	char *bytes; /* NAMES_BYTES_MAX */
-	uint32_t used, count, room;
-	uint32_t *places;
-	const char *after; /* only what is above; NULL: all */
-	bool dropped;	   /* there are more than these, above the bound */
-	char bound[TALOS_NAME_BYTES_MAX + 2];
-};
-
-static const char *name_at(const struct names *n, uint32_t i)
-{
-	return n->bytes + n->places[i];
-}
-
-static int compare(const void *a, const void *b, void *bytes)
-{
-	return strcmp((char *)bytes + *(const uint32_t *)a, (char *)bytes + *(const uint32_t *)b);
-}
-
-static void sort_names(struct names *n)
-{
-	if (n->count)
-		qsort_r(n->places, n->count, sizeof(*n->places), compare, n->bytes);
-}
-
-/* Only the lower half of them, moved together. */
-static int keep_lower_half(struct names *n)
-{
-	char *kept = malloc(NAMES_BYTES_MAX);
-	uint32_t used = 0;
-
-	if (!kept)
-		return ENOMEM;
-	sort_names(n);
-	n->count /= 2;
-	for (uint32_t i = 0; i < n->count; i++) {
-		size_t bytes = strlen(name_at(n, i)) + 1;
-
-		memcpy(kept + used, name_at(n, i), bytes);
-		n->places[i] = used;
-		used += (uint32_t)bytes;
-	}
-	free(n->bytes);
-	n->bytes = kept;
-	n->used = used;
-	n->dropped = true;
-	strcpy(n->bound, name_at(n, n->count - 1));
-	return 0;
-}
-
 static int add_name(void *ctx, const char *name, uint64_t ino, unsigned type, uint64_t cookie)
 {
-	struct names *n = ctx;
-	uint32_t bytes = (uint32_t)strlen(name);
-	char *copy;
-
 	(void)ino;
 	(void)cookie;
-	if (n->used + bytes + 2 > NAMES_BYTES_MAX && keep_lower_half(n))
-		return ENOMEM;
-	if (!talos_array_room(n->places, n->count, n->room, 256))
-		return ENOMEM;
-	copy = n->bytes + n->used;
-	memcpy(copy, name, bytes);
-	memcpy(copy + bytes, "/", 2);
-	copy[bytes + (type == DT_DIR)] = 0;
-	if ((n->after && strcmp(copy, n->after) <= 0) || (n->dropped && strcmp(copy, n->bound) > 0))
-		return 0;
-	n->places[n->count++] = n->used;
-	n->used += (uint32_t)strlen(copy) + 1;
-	return 0;
+	return kv_names_add(ctx, name, type == DT_DIR) ? 0 : ENOMEM;
 }
 
 /* --- one key ------------------------------------------------------------------------------ */
@@ -228,19 +156,19 @@ static bool is_wanted(const struct scan *s, size_t bytes)
 
 static bool scan_dir(struct scan *s, size_t bytes);
 
-static bool scan_names(struct scan *s, const struct names *n, size_t dir)
+static bool scan_names(struct scan *s, const struct kv_names *n, size_t dir)
 {
 	bool ok = true;
 
 	for (uint32_t i = 0; ok && i < n->count && s->left; i++) {
-		size_t bytes = strlen(name_at(n, i));
-		bool is_dir = name_at(n, i)[bytes - 1] == '/';
+		size_t bytes = strlen(kv_names_at(n, i));
+		bool is_dir = kv_names_at(n, i)[bytes - 1] == '/';
 
 		if (dir + bytes > KV_PATH_BYTES_MAX) {
 			kv_complain(s->t, s->path, dir, ENAMETOOLONG);
 			return false;
 		}
-		memcpy(s->path + dir, name_at(n, i), bytes + 1);
+		memcpy(s->path + dir, kv_names_at(n, i), bytes + 1);
 		if (is_dir)
 			ok = !may_hold(s, dir + bytes) || scan_dir(s, dir + bytes);
 		else if (is_wanted(s, dir + bytes))
@@ -250,13 +178,12 @@ static bool scan_names(struct scan *s, const struct names *n, size_t dir)
 }
 
 /* The lowest names above @n's; *n is ready for scan_names(). */
-static bool list_names(struct scan *s, struct names *n, size_t dir)
+static bool list_names(struct scan *s, struct kv_names *n, size_t dir)
 {
 	struct kv_node node;
 	int err = s->t->ops->open(s->t, s->path, (uint32_t)(dir ? dir - 1 : 0), &node);
 
-	n->dropped = false;
-	n->count = n->used = 0;
+	kv_names_begin(n);
 	if (!err) {
 		err = s->t->ops->list(s->t, &node, 0, add_name, n);
 		s->t->ops->close(&node);
@@ -267,34 +194,27 @@ static bool list_names(struct scan *s, struct names *n, size_t dir)
 		kv_complain(s->t, s->path, dir, err);
 		return false;
 	}
-	sort_names(n);
+	kv_names_sort(n);
 	return true;
 }
 
 /* All below the directory whose path, with its slash (the root: ""), has @bytes. */
 static bool scan_dir(struct scan *s, size_t bytes)
 {
-	struct names n = { 0 };
-	char after[256 + 1];
+	struct kv_names n;
 	bool ok;
 
 	if (s->depth++ == DEPTH_MAX) {
 		kv_complain(s->t, s->path, bytes, ELOOP);
 		return false;
 	}
-	n.bytes = malloc(NAMES_BYTES_MAX); /* touched as far as it is used */
-	ok = n.bytes != NULL;
+	ok = kv_names_init(&n, NAMES_BYTES_MAX);
 	do {
 		ok = ok && list_names(s, &n, bytes);
 		if (ok)
 			ok = scan_names(s, &n, bytes);
-		if (n.count) {
-			snprintf(after, sizeof(after), "%s", name_at(&n, n.count - 1));
-			n.after = after;
-		}
 	} while (ok && n.dropped && s->left);
-	free(n.bytes);
-	talos_free(n.places);
+	kv_names_fini(&n);
 	s->depth--;
 	return ok;
 }

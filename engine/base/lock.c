@@ -23,6 +23,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "talos/blocking.h"
+
 static void must(int err, const char *call)
 {
 	if (!err)
@@ -202,7 +204,11 @@ void talos_mutex_fini(struct talos_mutex *m)
 static void mutex_take(struct talos_mutex *m, bool same_rank_allowed)
 {
 	rank_push(m->rank, same_rank_allowed);
-	must(pthread_mutex_lock(&m->m), "pthread_mutex_lock");
+	if (pthread_mutex_trylock(&m->m)) {
+		talos_blocking_begin();
+		must(pthread_mutex_lock(&m->m), "pthread_mutex_lock");
+		talos_blocking_end();
+	}
 	own(m);
 }
 
@@ -249,7 +255,8 @@ void talos_rwlock_fini(struct talos_rwlock *l)
 
 /*
  * Such a lock is held for a look-up, a microsecond or two; to be woken takes
- * fifty. So it is tried for a while.
+ * fifty. So it is tried for a while. What is not to be had then is held by
+ * someone who waits himself, or was put off his CPU.
  */
 #define SPINS 200u
 
@@ -268,7 +275,9 @@ void talos_rwlock_read(struct talos_rwlock *l)
 	for (unsigned i = 0; i < SPINS; i++, spin())
 		if (!pthread_rwlock_tryrdlock(&l->rw))
 			return;
+	talos_blocking_begin();
 	must(pthread_rwlock_rdlock(&l->rw), "pthread_rwlock_rdlock");
+	talos_blocking_end();
 }
 
 void talos_rwlock_write(struct talos_rwlock *l)
@@ -350,10 +359,12 @@ bool talos_cond_wait(struct talos_cond *c, struct talos_mutex *m, const struct t
 		return true;
 	}
 	disown(m);
+	talos_blocking_begin();
 	if (timeout_ns == UINT64_MAX)
 		must(pthread_cond_wait(&c->c, &m->m), "pthread_cond_wait");
 	else
 		signalled = timed_wait(c, m, timeout_ns);
+	talos_blocking_end();
 	own(m);
 	return signalled;
 }

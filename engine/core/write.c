@@ -179,7 +179,9 @@ static void slow_down(struct talos_engine *e, uint64_t bytes)
 
 	if (!ns)
 		return;
+	talos_blocking_begin();
 	nanosleep(&t, NULL);
+	talos_blocking_end();
 	throttle_note_stall(&e->throttle, ns);
 }
 

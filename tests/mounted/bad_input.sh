@@ -27,7 +27,7 @@ refused 'smaller than its superblock' "$dir/cut" mount.talosfs "$dir/cut" "$A"
 # With a good sum: only the version can be at fault.
 cp "$image_a" "$dir/version" && superblock_edit "$dir/version" version 9
 refused 'another version' "$dir/version" mount.talosfs "$dir/version" "$A"
-cp "$image_a" "$dir/feature" && superblock_edit "$dir/feature" incompat 1
+cp "$image_a" "$dir/feature" && superblock_edit "$dir/feature" incompat 1073741824 # a bit that nobody uses
 refused 'does not know' "$dir/feature" mount.talosfs "$dir/feature" "$A"
 refused "unknown option 'nonsense'" "$image_a" mount.talosfs "$image_a" "$A" -o nonsense
 refused 'timeout=x: not a value' "$image_a" mount.talosfs "$image_a" "$A" -o timeout=x

@@ -66,7 +66,7 @@ for mode in writeback nowriteback; do
 	head -c 300000 /dev/urandom >"$dir/data"
 	cp "$dir/data" "$A/closed"
 	durable() { [ "$(status_of "$A" log.durable)" = "$(status_of "$A" log.end)" ]; }
-	wait_for 3 durable
+	wait_for 30 durable # a second, on an idle machine
 	pid=$(pid_of "$A")
 	kill9 "$pid"
 	again "$pid"

@@ -3,7 +3,7 @@
 # How many requests the kernel sends for an operation: what a mount costs is first of all their number.
 . "$(dirname "$0")/lib.sh"
 mkfs.talosfs --size 256M "$image_a" >/dev/null
-mount.talosfs "$image_a" "$A"
+mount.talosfs "$image_a" "$A" -o nowriteback
 mkdir "$A/d"
 
 # what CODE: the requests that this Python asks for, ten times, with i = 0 to 9; by operation, sorted
@@ -58,3 +58,22 @@ expect "os.link(f'g{i}', f'h{i}')" "getattr:(9|10) link:10 lookup:10"
 expect "os.unlink(f'h{i}')" "getattr:(9|10) unlink:10"
 expect "os.setxattr(f'g{i}', 'user.a', b'v')" "setxattr:10"
 expect "os.getxattr(f'g{i}', 'user.a')" "getxattr:10"
+
+# A large file comes in requests of 1 MiB, though the kernel's own limit for a mount is 128 KiB.
+head -c 8M /dev/urandom >"$A/d/large"
+expect "
+if i == 0:
+    f = os.open('large', os.O_RDONLY)
+    os.fsync(f)
+    os.posix_fadvise(f, 0, 0, os.POSIX_FADV_DONTNEED)
+    while os.read(f, 1 << 20):
+        pass
+    os.close(f)" "fsync:1 open:1 read:(8|9|1[0-2]) release:1"
+
+umount_wait "$A"
+mount.talosfs "$image_a" "$A" -o writeback
+echo collected:
+expect "
+f = os.open('log', os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+for k in range(100):
+    os.write(f, b'x' * 100)" "create:1 (getattr:[0-9]+ )?(getxattr:1 )?lookup:1 open:9 (setattr:[0-9]+ )?(write:[0-9])?"

@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "talos/blocking.h"
 #include "talos/types.h"
 
 enum talos_io_op {
@@ -85,8 +86,11 @@ struct talos_io {
 static inline int talos_io_run(struct talos_io *io, struct talos_io_req *reqs,
 			       unsigned count)
 {
-	int err = io->ops->run(io, reqs, count);
+	int err;
 
+	talos_blocking_begin();
+	err = io->ops->run(io, reqs, count);
+	talos_blocking_end();
 	for (unsigned i = 0; i < count; i++) {
 		const struct talos_io_req *r = &reqs[i];
 

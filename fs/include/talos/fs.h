@@ -29,7 +29,7 @@ struct talos_fs_options {
 	const char *source;		 /* shown by mount(8) */
 	const char *mountpoint;
 	const char *fuse_options; /* further ones for libfuse, comma-separated, or NULL */
-	unsigned threads;	  /* FUSE reader threads; 0: one per CPU, at least 2 */
+	unsigned threads;	  /* that read requests at once; 0: one per CPU, at least 2 */
 	bool debug;		  /* log each request */
 	bool no_acl;		  /* no POSIX ACLs: setting one is refused, stored ones do not count */
 	enum talos_atime atime;

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # What operations cost on a mount, in one run: a FUSE filesystem that only answers (null, the ceiling),
-# ext4, libfuse's passthrough over it, talosfs, talosfs with one backup over TCP, and talosfs with
-# writeback caching. Usage: run.sh BUILD-FOLDER; needs root.
+# ext4, libfuse's passthrough over it, talosfs, talosfs with one backup over TCP, and talosfs
+# alone without writeback caching. Usage: run.sh BUILD-FOLDER; needs root.
 #
 #   QUICK=1        under three minutes: fewer and smaller operations
 #   JSON=1         the best of the rounds as objects, one a line; otherwise tables, and ratios beside their bars
 #   DIR=...        where the images are made, on the device to measure (default: /tmp)
-#   FS="null .."   which of null ext4 passthrough talosfs talosfs+backup talosfs-wb
+#   FS="null .."   which of null ext4 passthrough talosfs talosfs+backup talosfs-nowb
 #   OPS=a,b        which operations;  THREADS="1 8", ROUNDS=n
 #
 # All are mounted at once, and each operation is run on one after the other (fsbench.c). ext4 lies on a
@@ -25,12 +25,12 @@ PATH=$OUT:$PATH
 all_ops=create,openread,missing,fstat,getxattr,setxattr,chmod,rename,link,unlink,mkdir,rmdir
 all_ops+=,readdirplus,seqwrite,seqread,randwrite,fsync,untar,rm-rf
 ops=${OPS:-$all_ops,readdirplus-cold}
-list=${FS:-null ext4 passthrough talosfs talosfs+backup talosfs-wb}
+list=${FS:-null ext4 passthrough talosfs talosfs+backup talosfs-nowb}
 threads=${THREADS:-1 2 8} rounds=${ROUNDS:-5}
 sizes=(--files=12000 --fsyncs=600 --stream=1024 --random=1024 --random-writes=65536)
 listed=20000 tar_files=40000
 if [ -n "${QUICK:-}" ]; then
-	rounds=${ROUNDS:-2}
+	rounds=${ROUNDS:-1}
 	sizes=(--files=1200 --fsyncs=120 --stream=128 --random=64 --random-writes=8192)
 	listed=20000 tar_files=4000
 fi
@@ -72,7 +72,7 @@ END
 # --- mounting ---------------------------------------------------------------------------------------------
 
 declare -A where pids under
-mkdir "$dir"/{null,ext4,pass,wb,pair}
+mkdir "$dir"/{null,ext4,pass,nowb,pair}
 
 # Each daemon has a session of its own, as those of talosfs have: the scheduler shares out by sessions
 # (autogroups), and on a busy machine one that is in ours gains much.
@@ -110,9 +110,9 @@ mount_with_backup() {
 	wait_for 60 is "$B" replication.in_sync true
 	where[talosfs+backup]=$dir/pair pids[talosfs+backup]="$(pid_of "$dir/pair") $(pid_of "$B")"
 }
-mount_writeback() {
-	mount.talosfs "$dir/wb.tfs" "$dir/wb" -o writeback 3>&-
-	where[talosfs-wb]=$dir/wb pids[talosfs-wb]=$(pid_of "$dir/wb")
+mount_nowriteback() {
+	mount.talosfs "$dir/nowb.tfs" "$dir/nowb" -o nowriteback 3>&-
+	where[talosfs-nowb]=$dir/nowb pids[talosfs-nowb]=$(pid_of "$dir/nowb")
 }
 
 # The listed folder is some 200 bytes of index for each name.
@@ -124,12 +124,12 @@ mount_all() { # CACHE-SIZE: then only those that have a cold form
 	if wants passthrough; then mount_passthrough; fi
 	if wants talosfs; then mount_talosfs "$1"; fi
 	if wants talosfs+backup && [ -z "$1" ]; then mount_with_backup; fi
-	if wants talosfs-wb && [ -z "$1" ]; then mount_writeback; fi
+	if wants talosfs-nowb && [ -z "$1" ]; then mount_nowriteback; fi
 	wants ext4 || unset 'where[ext4]'
 }
 unmount_all() {
 	local d p
-	for d in "$dir/null" "$dir/pass" "$B" "$A" "$dir/pair" "$dir/wb"; do
+	for d in "$dir/null" "$dir/pass" "$B" "$A" "$dir/pair" "$dir/nowb"; do
 		if is_mounted "$d"; then umount "$d"; fi
 	done
 	for p in ${pids[*]}; do wait_for 60 gone "$p"; done
@@ -188,7 +188,7 @@ if ! build_passthrough; then
 fi
 truncate -s 16G "$dir/ext4.img"
 mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 "$dir/ext4.img"
-for image in "$dir/alone.tfs" "$dir/wb.tfs" "$image_a"; do mkfs.talosfs --size 16G "$image" >/dev/null; done
+for image in "$dir/alone.tfs" "$dir/nowb.tfs" "$image_a"; do mkfs.talosfs --size 16G "$image" >/dev/null; done
 if chosen 'untar|rm-rf' >/dev/null; then make_tar; fi
 mount_all ""
 for ((round = 0; round < rounds; round++)); do
