@@ -63,7 +63,7 @@ talosfs promote "$B"
 is "$B" role primary && is "$B" epoch 2
 echo on >"$B/after"
 sums "$B/tree" | cmp - "$dir/sums"
-umount "$B"
+umount_wait "$B"
 mount.talosfs "$image_b" "$B" -o "listen=$addr_b"
 sums "$B/tree" | cmp - "$dir/sums"
 [ "$(cat "$B/after")" = on ]
