@@ -145,6 +145,8 @@ end() {
 	cleanup
 }
 trap end EXIT
+trap 'exit 143' TERM
+trap 'exit 130' INT
 
 targets() { # -> $targets
 	local name p spec
@@ -201,6 +203,8 @@ for ((round = 0; round < rounds; round++)); do
 done
 if chosen 'readdirplus-cold' >/dev/null; then
 	chosen readdirplus >/dev/null || bench --ops=readdirplus
+	# Otherwise the mount would read it all from the log, into memory.
+	if wants talosfs; then talosfs debug flush "$A" && talosfs debug checkpoint "$A"; fi
 	for ((round = 0; round < rounds; round++)); do
 		unmount_all
 		mount_all "$cold_cache"
