@@ -93,7 +93,7 @@ static int copy_locked(struct copy *c)
 	    rq->offset < rq->new_offset + c->left)
 		return TALOS_ERR_INVALID; /* they overlap */
 	if (rq->uid)
-		inode_kill_suidgid(&c->to);
+		inode_take_suidgid(rq, &c->to);
 	while (!err && c->left)
 		err = copy_some(c);
 	/* As with write: a part that is in counts, unless it will be tried again as a whole. */

@@ -258,7 +258,7 @@ static int write_locked(struct talos_fs *fs, struct fs_request *rq, struct talos
 	if (!err && !S_ISREG(i.mode))
 		err = TALOS_ERR_INVALID;
 	if (!err && rq->kill_suidgid)
-		inode_kill_suidgid(&i);
+		inode_take_suidgid(rq, &i);
 	while (!err && offset < end) {
 		uint32_t n = next_piece(fs, end - offset);
 
@@ -323,6 +323,7 @@ static int fallocate_locked(struct talos_fs *fs, struct fs_request *rq, struct t
 	bool clears = rq->flags & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE);
 	uint64_t end = rq->offset + rq->length;
 	struct fs_key k = key_data(rq->ino);
+	bool takes_bits;
 	struct inode i;
 	int err = inode_load(fs, rq->ino, &i);
 
@@ -332,13 +333,14 @@ static int fallocate_locked(struct talos_fs *fs, struct fs_request *rq, struct t
 		return FS_ERRNO(ENODEV);
 	if (!clears)
 		err = check_room(fs, rq->length);
-	if (err || (!clears && (keep || end <= i.size)))
+	takes_bits = rq->uid && (i.mode & (S_ISUID | S_ISGID));
+	if (err || (!clears && (keep || end <= i.size) && !takes_bits))
 		return err;
 	if (!keep)
 		i.size = talos_max(i.size, end);
 	inode_touch(fs, &i);
-	if (rq->uid) /* the kernel leaves this one to us, and does not say who may keep them */
-		inode_kill_suidgid(&i);
+	if (takes_bits) /* the kernel leaves this one to us, and does not say who may keep them */
+		inode_take_suidgid(rq, &i);
 	err = inode_kill_capability(b, &i);
 	if (!err && clears)
 		err = talos_batch_span_clear(b, k.b, k.n, rq->offset, rq->length);

@@ -122,6 +122,8 @@ uint32_t inode_encode(const struct inode *i, uint8_t *value);
 int inode_put(struct talos_batch *b, const struct inode *i);
 /* Clear set-id bits as a write by someone unprivileged does: S_ISGID only with group execute. */
 void inode_kill_suidgid(struct inode *i);
+/* The same, of a request whose answer does not tell the mode: the kernel is made to ask for it. */
+void inode_take_suidgid(struct fs_request *rq, struct inode *i);
 /* Drop security.capability, into @b: content or owner changes. */
 int inode_kill_capability(struct talos_batch *b, struct inode *i);
 /* Total: any bytes give an inode or TALOS_ERR_CORRUPT. */

@@ -169,6 +169,18 @@ void inode_kill_suidgid(struct inode *i)
 		i->mode &= ~(uint32_t)S_ISGID;
 }
 
+void inode_take_suidgid(struct fs_request *rq, struct inode *i)
+{
+	uint32_t before = i->mode;
+
+	inode_kill_suidgid(i);
+	/* Of a write the kernel has judged the rest; elsewhere it has not, and the groups are not told. */
+	if (rq->op != FS_OP_WRITE && rq->gid != i->gid)
+		i->mode &= ~(uint32_t)S_ISGID;
+	if (i->mode != before)
+		rq->mode_taken_from = i->ino;
+}
+
 int inode_kill_capability(struct talos_batch *b, struct inode *i)
 {
 	struct fs_key k = key_xattr(i->ino, "security.capability");

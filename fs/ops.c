@@ -93,6 +93,8 @@ void ops_finish(struct talos_fs *fs, struct fs_request *rq, int status)
 
 	if (status)
 		fs->errors++;
+	else if (rq->mode_taken_from && fs->transport_ops)
+		fs->transport_ops->forget_attr(fs->transport_ctx, rq->mode_taken_from);
 	rq->reply(rq, errno_from_status(status));
 	talos_free(out);
 	if (copied)

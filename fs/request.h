@@ -93,6 +93,7 @@ struct fs_request {
 
 	/* Results. */
 	struct stat attr;    /* of what was found or made */
+	uint64_t mode_taken_from; /* inode that lost set-id bits, which the kernel does not notice; 0: none */
 	struct timespec btime; /* GETATTR, if has_btime */
 	bool has_btime;
 	struct statvfs statvfs;

@@ -170,8 +170,12 @@ static bool take_flag(struct mount_options *o, const char *name)
 		return o->insecure = true;
 	if (!strcmp(name, "remount"))
 		return o->remount = true;
-	if (!strcmp(name, "allow_suid") || !strcmp(name, "allow_dev"))
-		name += strlen("allow_"); /* mount(8) keeps those two to itself */
+	/* mount(8) keeps suid and dev to itself; what it forbids it passes on, in front. */
+	if (!strcmp(name, "allow_suid") || !strcmp(name, "allow_dev")) {
+		if (o->flags.set & (name[6] == 's' ? MS_NOSUID : MS_NODEV))
+			return true;
+		name += strlen("allow_");
+	}
 	mount_flag(name, &o->flags);
 	if (take_atime(o, name))
 		return true;

@@ -97,7 +97,7 @@ umount_wait() {
 	local p
 	p=$(pid_of "$1")
 	umount "$1"
-	wait_for 20 gone "$p"
+	wait_for 120 gone "$p"
 }
 
 # need PROGRAM PACKAGE: a test that lacks one has failed, not been skipped

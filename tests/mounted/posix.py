@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What POSIX and Linux let a program do, through a mount: posix.py DIR. Run as root by posix.sh."""
-import ctypes, errno, fcntl, mmap, os, random, stat, struct, sys
+import ctypes, errno, fcntl, mmap, os, random, stat, struct, subprocess, sys
 
 top = sys.argv[1]
 os.chdir(top)
@@ -73,11 +73,26 @@ def acls_are_enforced_and_inherited():
     fails(errno.EINVAL, os.setxattr, "f", "system.posix_acl_access", b"\2\0\0\0\1")
 
 
+def change_by(io):
+    name, offset, length = io.split()
+    fd = os.open("s", os.O_RDWR)
+    at, n = (int(v.replace("k", "")) << 10 for v in (offset, length))
+    if name == "pwrite":
+        os.pwrite(fd, bytes(n), at)
+    elif libc.fallocate(fd, {"falloc": 0, "fpunch": 3}[name], ctypes.c_long(at), ctypes.c_long(n)):
+        raise OSError(ctypes.get_errno(), io)
+
+
 def set_id_bits_go_when_others_change_a_file():
     for change in (lambda: open("s", "r+b").write(b"x"), lambda: os.truncate("s", 1)):
         put("s", b"abc", 0o6777)
         as_user(UID, change)
         assert stat.S_IMODE(os.stat("s").st_mode) == 0o777
+    # The kernel's own idea of the mode, which is what execve() goes by: stat -c %a asks for no more.
+    for io in ("falloc 64k 64k", "falloc 0 1k", "fpunch 0 1k", "pwrite 0 1k"):
+        put("s", b"abc" * 1000, 0o6777)
+        as_user(UID, lambda: change_by(io))
+        assert subprocess.check_output(["stat", "-c", "%a", "s"]) == b"777\n", io
     put("s", b"abc", 0o6777)
     os.chown("s", UID, UID)
     assert stat.S_IMODE(os.stat("s").st_mode) == 0o777
@@ -321,7 +336,7 @@ def statfs_is_sound():
 
 tests = [t for name, t in list(globals().items())
          if callable(t) and getattr(t, "__module__", "") == "__main__" and "_" in name
-         and name not in ("as_user",)]
+         and name not in ("as_user", "change_by")]
 for t in tests:
     t()
 print(f"{len(tests)} groups of calls")
