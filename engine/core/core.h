@@ -82,8 +82,10 @@ struct gc_job;	  /* gc_private.h: log segments that are being emptied */
 struct gc_gain {
 	uint32_t segments;   /* emptied, of the window */
 	uint64_t log_bytes;  /* that what lived in them took again */
+	uint64_t log_end;    /* where the log ended when the window began; 0: none has */
+	uint64_t user_bytes; /* that users had written by then */
 	uint32_t vain;	     /* windows that gave back next to nothing, 2 at most */
-	uint64_t user_bytes; /* written when the last of those ended */
+	uint64_t vain_bytes; /* that users had written when the last of those ended */
 };
 
 /* Since when users have written nothing, as seen by collection. */
