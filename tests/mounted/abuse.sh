@@ -49,7 +49,7 @@ abuse() {
 }
 
 (umask 077 && head -c 32 /dev/urandom | base64 >"$dir/secret")
-MOUNT_OPTIONS="secret=$dir/secret"
+MOUNT_OPTIONS="secret=$dir/secret,cache=4M" # reading back what was written fills the cache, too
 start_pair
 abuse "$messages" "$dir/secret"
 
@@ -58,7 +58,7 @@ abuse_peer $((seed + 2)) 100000000 "$dir/secret" "$port" >/dev/null &
 evil=$!
 umount "$B"
 wait_for 30 gone "$pid_b"
-mount.talosfs "$image_b" "$B" -o "primary=$addr_a,listen=$addr_b,secret=$dir/secret" 2>/dev/null
+mount.talosfs "$image_b" "$B" -o "primary=$addr_a,listen=$addr_b,secret=$dir/secret,cache=4M" 2>/dev/null
 wait_for 20 is "$B" replication.in_sync true
 echo "ok: a backup came back meanwhile"
 kill $evil
@@ -68,7 +68,7 @@ wait_for 30 gone "$pid_a"
 wait_for 30 gone "$pid_b"
 
 # The same volume without the secret.
-mount.talosfs "$image_a" "$A" -o "listen=$addr_a" 2>/dev/null
-mount.talosfs "$image_b" "$B" -o "primary=$addr_a,listen=$addr_b"
+mount.talosfs "$image_a" "$A" -o "listen=$addr_a,cache=4M" 2>/dev/null
+mount.talosfs "$image_b" "$B" -o "primary=$addr_a,listen=$addr_b,cache=4M"
 wait_for 20 is "$B" replication.in_sync true
 abuse $((messages / 5)) -
