@@ -129,11 +129,9 @@ $(OUT)/tests/mounted/%: $(OUT)/tests/mounted/%.o $(LIBS_ALL)
 
 check: check-includes check-headers check-install check-man check-unit check-san check-mounted
 
-# Runs every cmocka program; stops at the first that fails.
+# Runs every cmocka program, two at a time; stops at the first that fails.
 check-unit: $(TESTS)
-	@failed=0; for t in $(TESTS); do echo "== $$t"; $$t >$$t.log 2>&1 || { failed=1; cat $$t.log; }; \
-		grep -hE '^\[  (PASSED|FAILED) |^SEED=|crash points' $$t.log || true; \
-		[ $$failed = 0 ] || exit 1; done
+	@OUT=$(OUT) SHOW='^\[  PASSED  |^SEED=|crash points' tests/run-all $(TESTS)
 
 # The same under the sanitizers, each in a build folder of its own.
 check-san:
@@ -143,7 +141,7 @@ check-san:
 # Needs root and /dev/fuse; a test that cannot run says why. Two at a time. LONG=1: the long forms, an hour.
 MOUNTED := $(filter-out tests/mounted/lib.sh,$(wildcard tests/mounted/*.sh))
 check-mounted: $(TOOLS) $(MOUNTED_TOOLS)
-	@OUT=$(abspath $(OUT)) $(if $(LONG),LONG=1 TEST_SECONDS=7200) tests/mounted/run-all $(MOUNTED)
+	@OUT=$(abspath $(OUT)) $(if $(LONG),LONG=1 TEST_SECONDS=7200) tests/run-all $(MOUNTED)
 
 # Third-party suites that are no Debian packages, built outside of the tree: tests/suites/README.md
 check-suites: $(TOOLS)
