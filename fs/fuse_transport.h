@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the two halves of the libfuse transport share. Only they know libfuse. */
+/* What the parts of the libfuse transport share. Only they know libfuse. */
 #ifndef TALOS_FS_FUSE_TRANSPORT_H
 #define TALOS_FS_FUSE_TRANSPORT_H
 
@@ -42,11 +42,14 @@ struct fuse_transport {
 /* --- fuse_transport.c --- */
 
 extern const struct fuse_lowlevel_ops fuse_transport_calls;
-extern const struct fs_transport_ops fuse_transport_ops;
 /* For how many seconds the kernel may keep the attributes that @rq answers. */
 double fuse_transport_attr_timeout(struct talos_fs *fs, const struct fs_request *rq);
 /* The kernel never got the answer to an open. */
 void fuse_transport_unopen(struct fuse_transport *t, uint64_t ino, uint32_t flags);
+
+/* --- fuse_invalidate.c --- */
+
+extern const struct fs_transport_ops fuse_transport_ops;
 
 /* --- fuse_collected.c --- */
 
