@@ -31,6 +31,7 @@ peers_in_sync() {
 import json, sys
 print(sum(p["in_sync"] for p in json.load(sys.stdin)["replication"]["peers"]))')" = "$1" ]
 }
+acked_some() { [ "$(wc -l <"$dir/acked")" -ge 50 ]; }
 end_of() { talosfs sync --json "$A" | json position; }
 fsync_beside_hung() { # FILE PID...: stops them, and prints how many ms a write and its fsync took then
 	timeout 60 python3 -c "
@@ -88,7 +89,7 @@ echo "four backups, three modes: the same content"
 for i in 0 1 2 3; do
 	"$writer" "$A/w" $((i * 1000000 + 1)) >"$dir/acked" &
 	w=$!
-	sleep 0.3
+	wait_for 20 acked_some
 	kill9 "$(pid_of "$dir/m$i")"
 	umount "$dir/m$i"
 	mount_backup $i "${modes[$i]}"
@@ -142,7 +143,7 @@ mkdir "$A/w"
 make_backup 0 lean
 "$writer" "$A/w" 1 >"$dir/acked" &
 w=$!
-sleep 0.7
+wait_for 20 acked_some
 pids=("$(pid_of "$A")" "$(pid_of "$dir/m0")")
 kill -9 "${pids[@]}"
 for p in "${pids[@]}"; do wait_for 30 gone "$p"; done

@@ -230,6 +230,14 @@ static void paint_merge(struct painted *p, struct run_iter *it)
 	}
 }
 
+/* Some, and what is to come out of them. */
+static void random_runs(struct rng *rng, struct run *runs, uint32_t count, struct painted *want)
+{
+	for (uint32_t i = 0; i < count; i++)
+		random_run(rng, &runs[i], count - i);
+	paint_runs(want, runs, count);
+}
+
 static void a_merge_is_what_the_newest_run_says(void **state)
 {
 	static struct run runs[RUNS_MAX];
@@ -241,9 +249,7 @@ static void a_merge_is_what_the_newest_run_says(void **state)
 		uint32_t count = (uint32_t)rng_between(&rng, 0, RUNS_MAX);
 		struct run_iter *it;
 
-		for (uint32_t i = 0; i < count; i++)
-			random_run(&rng, &runs[i], count - i);
-		paint_runs(&want, runs, count);
+		random_runs(&rng, runs, count, &want);
 		it = merge_of(runs, count, RUNS_MAX, 0);
 		assert_int_equal(run_iter_seek(it, (const uint8_t *)"", 0, false), TALOS_OK);
 		paint_merge(&got, it);
@@ -266,9 +272,7 @@ static void a_sought_merge_is_the_rest_of_it(void **state)
 		uint8_t key[KEY_BYTES];
 		struct run_iter *it;
 
-		for (uint32_t i = 0; i < count; i++)
-			random_run(&rng, &runs[i], count - i);
-		paint_runs(&want, runs, count);
+		random_runs(&rng, runs, count, &want);
 		span_key(object, offset, key);
 		it = merge_of(runs, count, RUNS_MAX, 0);
 		assert_int_equal(run_iter_seek(it, key, KEY_BYTES, true), TALOS_OK);
@@ -296,9 +300,7 @@ static void a_limited_merge_is_the_front_of_it(void **state)
 		uint8_t limit[KEY_BYTES];
 		struct run_iter *it;
 
-		for (uint32_t i = 0; i < count; i++)
-			random_run(&rng, &runs[i], count - i);
-		paint_runs(&want, runs, count);
+		random_runs(&rng, runs, count, &want);
 		memset(want.byte[object] + offset, 0xff,
 		       sizeof(want.byte[object]) - offset * sizeof(uint64_t));
 		for (uint32_t o = object + 1; o < OBJECTS; o++)
