@@ -7,7 +7,10 @@
  * attributes are kept; written bytes are not, and reads give zeros. Every file
  * has one extended attribute of 64 bytes of any user's name.
  *
- *   nullfs MOUNTPOINT     in the foreground, until it is unmounted
+ *   nullfs [--writeback] MOUNTPOINT     in the foreground, until it is unmounted
+ *
+ * --writeback: the kernel collects writes, and sends the times that it then keeps, as it does
+ * for a mount of talosfs by default.
  */
 #define FUSE_USE_VERSION 314
 #include <errno.h>
@@ -30,6 +33,7 @@
 #define THREADS_MAX 64
 
 static const char zeros[REQUEST_BYTES_MAX];
+static bool writeback;
 
 /* --- replies ------------------------------------------------------------------------------------ */
 
@@ -306,9 +310,11 @@ static void call_init(void *userdata, struct fuse_conn_info *conn)
 	conn->max_readahead = REQUEST_BYTES_MAX;
 	conn->max_background = 256;
 	conn->congestion_threshold = 192;
-	conn->want &=
-		~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
-			    FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_HANDLE_KILLPRIV);
+	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
+				  FUSE_CAP_SPLICE_MOVE | FUSE_CAP_ATOMIC_O_TRUNC |
+				  FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_WRITEBACK_CACHE);
+	if (writeback)
+		conn->want |= conn->capable & FUSE_CAP_WRITEBACK_CACHE;
 	conn->want |= conn->capable &
 		      (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
 		       FUSE_CAP_ASYNC_READ | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_CACHE_SYMLINKS);
@@ -401,8 +407,9 @@ int main(int argc, char **argv)
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 	struct fuse_session *se;
 
-	if (argc != 2 || argv[1][0] == '-') {
-		fprintf(stderr, "Usage: nullfs MOUNTPOINT\n");
+	writeback = argc == 3 && !strcmp(argv[1], "--writeback");
+	if (argc != 2 + writeback || argv[argc - 1][0] == '-') {
+		fprintf(stderr, "Usage: nullfs [--writeback] MOUNTPOINT\n");
 		return 1;
 	}
 	null_tree_init();
@@ -411,7 +418,7 @@ int main(int argc, char **argv)
 		return 1;
 	se = fuse_session_new(&args, &calls, sizeof(calls), NULL);
 	fuse_opt_free_args(&args);
-	if (!se || fuse_session_mount(se, argv[1]))
+	if (!se || fuse_session_mount(se, argv[argc - 1]))
 		return 1;
 	if (!fuse_session_custom_io(se, &io, fuse_session_fd(se)))
 		run(se);

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # What operations cost on a mount, in one run: a FUSE filesystem that only answers (null, the ceiling),
-# ext4, libfuse's passthrough over it, talosfs, talosfs with one backup over TCP, and talosfs
+# ext4, libfuse's passthrough over it, talosfs, talosfs with one backup over TCP, and null and talosfs
 # alone without writeback caching. Usage: run.sh BUILD-FOLDER; needs root.
 #
 #   QUICK=1        under three minutes: fewer and smaller operations
 #   JSON=1         the best of the rounds as objects, one a line; otherwise tables, and ratios beside their bars
 #   DIR=...        where the images are made, on the device to measure (default: /tmp)
-#   FS="null .."   which of null ext4 passthrough talosfs talosfs+backup talosfs-nowb
+#   FS="null .."   which of null null-nowb ext4 passthrough talosfs talosfs+backup talosfs-nowb
 #   OPS=a,b        which operations;  THREADS="1 8", ROUNDS=n
 #
 # All are mounted at once, and each operation is run on one after the other (fsbench.c). ext4 lies on a
@@ -25,7 +25,7 @@ PATH=$OUT:$PATH
 all_ops=create,openread,missing,fstat,getxattr,setxattr,chmod,rename,link,unlink,mkdir,rmdir
 all_ops+=,readdirplus,seqwrite,seqread,randwrite,fsync,untar,rm-rf
 ops=${OPS:-$all_ops,readdirplus-cold}
-list=${FS:-null ext4 passthrough talosfs talosfs+backup talosfs-nowb}
+list=${FS:-null null-nowb ext4 passthrough talosfs talosfs+backup talosfs-nowb}
 threads=${THREADS:-1 2 8} rounds=${ROUNDS:-5}
 sizes=(--files=12000 --fsyncs=600 --stream=1024 --random=1024 --random-writes=65536)
 listed=20000 tar_files=40000
@@ -72,7 +72,7 @@ END
 # --- mounting ---------------------------------------------------------------------------------------------
 
 declare -A where pids under
-mkdir "$dir"/{null,ext4,pass,nowb,pair}
+mkdir "$dir"/{null,null-nowb,ext4,pass,nowb,pair}
 
 # Each daemon has a session of its own, as those of talosfs have: the scheduler shares out by sessions
 # (autogroups), and on a busy machine one that is in ours gains much.
@@ -83,10 +83,12 @@ build_passthrough() {
 	# shellcheck disable=SC2046
 	gcc -O2 -w -DHAVE_STATX -o "$dir/passthrough_ll" "$dir/passthrough_ll.c" $(pkg-config --cflags --libs fuse3)
 }
-mount_null() {
-	setsid nullfs "$dir/null" 3>&- &
-	where[null]=$dir/null pids[null]=$!
-	wait_for 10 is_mounted "$dir/null"
+mount_null() { # NAME OPTION...
+	local name=$1
+	shift
+	setsid nullfs "$@" "$dir/$name" 3>&- &
+	where[$name]=$dir/$name pids[$name]=$!
+	wait_for 10 is_mounted "$dir/$name"
 }
 mount_ext4() {
 	loop=${loop:-$(losetup --find --show --direct-io=on "$dir/ext4.img" 3>&-)}
@@ -119,7 +121,8 @@ mount_nowriteback() {
 cold_cache=$((listed * 20))
 mount_all() { # CACHE-SIZE: then only those that have a cold form
 	where=() pids=() under=()
-	if wants null && [ -z "$1" ]; then mount_null; fi
+	if wants null && [ -z "$1" ]; then mount_null null --writeback; fi
+	if wants null-nowb && [ -z "$1" ]; then mount_null null-nowb; fi
 	if wants ext4 || wants passthrough; then mount_ext4; fi
 	if wants passthrough; then mount_passthrough; fi
 	if wants talosfs; then mount_talosfs "$1"; fi
@@ -129,7 +132,7 @@ mount_all() { # CACHE-SIZE: then only those that have a cold form
 }
 unmount_all() {
 	local d p
-	for d in "$dir/null" "$dir/pass" "$B" "$A" "$dir/pair" "$dir/nowb"; do
+	for d in "$dir/null" "$dir/null-nowb" "$dir/pass" "$B" "$A" "$dir/pair" "$dir/nowb"; do
 		if is_mounted "$d"; then umount "$d"; fi
 	done
 	for p in ${pids[*]}; do wait_for 60 gone "$p"; done
@@ -139,7 +142,7 @@ end() {
 	local code=$?
 	trap - EXIT
 	set +e
-	for d in null pass ext4; do if is_mounted "$dir/$d"; then command umount -l "$dir/$d"; fi; done
+	for d in null null-nowb pass ext4; do if is_mounted "$dir/$d"; then command umount -l "$dir/$d"; fi; done
 	if [ -n "${loop:-}" ]; then losetup -d "$loop"; fi
 	(exit $code)
 	cleanup
@@ -180,7 +183,9 @@ bench_group() { # THREADS PATTERN, of the filesystems in $list
 	bench --threads="$1" --ops="$some"
 }
 without_null() {
-	local list=${list//null/}
+	local list=" $list "
+	list=${list// null / }
+	list=${list// null-nowb / }
 	"$@"
 }
 
