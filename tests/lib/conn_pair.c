@@ -4,27 +4,17 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <cmocka.h>
-#include <unistd.h>
 
 #include "talos/clock.h"
-
-void conn_pair_address(char out[32])
-{
-	static unsigned port;
-
-	if (!port)
-		port = 5000 + (unsigned)getpid() % 9000; /* below those of outgoing connections */
-	snprintf(out, 32, "127.0.0.1:%u", port++);
-}
+#include "test_net.h"
 
 void conn_pair_open(struct conn_pair *p, const uint8_t *a_key, const uint8_t *b_key)
 {
 	struct transport_options a = { .kind = TRANSPORT_TCP, .key = a_key };
 	struct transport_options b = { .kind = TRANSPORT_TCP, .key = b_key };
 
-	conn_pair_address(p->address);
+	test_net_loopback(p->address, sizeof(p->address));
 	assert_int_equal(transport_tcp_listen(p->address, &b, &p->listener), 0);
 	assert_int_equal(transport_tcp_connect(p->address, &a, TALOS_NS_PER_SEC, &p->a), 0);
 	assert_int_equal(p->listener->ops->accept(p->listener, TALOS_NS_PER_SEC, &p->b), 0);

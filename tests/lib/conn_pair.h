@@ -16,7 +16,5 @@ void conn_pair_open(struct conn_pair *p, const uint8_t *a_key, const uint8_t *b_
 void conn_pair_close(struct conn_pair *p);
 /* The next event at @c, while @other, which expects none, goes on as well. Within 2 s. */
 struct transport_event conn_pair_event(struct transport_conn *c, struct transport_conn *other);
-/* A free address on loopback, for a listener. */
-void conn_pair_address(char out[32]);
 
 #endif

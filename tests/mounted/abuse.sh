@@ -21,13 +21,13 @@ abuse() {
 	mkdir -p "$A/w"
 	pid_a=$(pid_of "$A") pid_b=$(pid_of "$B")
 	# Memory that comes with use is there before it is measured.
-	abuse_peer "$seed" 2000 "$2" "$port" $((port + 1)) >/dev/null
+	abuse_peer "$seed" 2000 "$2" "$host_a" "$port" $((port + 1)) >/dev/null
 	head -c 30000000 /dev/urandom >"$A/filler" && sync "$A/filler"
 	sockets_a=$(sockets "$pid_a") sockets_b=$(sockets "$pid_b")
 	before_a=$(rss "$pid_a") before_b=$(rss "$pid_b")
 	fsync_writer "$A/w" 1 >"$dir/acked" &
 	w=$!
-	abuse_peer $((seed + 1)) "$1" "$2" "$port" $((port + 1))
+	abuse_peer $((seed + 1)) "$1" "$2" "$host_a" "$port" $((port + 1))
 	kill $w
 	wait $w 2>/dev/null || true
 	acked=$(tail -n 1 "$dir/acked")
@@ -54,7 +54,7 @@ start_pair
 abuse "$messages" "$dir/secret"
 
 # A backup that comes back gets through to its primary, whoever else is at the door.
-abuse_peer $((seed + 2)) 100000000 "$dir/secret" "$port" >/dev/null &
+abuse_peer $((seed + 2)) 100000000 "$dir/secret" "$host_a" "$port" >/dev/null &
 evil=$!
 umount "$B"
 wait_for 30 gone "$pid_b"

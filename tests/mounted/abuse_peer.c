@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An evil peer: abuse_peer SEED MESSAGES SECRET|- PORT...
- * Says what no node says to those ports of 127.0.0.1, from several threads:
+ * An evil peer: abuse_peer SEED MESSAGES SECRET|- HOST PORT...
+ * Says what no node says to those ports of the IPv4 host, from several threads:
  * garbage, frames and messages with flipped bytes, sockets that want to join a
  * connection, TLS handshakes with flipped bytes or another key; with SECRET's key also what lies under TLS. Some
  * connections say nothing. Ends when MESSAGES were sent.
@@ -53,6 +53,7 @@ static const char *const way_names[WAYS] = { "garbage",	   "frames",   "TLS hell
 static struct tls_context *our_context, *other_context;
 static _Atomic unsigned long sent, wanted, connections[WAYS];
 static unsigned ports[8], port_count;
+static struct in_addr host;
 
 /* --- what is said ------------------------------------------------------------------------------ */
 
@@ -153,7 +154,7 @@ static int dial(struct rng *rng)
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	sa.sin_port = htons((uint16_t)ports[rng_below(rng, port_count)]);
-	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	sa.sin_addr = host;
 	if (fd < 0)
 		return -1;
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
@@ -329,7 +330,7 @@ int main(int argc, char **argv)
 	pthread_t threads[THREADS];
 	struct rng rngs[THREADS], rng;
 
-	if (argc < 5 || argc > 12)
+	if (argc < 6 || argc > 13 || inet_pton(AF_INET, argv[4], &host) != 1)
 		return 2;
 	rng.state = strtoull(argv[1], NULL, 10);
 	wanted = strtoul(argv[2], NULL, 10);
@@ -337,8 +338,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "%s\n", why);
 		return 2;
 	}
-	while (port_count < (unsigned)argc - 4) {
-		ports[port_count] = (unsigned)atoi(argv[4 + port_count]);
+	while (port_count < (unsigned)argc - 5) {
+		ports[port_count] = (unsigned)atoi(argv[5 + port_count]);
 		port_count++;
 	}
 	if (tls_context_new(other_key, &other_context) ||

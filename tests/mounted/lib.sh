@@ -18,10 +18,11 @@ skip() {
 dir=$(mktemp -d "${TMPDIR:-/tmp}/talosfs-test.XXXXXX")
 A=$dir/a B=$dir/b image_a=$dir/a.tfs image_b=$dir/b.tfs
 mkdir "$A" "$B"
-# Eight ports of this run, below those that the kernel gives out: tests may run side by side.
-port=$((20000 + $$ % 1590 * 8))
-# Loopback and TCP, or as the environment says: see tests/lib/test_net.h.
-read -r host_a host_b <<<"${TALOS_TEST_HOSTS:-127.0.0.1 127.0.0.1}"
+# Loopback and TCP, or as the environment says: see tests/lib/test_net.h. Tests may run side by side: each has
+# a loopback address of its own, and ports from $port on, below those that the kernel gives out.
+own_host=127.$((1 + ($$ >> 16 & 63))).$(($$ >> 8 & 255)).$(($$ & 255))
+port=$((10000 + $$ * 251 % 20000))
+read -r host_a host_b <<<"${TALOS_TEST_HOSTS:-$own_host $own_host}"
 addr_a=$host_a:$port addr_b=$host_b:$((port + 1))
 transport=${TALOS_TEST_TRANSPORT:-tcp}
 if [ -n "${TALOS_TEST_SECRET:-}" ]; then # all nodes share one: TLS where it is TCP
@@ -31,7 +32,7 @@ mount.talosfs() {
 	[ "$transport" = tcp ] || set -- "$@" -o "transport=$transport"
 	if [ -n "${TALOS_TEST_SECRET:-}" ]; then
 		set -- "$@" -o "secret=$dir/secret"
-	elif [ "$host_a" != 127.0.0.1 ]; then
+	elif [ "$host_a" != "$own_host" ]; then
 		set -- "$@" -o insecure
 	fi
 	command mount.talosfs "$@"

@@ -10,7 +10,7 @@ megabytes=${MEGABYTES:-48}
 mount_primary() { # OPTIONS: the image is there
 	mount.talosfs "$image_a" "$A" -o "listen=$addr_a$1"
 }
-backup_addr() { echo "127.0.0.1:$((port + 10 + $1))"; }
+backup_addr() { echo "$own_host:$((port + 10 + $1))"; }
 mount_backup() { # N MODE [OPTIONS]
 	mount.talosfs "$dir/b$1.tfs" "$dir/m$1" -o "primary=$addr_a,listen=$(backup_addr "$1"),mode=$2${3:-}"
 }

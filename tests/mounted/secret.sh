@@ -63,17 +63,17 @@ join() { mount.talosfs "$dir/d.tfs" "$dir/c" -o "primary=$addr_a,timeout=2s$1"; 
 refused 'has another secret: .*secret=' "$dir/d.tfs" join ",secret=$other"
 refused 'has a secret: .*secret=' "$dir/d.tfs" join ""
 # And the other way round.
-mount.talosfs "$dir/c.tfs" "$dir/c" -o "listen=127.0.0.1:$((port + 2))"
+mount.talosfs "$dir/c.tfs" "$dir/c" -o "listen=$own_host:$((port + 2))"
 mkdir "$dir/d"
 refused 'has no secret: .*secret=' "$dir/d.tfs" mount.talosfs "$dir/d.tfs" "$dir/d" \
-	-o "primary=127.0.0.1:$((port + 2)),timeout=2s,secret=$secret"
+	-o "primary=$own_host:$((port + 2)),timeout=2s,secret=$secret"
 umount "$dir/c"
 
 # Plain bytes to a port that expects TLS are cut off; a visitor that says nothing, after 5 seconds.
-python3 - "$port" <<'END'
+python3 - "$own_host" "$port" <<'END'
 import socket, sys, time
 def visit(data):
-    s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+    s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
     s.settimeout(10)
     s.sendall(data)
     began = time.monotonic()
@@ -92,12 +92,12 @@ is "$B" replication.in_sync true
 echo "ok: strangers are cut off, and disturb nobody"
 
 # The log has a line about strangers, but not one for each.
-mount.talosfs -f "$dir/c.tfs" "$dir/c" -o "listen=127.0.0.1:$((port + 2)),secret=$other" 2>"$dir/log" &
+mount.talosfs -f "$dir/c.tfs" "$dir/c" -o "listen=$own_host:$((port + 2)),secret=$other" 2>"$dir/log" &
 wait_for 10 is "$dir/c" role primary
-python3 - "$((port + 2))" <<'END'
+python3 - "$own_host" "$((port + 2))" <<'END'
 import socket, sys
 for i in range(50):
-    with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as s:
+    with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as s:
         s.settimeout(10)
         s.sendall(b"TLOF" + bytes(300))
         try:

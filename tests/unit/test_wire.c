@@ -11,6 +11,7 @@
 
 #include "rng.h"
 #include "talos/clock.h"
+#include "test_net.h"
 #include "transport.h"
 #include "wire.h"
 
@@ -60,13 +61,9 @@ struct pair {
 	char address[32];
 };
 
-static unsigned port;
-
 static void pair_open(struct pair *p, bool connect)
 {
-	if (!port)
-		port = 25500 + (unsigned)getpid() % 7000;
-	snprintf(p->address, sizeof(p->address), "127.0.0.1:%u", port++);
+	test_net_loopback(p->address, sizeof(p->address));
 	assert_int_equal(transport_tcp_listen(p->address, &plain, &p->listener), 0);
 	p->a = p->b = NULL;
 	if (!connect)
@@ -179,17 +176,14 @@ static void garbage_ends_only_its_own_connection(void **state)
 
 	(void)state;
 	for (int i = 0; i < 50; i++) {
-		struct sockaddr_in sa = { .sin_family = AF_INET };
 		struct transport_event ev;
 		uint8_t bytes[300];
 		struct pair p;
 		int fd;
 
 		pair_open(&p, false);
-		sa.sin_port = htons((uint16_t)atoi(strchr(p.address, ':') + 1));
-		inet_pton(AF_INET, "127.0.0.1", &sa.sin_addr);
-		fd = socket(AF_INET, SOCK_STREAM, 0);
-		assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+		fd = test_net_dial(p.address);
+		assert_true(fd >= 0);
 		rng_fill(&rng, bytes, sizeof(bytes));
 		if (i % 2) /* a right magic, and garbage after it */
 			memcpy(bytes, "TLOF", 4);
