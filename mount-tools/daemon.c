@@ -13,6 +13,7 @@
 #include "image.h"
 #include "kv_apply.h"
 #include "options.h"
+#include "rejoin.h"
 #include "remount.h"
 #include "talos/log.h"
 #include "talos/repl_hook.h"
@@ -89,23 +90,15 @@ static int check_state(const struct daemon *d, const struct talos_superblock_inf
 	const char *image = d->o.image;
 
 	switch (info->state) {
-	case TALOS_REPLICA_PRIMARY:
-		if (!d->o.primary)
+	case TALOS_REPLICA_PRIMARY: /* with primary=: rejoin() decides */
+		return TALOS_OK;
+	case TALOS_REPLICA_DEPOSED:
+		if (d->looks || d->o.primary)
 			return TALOS_OK;
 		snprintf(why, 512,
-			 "%s is a primary: leave out primary=, or make it a backup with "
-			 "'mkfs.talosfs --backup --force %s' (its own content is lost then)",
-			 image, image);
-		return TALOS_ERR_INVALID;
-	case TALOS_REPLICA_DEPOSED:
-		if (d->looks)
-			return TALOS_OK;
-		snprintf(
-			why, 512,
-			"%s was the primary, but another replica was promoted (epoch %llu): make it "
-			"a backup of that one with 'mkfs.talosfs --backup --force %s', then mount it "
-			"with primary=",
-			image, (unsigned long long)info->epoch, image);
+			 "%s was the primary, but another replica was promoted (epoch %llu): mount "
+			 "it with -o primary=HOST:PORT of that one, and it becomes its backup",
+			 image, (unsigned long long)info->epoch);
 		return TALOS_ERR_STALE_EPOCH;
 	case TALOS_REPLICA_EMPTY:
 	case TALOS_REPLICA_SEEDING:
@@ -130,6 +123,33 @@ static int check_state(const struct daemon *d, const struct talos_superblock_inf
 	return TALOS_ERR_CORRUPT;
 }
 
+static struct talos_repl_options replication_options(struct daemon *d)
+{
+	return (struct talos_repl_options){
+		.engine = d->engine,
+		.listen = d->o.listen,
+		.primary = d->o.primary,
+		.transport = d->o.transport,
+		.ack = d->o.ack,
+		.secret = d->secret,
+		.insecure = d->o.insecure,
+		.peer_timeout_ns = d->o.timeout_ns,
+		.event = on_event,
+		.ctx = d,
+	};
+}
+
+/* A replica that led, mounted with primary=. */
+static int rejoin(struct daemon *d, struct talos_superblock_info *info, char *why)
+{
+	struct talos_repl_options o = replication_options(d);
+	int err = rejoin_image(d->io, d->o.image, &o, info, why);
+
+	d->rejoins = !err;
+	info->state = err ? info->state : TALOS_REPLICA_BACKUP;
+	return err;
+}
+
 static int open_engine(struct daemon *d, char *why)
 {
 	struct talos_engine_options o = {
@@ -147,6 +167,8 @@ static int open_engine(struct daemon *d, char *why)
 
 	if (!err) {
 		err = check_state(d, &info, why);
+		if (!err && d->o.primary && rejoin_is_for(&info))
+			err = rejoin(d, &info, why);
 		if (err)
 			return err;
 		if (info.own_index && !d->o.mode_given)
@@ -162,6 +184,11 @@ static int open_engine(struct daemon *d, char *why)
 }
 
 /* --- replication --------------------------------------------------------------------------------- */
+
+static uint64_t repl_timeout(const struct daemon *d)
+{
+	return d->o.timeout_ns ? d->o.timeout_ns : TALOS_PEER_TIMEOUT_DEFAULT_NS;
+}
 
 static void explain_refusal(const struct daemon *d, int err, char *why)
 {
@@ -193,7 +220,6 @@ static void show_progress(const struct talos_repl_status *s, bool done)
 /* An empty replica can be mounted when its first copy is complete. */
 static int wait_for_first_copy(struct daemon *d, char *why)
 {
-	uint64_t timeout = d->o.timeout_ns ? d->o.timeout_ns : TALOS_PEER_TIMEOUT_DEFAULT_NS;
 	uint64_t since = talos_now_ns(&talos_system_clock);
 	int err;
 
@@ -213,7 +239,7 @@ static int wait_for_first_copy(struct daemon *d, char *why)
 			since = now;
 		if (s.copy_total_bytes)
 			show_progress(&s, false);
-		if (now - since > timeout)
+		if (now - since > repl_timeout(d))
 			break;
 	}
 	if (err)
@@ -221,29 +247,32 @@ static int wait_for_first_copy(struct daemon *d, char *why)
 	return err;
 }
 
+/* One that led can go on if the new primary's history has all that it has shown. */
+static int wait_for_welcome(struct daemon *d, char *why)
+{
+	uint64_t until = talos_now_ns(&talos_system_clock) + repl_timeout(d);
+	struct talos_repl_status s;
+
+	do {
+		usleep(10000);
+		talos_repl_status(d->repl, &s);
+	} while (!s.connected && !s.refused && talos_now_ns(&talos_system_clock) < until);
+	if (s.refused)
+		explain_refusal(d, s.refused, why);
+	return s.refused; /* otherwise it goes on trying, as every backup does */
+}
+
 static int start_replication(struct daemon *d, char *why)
 {
-	struct talos_repl_options o = {
-		.engine = d->engine,
-		.listen = d->o.listen,
-		.primary = d->o.primary,
-		.transport = d->o.transport,
-		.ack = d->o.ack,
-		.secret = d->secret,
-		.insecure = d->o.insecure,
-		.peer_timeout_ns = d->o.timeout_ns,
-		.event = on_event,
-		.ctx = d,
-	};
+	struct talos_repl_options o = replication_options(d);
 	struct talos_engine_stats s;
 	int err = talos_repl_start(&o, &d->repl);
 
 	if (err == TALOS_ERR_STALE_EPOCH) {
-		snprintf(
-			why, 512,
-			"another replica was promoted meanwhile: %s is out of date. Make it a backup "
-			"with 'mkfs.talosfs --backup --force %s', then mount it with primary=",
-			d->o.image, d->o.image);
+		snprintf(why, 512,
+			 "another replica was promoted meanwhile: %s is out of date. Mount it with "
+			 "-o primary=HOST:PORT of that one, and it becomes its backup",
+			 d->o.image);
 		return err;
 	}
 	if (err == TALOS_ERR_INVALID) {
@@ -260,7 +289,9 @@ static int start_replication(struct daemon *d, char *why)
 		return err;
 	}
 	talos_engine_stats(d->engine, &s);
-	return s.role == TALOS_ROLE_EMPTY ? wait_for_first_copy(d, why) : TALOS_OK;
+	if (s.role == TALOS_ROLE_EMPTY)
+		return wait_for_first_copy(d, why);
+	return d->rejoins ? wait_for_welcome(d, why) : TALOS_OK;
 }
 
 /* --- the mount ------------------------------------------------------------------------------------------ */

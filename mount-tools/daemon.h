@@ -47,6 +47,7 @@ struct mount_options {
 
 struct daemon {
 	struct mount_options o;
+	bool rejoins; /* led until another one was promoted */
 	bool looks; /* of daemon_open(): only to read; nothing is written */
 	struct talos_io *io;
 	struct talos_engine *engine;

@@ -7,7 +7,13 @@
 
 #include "repl_private.h"
 
-/* Where can this backup go on? */
+/* Is all log from @pos on still here to be sent? */
+static int check_kept(struct talos_repl *r, uint64_t pos)
+{
+	return talos_log_is_kept(r->engine, talos_pos(pos)) ? TALOS_OK : TALOS_ERR_NOT_FOUND;
+}
+
+/* Where can this backup go on? TALOS_ERR_NOT_FOUND: nowhere any more; _DIVERGED: it is of another history. */
 static int choose_mode(struct talos_repl *r, const struct talos_wire_hello *h, enum wire_mode *mode,
 		       uint64_t *pos)
 {
@@ -28,13 +34,15 @@ static int choose_mode(struct talos_repl *r, const struct talos_wire_hello *h, e
 	*mode = WIRE_MODE_RESUME;
 	err = talos_engine_log_chain(r->engine, talos_pos(*pos), &chain);
 	if (!err && chain == le64_get(h->end_chain))
-		return TALOS_OK;
+		return check_kept(r, *pos);
 	*pos = le64_get(h->applied);
 	*mode = WIRE_MODE_TRUNCATE;
 	err = talos_engine_log_chain(r->engine, talos_pos(*pos), &chain);
 	if (!err && chain == le64_get(h->applied_chain))
-		return TALOS_OK;
-	return err && err != TALOS_ERR_NOT_FOUND ? err : TALOS_ERR_DIVERGED;
+		return check_kept(r, *pos);
+	if (err && err != TALOS_ERR_NOT_FOUND)
+		return err;
+	return err && check_kept(r, *pos) ? TALOS_ERR_NOT_FOUND : TALOS_ERR_DIVERGED;
 }
 
 /* What will be written out of: registered once, if the transport has use for that. */

@@ -522,13 +522,13 @@ static int note_refused(struct talos_repl *r, int status)
 
 static int take_refusal(struct talos_repl *r, const struct talos_wire_refuse *d)
 {
-	int status = -(int)le32_get(d->status);
+	int status = wire_refusal_status(d);
 
 	/* A primary that is too busy with our last connection: not a refusal. */
 	if (status == TALOS_ERR_AGAIN)
 		return status;
 	repl_say(r, "%s", d->text);
-	return note_refused(r, status < 0 ? status : TALOS_ERR_PROTOCOL);
+	return note_refused(r, status);
 }
 
 /* We hold data: does the primary know us as in sync? If not, write that down first. */

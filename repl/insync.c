@@ -89,37 +89,35 @@ int insync_read(struct talos_engine *e, const struct talos_uuid *u, bool *out_in
 	return TALOS_OK;
 }
 
-static int write_pair(struct talos_engine *e, const struct talos_uuid *u,
-		      const struct disk_member *d, struct talos_pos *out_end)
+int insync_write(struct talos_engine *e, const struct talos_uuid *u, const char *address,
+		 bool in_sync, struct talos_pos *out_end)
 {
 	struct system_key k = system_key(MEMBER_KEY, u);
+	struct disk_member d = { .in_sync = le32_from(in_sync) };
 	struct talos_batch *b = talos_batch_new(e);
 	int err;
 
 	if (!b)
 		return TALOS_ERR_NO_MEMORY;
-	err = d ? talos_batch_put(b, k.b, k.n, d, sizeof(*d)) : talos_batch_delete(b, k.b, k.n);
+	snprintf(d.address, sizeof(d.address), "%s", address);
+	err = talos_batch_put(b, k.b, k.n, &d, sizeof(d));
 	if (!err)
 		err = talos_engine_write_system(e, b, out_end);
 	talos_batch_free(b);
 	return err;
 }
 
-int insync_write(struct talos_engine *e, const struct talos_uuid *u, const char *address,
-		 bool in_sync, struct talos_pos *out_end)
+int insync_write_self(struct talos_repl *r)
 {
-	struct disk_member d = { .in_sync = le32_from(in_sync) };
+	struct talos_engine_stats s;
+	struct talos_pos end;
 
-	snprintf(d.address, sizeof(d.address), "%s", address);
-	return write_pair(e, u, &d, out_end);
-}
-
-int insync_forget(struct talos_engine *e, const struct talos_uuid *u, struct talos_pos *out_end)
-{
-	return write_pair(e, u, NULL, out_end);
+	talos_engine_stats(r->engine, &s);
+	return insync_write(r->engine, &s.replica, r->listen, false, &end);
 }
 
 struct loading {
+	struct talos_uuid self;
 	struct member *members;
 	unsigned count;
 };
@@ -128,17 +126,20 @@ static int load_one(void *ctx, const uint8_t *key, uint32_t key_bytes, const uin
 		    uint32_t value_bytes)
 {
 	struct loading *l = ctx;
+	const uint8_t *replica = key + key_bytes - 16;
 	struct disk_member d;
 	struct member *m;
 
 	if (key_bytes != 1 + strlen(MEMBER_KEY) + 16 || value_bytes != sizeof(d))
 		return TALOS_ERR_CORRUPT;
+	if (!memcmp(replica, l->self.b, 16))
+		return 0;
 	if (l->count == MEMBERS_MAX)
 		return 1;
 	memcpy(&d, value, sizeof(d));
 	m = &l->members[l->count++];
 	*m = (struct member){ .in_sync = le32_get(d.in_sync) == 1 };
-	memcpy(m->replica.b, key + key_bytes - 16, 16);
+	memcpy(m->replica.b, replica, 16);
 	memcpy(m->address, d.address, sizeof(m->address));
 	m->address[71] = 0;
 	return 0;
@@ -149,9 +150,12 @@ int insync_load(struct talos_repl *r)
 	struct system_key k = system_key(MEMBER_KEY, NULL);
 	struct loading l = { .members = talos_calloc(MEMBERS_MAX, sizeof(*l.members)) };
 	enum talos_policy policy;
+	struct talos_engine_stats s;
 	struct talos_log_state now;
 	int err = l.members ? insync_load_policy(r->engine, &policy) : TALOS_ERR_NO_MEMORY;
 
+	talos_engine_stats(r->engine, &s);
+	l.self = s.replica;
 	if (!err)
 		err = talos_engine_scan(r->engine, k.b, k.n, NULL, 0, 0, load_one, &l);
 	talos_engine_log_state(r->engine, &now);

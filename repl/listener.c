@@ -89,6 +89,20 @@ static void hear_epoch(struct talos_repl *r, const struct talos_wire_hello *h, c
 		primary_step_down(r, le64_get(h->epoch), h->listen[0] ? h->listen : who);
 }
 
+static const char *why_not_attached(int err)
+{
+	switch (err) {
+	case TALOS_ERR_DIVERGED:
+		return "its history differs from this volume's: make it anew with mkfs.talosfs "
+		       "--backup --force";
+	case TALOS_ERR_NOT_FOUND:
+		return "log that it lacks was reclaimed while it was away: make it anew with "
+		       "mkfs.talosfs --backup --force";
+	default:
+		return talos_strerror(err);
+	}
+}
+
 static void attach(struct talos_repl *r, struct visitor *v)
 {
 	const struct talos_wire_hello *h = &v->auth.hello;
@@ -115,11 +129,7 @@ static void attach(struct talos_repl *r, struct visitor *v)
 	} else {
 		err = session_attach(r, v->conn, &v->auth);
 		if (err)
-			refuse(r, v, err,
-			       err == TALOS_ERR_DIVERGED
-				       ? "its history differs from this volume's: make it "
-					 "anew with mkfs.talosfs --backup --force"
-				       : talos_strerror(err));
+			refuse(r, v, err, why_not_attached(err));
 	}
 }
 

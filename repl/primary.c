@@ -240,8 +240,8 @@ void primary_step_down(struct talos_repl *r, uint64_t epoch, const char *who)
 		talos_error("could not write down that this node was deposed");
 	talos_error(
 		"another replica was promoted (epoch %llu, told by %s): this one is out of date "
-		"and read-only. Unmount it, run 'mkfs.talosfs --backup --force' on its image, "
-		"and mount it with primary=",
+		"and read-only. Unmount it, and mount it with primary= of that one: it becomes "
+		"its backup",
 		(unsigned long long)epoch, who);
 	repl_event(r, TALOS_REPL_ROLE_CHANGED);
 }

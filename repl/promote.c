@@ -110,20 +110,17 @@ static int decide(struct talos_repl *r, bool accept, uint64_t epoch,
 	return why && !accept ? TALOS_ERR_NOT_IN_SYNC : TALOS_OK;
 }
 
-/* The members as the new reign has them: known, but none in sync. */
+/* The members as the new reign has them: known, the old primary among them, but none in sync. */
 static int reset_members(struct talos_repl *r)
 {
-	struct talos_engine_stats s;
 	struct talos_pos end;
 	int err = insync_load(r);
 
-	talos_engine_stats(r->engine, &s);
 	if (!err)
-		err = insync_forget(r->engine, &s.replica, &end);
+		err = insync_write_self(r);
 	for (unsigned i = 0; !err && i < r->member_count; i++)
-		if (!talos_uuid_equal(&r->members[i].replica, &s.replica))
-			err = insync_write(r->engine, &r->members[i].replica, r->members[i].address,
-					   false, &end);
+		err = insync_write(r->engine, &r->members[i].replica, r->members[i].address, false,
+				   &end);
 	return err;
 }
 

@@ -25,6 +25,20 @@ void repl_say(struct talos_repl *r, const char *fmt, ...)
 	talos_mutex_unlock(&r->lock);
 }
 
+uint64_t repl_timeout_ns(const struct talos_repl_options *o)
+{
+	return o->peer_timeout_ns ? o->peer_timeout_ns : TALOS_PEER_TIMEOUT_DEFAULT_NS;
+}
+
+struct transport_options repl_transport_options(const struct talos_repl_options *o)
+{
+	return (struct transport_options){
+		.kind = (enum transport_kind)o->transport,
+		.any_address = o->insecure || o->secret,
+		.key = o->secret ? o->secret->tls_key : NULL,
+	};
+}
+
 /* --- start and stop ------------------------------------------------------------------------ */
 
 static int start_as_follower(struct talos_repl *r, const struct talos_engine_stats *s)
@@ -61,13 +75,9 @@ int talos_repl_start(const struct talos_repl_options *o, struct talos_repl **out
 	r->engine = o->engine;
 	r->clock = o->clock ? o->clock : &talos_system_clock;
 	r->o = *o;
-	r->timeout_ns = o->peer_timeout_ns ? o->peer_timeout_ns : TALOS_PEER_TIMEOUT_DEFAULT_NS;
+	r->timeout_ns = repl_timeout_ns(o);
 	r->policy = TALOS_POLICY_CONSISTENT;
-	r->transport = (struct transport_options){
-		.kind = (enum transport_kind)o->transport,
-		.any_address = o->insecure || o->secret,
-		.key = o->secret ? o->secret->tls_key : NULL,
-	};
+	r->transport = repl_transport_options(o);
 	snprintf(r->listen, sizeof(r->listen), "%s", o->listen ? o->listen : "");
 	snprintf(r->primary, sizeof(r->primary), "%s", o->primary ? o->primary : "");
 	talos_mutex_init(&r->node, TALOS_LOCK_REPL_NODE);

@@ -216,6 +216,8 @@ static inline uint64_t repl_now(struct talos_repl *r)
 	return talos_now_ns(r->clock);
 }
 
+uint64_t repl_timeout_ns(const struct talos_repl_options *o);
+struct transport_options repl_transport_options(const struct talos_repl_options *o);
 void repl_event(struct talos_repl *r, enum talos_repl_event event);
 void repl_say(struct talos_repl *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
@@ -228,7 +230,8 @@ int insync_read(struct talos_engine *e, const struct talos_uuid *u, bool *out_in
 		char address[72]);
 int insync_write(struct talos_engine *e, const struct talos_uuid *u, const char *address,
 		 bool in_sync, struct talos_pos *out_end);
-int insync_forget(struct talos_engine *e, const struct talos_uuid *u, struct talos_pos *out_end);
+/* A leader enters itself, too, as one that is not in sync: whoever leads after it knows that it may come back. */
+int insync_write_self(struct talos_repl *r);
 struct member *insync_find_locked(struct talos_repl *r, const struct talos_uuid *u);
 /* Lowest position that all in-sync members hold; UINT64_MAX if there are none. */
 uint64_t insync_acked_locked(const struct talos_repl *r);

@@ -245,7 +245,9 @@ static int consider_in_sync(struct session *s)
 		set_state(s, TALOS_PEER_STREAMING);
 	if (!grant)
 		return 0;
-	err = insync_write(r->engine, &s->replica, s->address, true, &end);
+	err = insync_write_self(r);
+	if (!err)
+		err = insync_write(r->engine, &s->replica, s->address, true, &end);
 	talos_mutex_lock(&r->lock);
 	m = member_locked(s);
 	if (m && err)

@@ -113,3 +113,10 @@ uint64_t wire_epoch(uint8_t type, const uint8_t *bytes)
 	memcpy(&epoch, bytes, sizeof(epoch));
 	return le64_get(epoch);
 }
+
+int wire_refusal_status(const struct talos_wire_refuse *d)
+{
+	int status = -(int)le32_get(d->status);
+
+	return status < 0 ? status : TALOS_ERR_PROTOCOL;
+}

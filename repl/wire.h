@@ -205,5 +205,7 @@ static_assert(sizeof(struct talos_wire_seed) == 80, "wire size");
 int wire_check(uint8_t type, const uint8_t *bytes, uint32_t n);
 /* The epoch that a checked message carries; 0 for those before an epoch is agreed. */
 uint64_t wire_epoch(uint8_t type, const uint8_t *bytes);
+/* Why, as an enum talos_status that is an error, whatever was sent. */
+int wire_refusal_status(const struct talos_wire_refuse *d);
 
 #endif

@@ -6,6 +6,10 @@
  * The superblock points to one only after all its parts, and everything that
  * it names, are durable on this device. Until it points to a later one, slots
  * of segments that it names are not given to others: recovery begins there.
+ *
+ * Nor does a leader's before all in-sync backups have it: whoever is promoted has no
+ * other history before it then, so this node can go back to it and follow (talos_engine_rejoin()). A
+ * checkpoint that waits for them (root_waits) is the only one; the next is written when it is the root.
  */
 #include "core.h"
 
@@ -13,19 +17,15 @@
 
 #define PART_BYTES_MAX (256u << 10)
 
-struct root {
-	uint64_t first, end;
-};
-
 static void point_to_root(struct superblock *sb, void *arg)
 {
-	const struct root *r = arg;
+	const struct checkpoint_root *r = arg;
 
 	sb->checkpoint_pos = r->first;
 	sb->log_end_min = talos_max(sb->log_end_min, r->end);
 }
 
-static int set_root(struct talos_engine *e, struct root *root)
+static int set_root(struct talos_engine *e, struct checkpoint_root *root)
 {
 	int err = engine_superblock_update(e, point_to_root, root);
 
@@ -39,7 +39,7 @@ static int set_root(struct talos_engine *e, struct root *root)
 
 /* Append one part; the first one learns its own position here. */
 static int append_part(struct talos_engine *e, struct manifest_parts *parts, uint32_t idx,
-		       struct root *root)
+		       struct checkpoint_root *root)
 {
 	struct vlog_append a = {
 		.type = TALOS_RECORD_CHECKPOINT,
@@ -84,7 +84,7 @@ static int encode_state(struct talos_engine *e, struct manifest_parts *out)
 int checkpoint_write(struct talos_engine *e, struct talos_pos *out_first, struct talos_pos *out_end)
 {
 	struct manifest_parts parts = { 0 };
-	struct root root = { 0 };
+	struct checkpoint_root root = { 0 };
 	int err;
 
 	talos_mutex_assert_held(&e->background_lock);
@@ -94,9 +94,12 @@ int checkpoint_write(struct talos_engine *e, struct talos_pos *out_first, struct
 	manifest_parts_free(&parts);
 	if (!err)
 		err = vlog_commit(e->vlog, root.end, true);
-	if (!err)
-		err = set_root(e, &root);
-	if (err)
+	if (!err) {
+		e->root_waiting = root;
+		e->root_waits = root.end;
+		err = checkpoint_settle(e);
+	}
+	if (err < 0)
 		return err;
 	e->checkpoint_due = false;
 	if (out_first)
@@ -106,9 +109,22 @@ int checkpoint_write(struct talos_engine *e, struct talos_pos *out_first, struct
 	return TALOS_OK;
 }
 
+int checkpoint_settle(struct talos_engine *e)
+{
+	int err;
+
+	talos_mutex_assert_held(&e->background_lock);
+	if (!e->root_waits || e->root_waits > e->vlog->committed)
+		return 0;
+	err = set_root(e, &e->root_waiting);
+	if (!err)
+		e->root_waits = 0;
+	return err ? err : 1;
+}
+
 int checkpoint_adopt(struct talos_engine *e, uint64_t first, uint64_t end)
 {
-	struct root root = { first, end };
+	struct checkpoint_root root = { first, end };
 	int err = vlog_commit(e->vlog, end, true);
 
 	return err ? err : set_root(e, &root);

@@ -145,6 +145,11 @@ struct lean_state {
 	uint32_t rotation_count;
 };
 
+/* A checkpoint's first record, and where its last one ends. */
+struct checkpoint_root {
+	uint64_t first, end;
+};
+
 struct talos_engine {
 	struct talos_io *io;		 /* const after open */
 	const struct talos_clock *clock; /* const after open */
@@ -159,6 +164,7 @@ struct talos_engine {
 	uint64_t volume_seed;
 	uint32_t segment_bytes;
 	uint64_t edits_from; /* edits before it were in the checkpoint */
+	uint64_t checkpoint_end; /* of the one that recovery began with, or 0 */
 	uint64_t l0_bytes, replay_bytes_max;
 	uint32_t inline_max; /* larger values go to the log */
 	uint32_t growth;     /* of a level over the one above it, at most */
@@ -204,6 +210,9 @@ struct talos_engine {
 	struct talos_mutex background_lock; /* TALOS_LOCK_BACKGROUND; edits, trims, checkpoints */
 	_Atomic uint64_t next_id;
 	_Atomic bool checkpoint_due;
+	/* A checkpoint that is durable here, but not yet at all in-sync backups; its end, or 0. */
+	_Atomic uint64_t root_waits;
+	struct checkpoint_root root_waiting; /* background_lock */
 
 	struct talos_mutex apply_lock; /* TALOS_LOCK_APPLY; guards: */
 	struct pending_edit *pending;  /* edits that name segments not here yet, in log order */
@@ -419,9 +428,19 @@ uint64_t build_memory_touched_bytes(struct build_memory *m);
 
 /* --- checkpoint.c ------------------------------------------------------------------ */
 
-/* Append a checkpoint, make it durable, point the superblock at it. background_lock held. */
+/*
+ * Append a checkpoint, make it durable, and point the superblock at it, once all in-sync
+ * backups have it: see checkpoint_settle(). background_lock held.
+ */
 int checkpoint_write(struct talos_engine *e, struct talos_pos *out_first,
 		     struct talos_pos *out_end);
+/* The checkpoint that waits becomes the root, if it may: 1, else 0, or an error. background_lock held. */
+int checkpoint_settle(struct talos_engine *e);
+/* Will slots that a checkpoint gives back come free? */
+static inline bool checkpoint_is_coming(const struct talos_engine *e)
+{
+	return e->checkpoint_due || e->root_waits;
+}
 /* A follower met a complete checkpoint at @first that ends at @end: make it its own root. */
 int checkpoint_adopt(struct talos_engine *e, uint64_t first, uint64_t end);
 

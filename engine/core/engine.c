@@ -108,6 +108,23 @@ int talos_engine_probe(struct talos_io *io, struct talos_superblock_info *out)
 	return TALOS_OK;
 }
 
+int talos_engine_rejoin(struct talos_io *io)
+{
+	struct superblock sb;
+	int err = superblock_read(io, &sb);
+
+	if (err)
+		return err;
+	if (sb.state != TALOS_REPLICA_PRIMARY && sb.state != TALOS_REPLICA_DEPOSED)
+		return TALOS_ERR_INVALID;
+	sb.state = TALOS_REPLICA_BACKUP;
+	sb.notes |= TALOS_NOTE_STALE;
+	/* What it had for itself only is not shown, and may be cut off. */
+	sb.log_end_min = 0;
+	sb.clean = false;
+	return superblock_write(io, &sb);
+}
+
 /* --- the superblock ---------------------------------------------------------------------------- */
 
 int engine_superblock_update(struct talos_engine *e,

@@ -313,7 +313,8 @@ static int reveal(struct talos_engine *e)
 	const struct manifest *m = v->manifest;
 	struct vlog_state log;
 	uint32_t upper_runs = 0;
-	bool busy = (v->frozen_count && !e->flush_starved) || e->checkpoint_due || e->merge_wanted;
+	bool busy = (v->frozen_count && !e->flush_starved) || checkpoint_is_coming(e) ||
+		    e->merge_wanted;
 	bool rotate;
 
 	vlog_state(e->vlog, &log);
@@ -349,7 +350,8 @@ static void tell_waiters(struct talos_engine *e, bool exhausted)
 static bool is_busy(struct talos_engine *e)
 {
 	struct view *v = view_get(e);
-	bool busy = (v->frozen_count && !e->flush_starved) || e->checkpoint_due || e->merge_wanted;
+	bool busy = (v->frozen_count && !e->flush_starved) || checkpoint_is_coming(e) ||
+		    e->merge_wanted;
 
 	view_put(v);
 	return busy;
@@ -504,7 +506,7 @@ static int gc_step_locked(struct talos_engine *e, bool *out_gentle)
 	    (e->gc_job->emptied_count == GC_TRIM_SEGMENTS || u == GC_NOTHING || scarce))
 		return gc_trim_emptied(e, e->gc_job);
 	/* What was trimmed gives slots back first. Moving more takes some. */
-	if (scarce && e->checkpoint_due)
+	if (scarce && checkpoint_is_coming(e))
 		return 0;
 	/* What is moved now can only be reclaimed behind flushes that have not even begun. */
 	if (e->frozen_count >= L0_FROZEN_MAX && !e->flush_starved)

@@ -17,7 +17,8 @@
  *    survived. Its log is cut where it ends, and comes again from the primary; what
  *    lies behind is erased, so that a later start does not take it for a proof.
  * A backup shows only what its records say was committed everywhere; the rest
- * of its log stays in hand for its primary's, or its own, decision.
+ * of its log stays in hand for its primary's, or its own, decision. So does one that
+ * has led, and was made a backup of whoever leads now.
  * Time is bounded by the memtables' log, not by the volume.
  */
 #include "core.h"
@@ -464,9 +465,9 @@ static int check_segments_present(struct talos_engine *e, const struct manifest 
 
 static int load_manifest(struct talos_engine *e, struct manifest **out)
 {
-	uint64_t end;
 	int err;
 
+	e->checkpoint_end = 0;
 	if (e->builds_own) {
 		e->edits_from = 0;
 		err = own_index_load(e, out);
@@ -479,10 +480,21 @@ static int load_manifest(struct talos_engine *e, struct manifest **out)
 		*out = manifest_new(0, 1);
 		return *out ? TALOS_OK : TALOS_ERR_NO_MEMORY;
 	}
-	err = recovery_read_checkpoint(e, e->sb.checkpoint_pos, out, &end);
+	err = recovery_read_checkpoint(e, e->sb.checkpoint_pos, out, &e->checkpoint_end);
 	if (!err)
 		err = check_segments_present(e, *out);
 	return err;
+}
+
+/*
+ * How far a backup's log counts as seen. The levels are those of a checkpoint, so not less
+ * than that: what one that has led (talos_engine_rejoin()) wrote before it cannot be taken back.
+ */
+static uint64_t shown_end(const struct talos_engine *e, const struct log_end *end)
+{
+	uint64_t shown = talos_max(end->committed, e->sb.log_end_min);
+
+	return talos_max(shown, e->checkpoint_end);
 }
 
 static int replay(struct talos_engine *e, uint64_t from)
@@ -501,7 +513,7 @@ static int replay(struct talos_engine *e, uint64_t from)
 	e->epoch = talos_max(e->sb.epoch, end.epoch);
 	talos_mutex_lock(&e->apply_lock);
 	e->applied_chain = end.first_chain;
-	err = apply_log_upto(e, backup ? talos_max(end.committed, e->sb.log_end_min) : end.pos);
+	err = apply_log_upto(e, backup ? shown_end(e, &end) : end.pos);
 	talos_mutex_unlock(&e->apply_lock);
 	if (!err && !backup && e->pending) {
 		talos_error("an index segment that the log names is not on the device");

@@ -31,8 +31,13 @@ void talos_engine_set_hook(struct talos_engine *e, const struct talos_repl_hook 
 
 void talos_engine_set_committed(struct talos_engine *e, struct talos_pos pos)
 {
-	if (e->vlog)
-		e->vlog->committed = pos.v;
+	uint64_t root = e->root_waits;
+
+	if (!e->vlog)
+		return;
+	e->vlog->committed = pos.v;
+	if (root && root <= pos.v)
+		worker_wake(e, WORKER_FLUSH);
 }
 
 void talos_engine_set_log_wanted(struct talos_engine *e, struct talos_pos pos)
@@ -91,6 +96,18 @@ int talos_engine_log_chain(struct talos_engine *e, struct talos_pos pos, uint64_
 		return TALOS_ERR_NO_MEMORY;
 	err = vlog_read(e->vlog, TALOS_IO_PEER, base, bytes, (uint32_t)limit);
 	return err ? err : record_chain_at(bytes, limit, base, pos.v, e->volume_seed, out_chain);
+}
+
+bool talos_log_is_kept(struct talos_engine *e, struct talos_pos pos)
+{
+	struct vlog_state s;
+	uint64_t place;
+
+	vlog_state(e->vlog, &s);
+	for (uint64_t n = pos.v / e->segment_bytes; n * e->segment_bytes < s.end; n++)
+		if (slot_find(e->slots, TALOS_SLOT_LOG, n, &place))
+			return false;
+	return true;
 }
 
 void talos_log_memory(struct talos_engine *e, const void **out_base, uint64_t *out_bytes)

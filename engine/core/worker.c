@@ -60,17 +60,20 @@ static uint64_t log_sleep_ns(struct talos_engine *e)
 
 static int checkpoint_step(struct talos_engine *e)
 {
-	int err = 0;
+	int r = 0;
 
-	if (!e->checkpoint_due || e->role != TALOS_ROLE_LEADER || e->vlog->failed)
+	if (!checkpoint_is_coming(e) || e->role != TALOS_ROLE_LEADER || e->vlog->failed)
 		return 0;
 	talos_mutex_lock(&e->background_lock);
 	if (e->role == TALOS_ROLE_LEADER) {
-		err = checkpoint_write(e, NULL, NULL);
-		err = err ? err : 1;
+		r = checkpoint_settle(e);
+		if (!r && e->checkpoint_due && !e->root_waits) {
+			r = checkpoint_write(e, NULL, NULL);
+			r = r ? r : 1;
+		}
 	}
 	talos_mutex_unlock(&e->background_lock);
-	return err;
+	return r;
 }
 
 /* A checkpoint may give it slots that others gave up. */

@@ -447,14 +447,9 @@ static void commit_end(struct vlog *v)
 	talos_mutex_unlock(&v->commit_lock);
 }
 
-int vlog_truncate(struct vlog *v, uint64_t pos, uint64_t chain, uint64_t epoch)
+/* Of segments that end behind @pos only what lies before it stays in memory. */
+static void forget_behind_locked(struct vlog *v, uint64_t pos)
 {
-	uint64_t last;
-
-	commit_begin(v);
-	talos_mutex_lock(&v->tail_lock);
-	assert(pos >= v->applied && pos <= v->end);
-	last = segment_of(v, v->end);
 	for (uint32_t i = 0; i < v->c.buffer_count; i++) {
 		struct vlog_buffer *b = &v->buffers[i];
 		uint64_t from = b->segment == VLOG_NO_SEGMENT ? 0 : b->segment * v->c.segment_bytes;
@@ -466,6 +461,57 @@ int vlog_truncate(struct vlog *v, uint64_t pos, uint64_t chain, uint64_t epoch)
 		else
 			b->segment = VLOG_NO_SEGMENT;
 	}
+}
+
+/*
+ * The log is to end at @pos: its segment's earlier bytes have to be in a buffer, or the
+ * device's would be overwritten. After a start only those of the last segment are.
+ */
+static int hold_segment_before(struct vlog *v, uint64_t pos)
+{
+	struct vlog_buffer *b = buffer_of(v, segment_of(v, pos));
+	uint32_t offset = offset_in_segment(v, pos);
+	auto_free uint8_t *bytes = NULL;
+	uint64_t place;
+	int err;
+
+	if (!offset || b->segment == segment_of(v, pos))
+		return TALOS_OK;
+	bytes = talos_alloc_aligned(TALOS_BLOCK_BYTES, v->c.segment_bytes);
+	if (!bytes)
+		return TALOS_ERR_NO_MEMORY;
+	err = slot_find(v->c.slots, TALOS_SLOT_LOG, segment_of(v, pos), &place);
+	if (!err)
+		err = talos_io_read_as(v->c.io, TALOS_IO_LOG, place, bytes,
+				       (uint32_t)talos_round_up(offset, TALOS_BLOCK_BYTES));
+	if (err)
+		return err;
+	talos_mutex_lock(&v->tail_lock);
+	while (b->zeroing)
+		talos_cond_wait(&v->changed, &v->tail_lock, v->c.clock, BUFFER_WAIT_NS);
+	buffer_take_locked(v, b, segment_of(v, pos));
+	memcpy(b->bytes, bytes, offset);
+	talos_mutex_unlock(&v->tail_lock);
+	return TALOS_OK;
+}
+
+int vlog_truncate(struct vlog *v, uint64_t pos, uint64_t chain, uint64_t epoch)
+{
+	uint64_t last;
+	int err;
+
+	commit_begin(v);
+	talos_mutex_lock(&v->tail_lock);
+	assert(pos >= v->applied && pos <= v->end);
+	last = segment_of(v, v->end);
+	forget_behind_locked(v, pos);
+	talos_mutex_unlock(&v->tail_lock);
+	err = hold_segment_before(v, pos);
+	if (err) {
+		commit_end(v);
+		return err;
+	}
+	talos_mutex_lock(&v->tail_lock);
 	v->end = pos;
 	v->chain = chain;
 	v->epoch = epoch;

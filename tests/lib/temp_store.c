@@ -107,6 +107,16 @@ void temp_store_reopen(struct temp_store *s)
 	open_engine(s);
 }
 
+void temp_store_reopen_as_backup(struct temp_store *s)
+{
+	int err;
+
+	open_io(s);
+	err = talos_engine_rejoin(s->io);
+	assert(!err);
+	open_engine(s);
+}
+
 void temp_store_remove(struct temp_store *s)
 {
 	if (s->e)

@@ -25,6 +25,8 @@ void temp_store_close(struct temp_store *s); /* the file stays */
 /* As a kill would leave it: what only memory held is gone. */
 void temp_store_crash(struct temp_store *s);
 void temp_store_reopen(struct temp_store *s);
+/* As a backup, after it has led. */
+void temp_store_reopen_as_backup(struct temp_store *s);
 void temp_store_remove(struct temp_store *s); /* close, and remove the file */
 
 #endif

@@ -76,9 +76,22 @@ umount "$A"
 if mount.talosfs "$image_a" "$A" -o "listen=$addr_a" 2>"$dir/err"; then
 	fail "a deposed primary was mounted"
 fi
-grep -q 'mkfs.talosfs --backup --force' "$dir/err"
-# As a new backup it gets everything anew.
-mkfs.talosfs --backup --force "$image_a" >/dev/null
+grep -q 'primary=HOST:PORT of that one' "$dir/err"
+# Nor is it changed for one that does not lead.
+if mount.talosfs "$image_a" "$A" -o "primary=$own_host:$((port + 3)),timeout=1s" 2>"$dir/err"; then
+	fail "a deposed primary follows nobody"
+fi
+grep -q 'cannot be asked' "$dir/err"
+# Of the one that was promoted it becomes a backup, with what it has.
 mount.talosfs "$image_a" "$A" -o "primary=$addr_b,listen=$addr_a"
+wait_for 20 is "$A" replication.in_sync true
+wait_for 20 caught_up "$B" "$A"
 [ "$(cat "$A/after")" = on ]
+[ "$(status_of "$A" replication.copy_total_bytes)" = 0 ] || fail "the old primary was copied anew"
+# One that leads is not made a backup of its own backup.
+umount_wait "$B"
+if mount.talosfs "$image_b" "$B" -o "primary=$addr_a,listen=$addr_b" 2>"$dir/err"; then
+	fail "a primary follows its own backup"
+fi
+grep -q 'leave out primary=' "$dir/err"
 echo "the old primary is a backup now"

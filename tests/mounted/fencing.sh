@@ -35,7 +35,6 @@ for ((i = 1; i <= rounds; i++)); do
 	[ "$(cat "$B/promoted$i")" = "$i" ] && [ "$(status_of "$B" log.end)" -gt "$position" ]
 	umount "$A"
 	wait_for 30 gone "$old"
-	mkfs.talosfs --backup --force "$image_a" >/dev/null
 	mount.talosfs "$image_a" "$A" -o "primary=$addr_b,listen=$addr_a,$MOUNT_OPTIONS"
 	wait_for 20 is "$A" replication.in_sync true
 	t=$A A=$B B=$t

@@ -163,4 +163,4 @@ write_until_killed() {
 	new=$(tail -n 1 "$dir/acked")
 	last=${new:-$last}
 }
-caught_up() { [ "$(status_of "$A" log.end)" = "$(status_of "$B" log.applied)" ]; }
+caught_up() { [ "$(status_of "${1:-$A}" log.end)" = "$(status_of "${2:-$B}" log.applied)" ]; } # PRIMARY BACKUP

@@ -56,6 +56,14 @@ struct talos_superblock_info {
 };
 int talos_engine_probe(struct talos_io *io, struct talos_superblock_info *out);
 
+/*
+ * Make a backup of a replica that led until another one was promoted; not open meanwhile.
+ * It counts as stale until that one says that it is in sync. Its log counts up to where its records say
+ * that all in-sync replicas had it; what lies behind is in hand, as of any backup, and the
+ * new primary's word decides. TALOS_ERR_INVALID: it did not lead; and as talos_engine_probe().
+ */
+int talos_engine_rejoin(struct talos_io *io);
+
 #define TALOS_GROWTH_MIN 4u
 #define TALOS_GROWTH_MAX 16u
 static inline bool talos_growth_is_sound(uint32_t growth)

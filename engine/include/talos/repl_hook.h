@@ -99,6 +99,9 @@ struct talos_log_state {
 /* Cheap, unlike talos_engine_stats(): for whoever asks with each record. */
 void talos_engine_log_state(struct talos_engine *e, struct talos_log_state *out);
 
+/* Is every segment of the log from @pos to its end still held? Only while @pos is wanted it stays so. */
+bool talos_log_is_kept(struct talos_engine *e, struct talos_pos pos);
+
 /*
  * Rolling sum of all records before @pos. TALOS_ERR_NOT_FOUND when @pos is not
  * a record's start or the end, or no longer held.

@@ -6,7 +6,8 @@
  * Members, the in-sync set and the policy are ordinary pairs of the volume
  * itself, under keys that begin with TALOS_KEYSPACE_SYSTEM: so they are
  * recorded, replicated and recovered like all else, and what a node believes
- * about membership is exactly what its prefix of the history says.
+ * about membership is exactly what its prefix of the history says. A leader is a
+ * member, too, that is not in sync: whoever is promoted over it keeps log for it.
  */
 #ifndef TALOS_REPL_H
 #define TALOS_REPL_H
@@ -94,6 +95,18 @@ void talos_repl_stop(struct talos_repl *r);
  * _DIVERGED, _VERSION, _STALE_EPOCH, _NO_SPACE, _NOT_IN_SYNC... Progress is in status.
  */
 int talos_repl_wait_ready(struct talos_repl *r, uint64_t timeout_ns);
+
+struct talos_repl_answer {
+	bool leads;
+	uint64_t epoch; /* its own */
+};
+/*
+ * Ask who is at @o->primary, for a replica whose engine is not open: its superblock says who asks.
+ * Of @o the addresses, transport, secret, clock and timeout count. TALOS_ERR_OTHER_VOLUME, _TIMEOUT,
+ * _CLOSED (nobody is there), _SECRET_MISSING, _SECRET_DIFFERS, _VERSION...
+ */
+int talos_repl_ask(const struct talos_repl_options *o, const struct talos_superblock_info *self,
+		   struct talos_repl_answer *out);
 
 struct talos_promote_report {
 	bool was_in_sync;
