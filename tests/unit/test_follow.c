@@ -9,6 +9,7 @@
 #include "feed.h"
 #include "sim_store.h"
 #include "talos/repl_apply.h"
+#include "talos/repl_hook.h"
 
 #define SEGMENT (64u << 10)
 #define VALUE_BYTES 100u
@@ -95,10 +96,60 @@ static void a_backup_without_its_segments_needs_no_more_memory_for_ever(void **s
 	sim_store_free(&leader);
 }
 
+/*
+ * A leader with many segments of log that nobody else has is made a backup of the one that went on without
+ * them: they are cut off, in the middle of a segment that is not in memory any more.
+ */
+static void a_tail_of_many_segments_is_cut_off(void **state)
+{
+	struct sim_store old, fresh;
+	struct talos_log_state had, shown;
+	struct talos_io *io;
+	uint32_t n = 0;
+
+	(void)state;
+	make_pair(&old, &fresh);
+	while (n < 300)
+		put(old.e, n++);
+	assert_true(feed_all(old.e, fresh.e));
+	talos_engine_log_state(fresh.e, &shown);
+	talos_engine_set_committed(old.e, shown.end);
+	for (uint32_t i = 0; i < 3 * SEGMENT / VALUE_BYTES; i++)
+		put(old.e, n + i);
+	sim_store_settle(&old); /* its checkpoint must not become the root */
+	sim_store_close(&old);
+	assert_int_equal(talos_engine_lead(fresh.e, 2), 0);
+	for (uint32_t i = 0; i < 100; i++)
+		put(fresh.e, 900000 + i);
+
+	io = sim_disk_io(old.disk);
+	assert_int_equal(talos_engine_rejoin(io), 0);
+	talos_io_close(io);
+	assert_int_equal(sim_store_open(&old, &options), 0);
+	talos_engine_log_state(old.e, &had);
+	assert_true(had.applied.v <= shown.end.v);
+	assert_true(had.end.v / SEGMENT > had.applied.v / SEGMENT + 1);
+	assert_false(has(old.e, n));
+	assert_int_equal(talos_apply_truncate(old.e, had.applied), 0);
+	assert_true(feed_all(fresh.e, old.e));
+	for (int again = 0; again < 2; again++) {
+		for (uint32_t i = 0; i < n; i++)
+			assert_true(has(old.e, i));
+		assert_false(has(old.e, n));
+		for (uint32_t i = 0; i < 100; i++)
+			assert_true(has(old.e, 900000 + i));
+		sim_store_close(&old);
+		assert_int_equal(sim_store_open(&old, &options), 0);
+	}
+	sim_store_free(&fresh);
+	sim_store_free(&old);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_backup_without_its_segments_needs_no_more_memory_for_ever),
+		cmocka_unit_test(a_tail_of_many_segments_is_cut_off),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -176,6 +176,35 @@ static void who_went_on_alone_is_refused(void **state)
 	end(&a, &b);
 }
 
+/* Log is kept for it, but not without end: then it is told so. */
+static void who_was_away_for_too_long_is_told_so(void **state)
+{
+	struct talos_repl_status s;
+	struct talos_log_state l;
+	struct node a = { 0 }, b = { 0 };
+
+	(void)state;
+	a.timeout_ns = b.timeout_ns = TALOS_NS_PER_SEC / 2;
+	node_make_primary(&a, TALOS_POLICY_AVAILABLE);
+	node_make_backup(&b, 2, &a);
+	node_put_range(&a, 0, 100);
+	talos_engine_log_state(b.store.e, &l);
+	stop(&b, false);
+	for (unsigned round = 0; talos_log_is_kept(a.store.e, l.end); round++) {
+		assert_true(round < 200);
+		node_put_range(&a, 0, 300);
+	}
+	temp_store_reopen(&b.store);
+	assert_int_equal(node_start(&b, &a), 0);
+	do {
+		pause_ms(5);
+		talos_repl_status(b.repl, &s);
+	} while (!s.refused);
+	assert_int_equal(s.refused, TALOS_ERR_NOT_FOUND);
+	assert_non_null(strstr(s.state_text, "mkfs.talosfs --backup --force"));
+	end(&a, &b);
+}
+
 static void only_one_that_led_rejoins(void **state)
 {
 	struct temp_store s = { 0 };
@@ -218,6 +247,7 @@ int main(void)
 		cmocka_unit_test(two_nodes_take_turns),
 		cmocka_unit_test(what_was_in_flight_is_cut_off),
 		cmocka_unit_test(who_went_on_alone_is_refused),
+		cmocka_unit_test(who_was_away_for_too_long_is_told_so),
 		cmocka_unit_test(only_one_that_led_rejoins),
 		cmocka_unit_test(whoever_is_asked_says_what_it_is),
 	};
