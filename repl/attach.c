@@ -89,6 +89,7 @@ static int enter_sessions(struct session *s, const struct talos_wire_hello *h, b
 		m->away_since_ns = 0;
 		m->seen_ns = repl_now(r);
 		*out_in_sync = m->in_sync;
+		s->wake_at = UINT64_MAX;
 		r->sessions[slot] = s;
 	}
 	talos_mutex_unlock(&r->lock);

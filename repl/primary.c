@@ -7,11 +7,46 @@
 
 #include "repl_private.h"
 
+static void wake(struct session *s)
+{
+	if (atomic_exchange(&s->idle, false))
+		s->conn->ops->wake(s->conn);
+}
+
 void primary_wake_sessions_locked(struct talos_repl *r)
 {
 	for (unsigned i = 0; i < SESSIONS_MAX; i++)
-		if (r->sessions[i] && r->sessions[i]->idle)
-			r->sessions[i]->conn->ops->wake(r->sessions[i]->conn);
+		if (r->sessions[i])
+			wake(r->sessions[i]);
+}
+
+static void find_wake_at_locked(struct talos_repl *r)
+{
+	uint64_t lowest = UINT64_MAX;
+
+	for (unsigned i = 0; i < SESSIONS_MAX; i++)
+		if (r->sessions[i])
+			lowest = talos_min(lowest, r->sessions[i]->wake_at);
+	r->wake_at = lowest;
+}
+
+void primary_wake_at_locked(struct session *s, uint64_t pos)
+{
+	s->wake_at = pos;
+	find_wake_at_locked(s->r);
+}
+
+static void wake_for_log_locked(struct talos_repl *r, uint64_t end)
+{
+	for (unsigned i = 0; i < SESSIONS_MAX; i++) {
+		struct session *s = r->sessions[i];
+
+		if (!s || s->wake_at > end)
+			continue;
+		s->wake_at = UINT64_MAX;
+		wake(s);
+	}
+	find_wake_at_locked(r);
 }
 
 /* --- the hook --------------------------------------------------------------------------- */
@@ -27,18 +62,17 @@ static int hook_admit(void *ctx)
 
 /*
  * Most records find a session at work, or gathering, and cost no more than this. A
- * session says that it is idle before it looks at the log's end for the last time.
+ * session says what would wake it before it looks at the log's end for the last time.
  */
 static void hook_log_appended(void *ctx, struct talos_pos end)
 {
 	struct talos_repl *r = ctx;
-	uint64_t before = r->log_end;
 
 	r->log_end = end.v;
-	if (!r->idlers && before / SESSION_GATHER_BYTES == end.v / SESSION_GATHER_BYTES)
+	if (end.v < r->wake_at)
 		return;
 	talos_mutex_lock(&r->lock);
-	primary_wake_sessions_locked(r);
+	wake_for_log_locked(r, end.v);
 	talos_mutex_unlock(&r->lock);
 }
 
@@ -206,6 +240,8 @@ int primary_start(struct talos_repl *r)
 		any = any || r->members[i].in_sync;
 	r->durable = s.durable.v;
 	r->log_end = s.end.v;
+	r->segment_bytes = s.segment_bytes;
+	r->wake_at = UINT64_MAX;
 	r->blocked = any; /* until all of them are back */
 	insync_tell_engine_locked(r);
 	talos_mutex_unlock(&r->lock);
@@ -382,7 +418,7 @@ void *keeper_main(void *arg)
 		session_join_ended(r);
 		talos_mutex_lock(&r->lock);
 		if (!r->stopping)
-			talos_cond_wait(&r->changed, &r->lock, r->clock, 100 * TALOS_NS_PER_MS);
+			talos_cond_wait(&r->keeper_wake, &r->lock, r->clock, 100 * TALOS_NS_PER_MS);
 		talos_mutex_unlock(&r->lock);
 	}
 	return NULL;

@@ -193,7 +193,6 @@ static int take_event(struct session *s, const struct transport_event *ev)
 static int ring(struct session *s)
 {
 	struct talos_repl *r = s->r;
-	struct talos_log_state log;
 	uint64_t now = repl_now(r), committed, in_sync_from;
 	struct talos_wire_doorbell d;
 	struct member *m;
@@ -209,13 +208,12 @@ static int ring(struct session *s)
 	if (!due)
 		return 0;
 	s->told_upto = s->border;
-	talos_engine_log_state(r->engine, &log);
 	d = (struct talos_wire_doorbell){
 		.epoch = le64_from(s->seed.epoch),
 		.upto = le64_from(s->told_upto),
 		.committed = le64_from(committed),
-		.end = le64_from(log.end.v),
-		.end_wall_ns = le64_from(log.shown_wall_ns),
+		.end = le64_from(r->log_end),
+		.end_wall_ns = le64_from(talos_engine_log_wall_ns(r->engine)),
 		.in_sync_from = le64_from(in_sync_from),
 	};
 	s->told_committed = committed;
@@ -235,6 +233,7 @@ static int consider_in_sync(struct session *s)
 	talos_mutex_lock(&r->lock);
 	m = member_locked(s);
 	near = m && m->acked + IN_SYNC_WINDOW_BYTES >= r->log_end && m->acked >= r->committed;
+	s->counts = m && m->in_sync && !m->dropping;
 	grant = near && !m->in_sync && !m->dropping && !r->deposed && r->o.ack != TALOS_ACK_LOCAL;
 	if (grant) {
 		m->in_sync = true;
@@ -295,6 +294,14 @@ static int session_step(struct session *s)
 	return progress;
 }
 
+/* One that could not send what it knows of waits for something else than more of it. */
+static uint64_t log_that_wakes(const struct session *s, uint64_t gather_ns)
+{
+	if (s->seeding || s->sent != s->target)
+		return UINT64_MAX;
+	return gather_ns ? s->sent + SESSION_GATHER_BYTES : s->sent + 1;
+}
+
 /* Sleep until the backup says something, or there is log to send. */
 static int session_wait(struct session *s)
 {
@@ -304,17 +311,19 @@ static int session_wait(struct session *s)
 	bool segments;
 	int r = 0;
 
-	s->r->idlers += !gather_ns;
 	s->idle = true;
 	talos_mutex_lock(&s->r->lock);
 	committed = s->r->committed;
 	segments = s->queue_count && s->bulk_count && !s->current;
+	primary_wake_at_locked(s, log_that_wakes(s, gather_ns));
 	talos_mutex_unlock(&s->r->lock);
 	/* Anything that came before we were marked idle did not wake us. */
 	if (s->pace_wait_ns)
 		timeout = talos_min(timeout, s->pace_wait_ns);
 	if (gather_ns)
 		timeout = talos_min(timeout, gather_ns);
+	if (s->at && s->sent != s->target)
+		timeout = talos_min(timeout, stream_holds_ns(s));
 	if (gather_ns ? stream_gathers_ns(s) && !segments
 		      : s->seeding || s->sent != s->target ||
 				(s->r->log_end == s->target && committed == s->told_committed &&
@@ -322,7 +331,6 @@ static int session_wait(struct session *s)
 		if (s->conn->ops->poll(s->conn, timeout, &ev))
 			r = take_event(s, &ev);
 	s->idle = false;
-	s->r->idlers -= !gather_ns;
 	return r;
 }
 
@@ -340,15 +348,19 @@ static void leave_sessions_locked(struct session *s)
 		m->away_since_ns = s->heard_ns; /* not now: it may have been silent for long */
 	}
 	talos_cond_broadcast(&r->changed);
+	talos_cond_signal(&r->keeper_wake);
 }
 
-static void session_free(struct session *s)
+/*
+ * By the session's own thread, not by the keeper, who joins it: the keeper's record that
+ * drops the backup may be waiting for the very memory that is held here.
+ */
+static void let_go_of_all(struct session *s)
 {
 	s->conn->ops->close(s->conn);
 	stream_free(s);
 	if (s->seed.pin)
 		talos_engine_seed_unpin(s->r->engine, &s->seed);
-	talos_free(s);
 }
 
 static void *session_main(void *arg)
@@ -375,6 +387,7 @@ static void *session_main(void *arg)
 	s->next_ended = r->ended;
 	r->ended = s;
 	talos_mutex_unlock(&r->lock);
+	let_go_of_all(s);
 	return NULL;
 }
 
@@ -401,7 +414,7 @@ void session_join_ended(struct talos_repl *r)
 		if (!s)
 			return;
 		pthread_join(s->thread, NULL);
-		session_free(s);
+		talos_free(s);
 	}
 }
 

@@ -222,6 +222,7 @@ struct talos_engine {
 	struct worker workers[WORKERS];
 	_Atomic uint64_t commit_interval_ns;
 	uint64_t last_commit_ns; /* the log writer's */
+	_Atomic bool commit_soon; /* without waiting for the interval */
 	/* Set by the log writer before it looks for the last time; read after each append. */
 	_Atomic bool log_asleep;
 
