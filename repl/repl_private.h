@@ -105,7 +105,7 @@ struct offered {
 };
 
 /* Log is gathered for so long, or until there are so many bytes. */
-#define SESSION_GATHER_NS TALOS_NS_PER_MS
+#define SESSION_GATHER_NS (4 * TALOS_NS_PER_MS)
 #define SESSION_GATHER_BYTES (256u << 10)
 /* What an in-sync backup needs next stays in memory until nothing could be sent to it for so long. */
 #define SESSION_HOLD_NS (200 * TALOS_NS_PER_MS)
@@ -175,6 +175,7 @@ struct follower {
 	bool have_doorbell;
 	uint64_t attach_end; /* the primary's log end at the first doorbell */
 	uint64_t told_received, told_durable, told_shown;
+	bool untold; /* there is more, which can wait for a moment */
 };
 
 struct talos_repl {
