@@ -7,6 +7,9 @@
 
 #include "repl_private.h"
 
+#define ASK_ENDED_NS (200 * TALOS_NS_PER_MS)
+#define ASK_AGAIN_NS (50 * TALOS_NS_PER_MS)
+
 static void wake(struct session *s)
 {
 	if (atomic_exchange(&s->idle, false))
@@ -314,6 +317,8 @@ static bool is_overdue(const struct talos_repl *r, const struct member *m, uint6
 		return true; /* it was in sync with what was acknowledged in another way */
 	if (m->session && m->session->state == TALOS_PEER_COPYING)
 		return goes_on_alone(r); /* it begins anew, for another mode */
+	if (m->gone && goes_on_alone(r))
+		return true;
 	return m->away_since_ns && now - m->away_since_ns >= primary_silence_ns(r);
 }
 
@@ -351,6 +356,63 @@ static void block_writes(struct talos_repl *r, const struct overdue *o)
 			"writes are blocked: the in-sync backup %s is away. Bring it back, or go "
 			"on without it: 'talosfs member drop DIR %s'",
 			o->address, o->address);
+}
+
+/* A member that is to be asked now whether it is there at all. */
+static bool find_to_ask(struct talos_repl *r, struct talos_uuid *out, char address[72])
+{
+	uint64_t first_ns = repl_now(r) + 1;
+
+	talos_mutex_lock(&r->lock);
+	for (unsigned i = 0; i < r->member_count; i++) {
+		const struct member *m = &r->members[i];
+
+		if (!m->in_sync || m->session || !m->ask_at_ns || m->ask_at_ns >= first_ns)
+			continue;
+		first_ns = m->ask_at_ns;
+		*out = m->replica;
+		memcpy(address, m->address, sizeof(m->address));
+	}
+	talos_mutex_unlock(&r->lock);
+	return address[0];
+}
+
+/* A listener that is ending may take a visitor in, and not answer: then it is asked again. */
+static void note_answer(struct talos_repl *r, const struct talos_uuid *u, int err)
+{
+	struct member *m;
+
+	talos_mutex_lock(&r->lock);
+	m = insync_find_locked(r, u);
+	if (m && !m->session) {
+		m->gone = err == TALOS_ERR_REFUSED;
+		m->ask_at_ns = err && !m->gone ? repl_now(r) + ASK_AGAIN_NS : 0;
+	}
+	talos_mutex_unlock(&r->lock);
+}
+
+/*
+ * A connection that ended may be a daemon that ended, or a backup that is being promoted, or
+ * comes again: each closes it. So it is asked. Where its host says that nobody listens, it
+ * need not be waited for; any other word, and none, leaves it the time that it has. To be
+ * wrong does no harm: with policy available no member can be promoted without the primary's
+ * word, which says that it was dropped, or an operator's.
+ */
+static void keep_track_of_ended(struct talos_repl *r)
+{
+	struct talos_engine_stats s;
+	struct talos_uuid replica;
+	char address[72] = "";
+	uint64_t epoch;
+	int err;
+
+	if (!goes_on_alone(r) || !find_to_ask(r, &replica, address))
+		return;
+	err = epoch_ask(r, address, WIRE_HELLO_QUERY, ASK_ENDED_NS, &epoch);
+	note_answer(r, &replica, err);
+	talos_engine_stats(r->engine, &s);
+	if (!err && epoch > s.epoch)
+		primary_step_down(r, epoch, address);
 }
 
 static void keep_members(struct talos_repl *r)
@@ -411,6 +473,7 @@ void *keeper_main(void *arg)
 
 	while (!r->stopping) {
 		if (r->leading && !r->deposed) {
+			keep_track_of_ended(r);
 			keep_members(r);
 			keep_notice(r, &next_notice_ns);
 			keep_asking(r, &next_ask_ns);

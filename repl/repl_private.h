@@ -76,6 +76,9 @@ struct member {
 	uint64_t in_sync_from;	/* end of the record that made it so */
 	uint64_t seen_ns;	/* last sign of life; 0: none since we lead */
 	uint64_t away_since_ns; /* 0: it is here */
+	bool listens;		/* at its address */
+	uint64_t ask_at_ns;	/* its connection ended: does anybody listen there? 0: answered */
+	bool gone;		/* nobody does: there is nothing to wait for */
 	struct session *session; /* NULL: not connected */
 };
 

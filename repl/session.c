@@ -334,7 +334,8 @@ static int session_wait(struct session *s)
 	return r;
 }
 
-static void leave_sessions_locked(struct session *s)
+/* @err: why it ends. */
+static void leave_sessions_locked(struct session *s, int err)
 {
 	struct talos_repl *r = s->r;
 	struct member *m;
@@ -346,6 +347,7 @@ static void leave_sessions_locked(struct session *s)
 	if (m && m->session == s) {
 		m->session = NULL;
 		m->away_since_ns = s->heard_ns; /* not now: it may have been silent for long */
+		m->ask_at_ns = m->listens && err != TALOS_ERR_TIMEOUT ? repl_now(r) : 0;
 	}
 	talos_cond_broadcast(&r->changed);
 	talos_cond_signal(&r->keeper_wake);
@@ -383,7 +385,7 @@ static void *session_main(void *arg)
 		talos_warn("lost the backup %s: %s", s->address, talos_strerror(err));
 	/* In one step: whoever sees no session left may join the thread, and end it all. */
 	talos_mutex_lock(&r->lock);
-	leave_sessions_locked(s);
+	leave_sessions_locked(s, err);
 	s->next_ended = r->ended;
 	r->ended = s;
 	talos_mutex_unlock(&r->lock);
@@ -396,7 +398,7 @@ int session_start(struct session *s)
 	if (!pthread_create(&s->thread, NULL, session_main, s))
 		return TALOS_OK;
 	talos_mutex_lock(&s->r->lock);
-	leave_sessions_locked(s);
+	leave_sessions_locked(s, TALOS_ERR_SYSTEM);
 	talos_mutex_unlock(&s->r->lock);
 	return TALOS_ERR_SYSTEM;
 }
