@@ -95,8 +95,12 @@ static int enter_sessions(struct session *s, const struct talos_wire_hello *h, b
 		m->mode = s->mode;
 		m->session = s;
 		m->away_since_ns = 0;
+		m->listens = h->listen[0];
+		m->ask_at_ns = 0;
+		m->gone = false;
 		m->seen_ns = repl_now(r);
 		*out_in_sync = m->in_sync;
+		s->wake_at = UINT64_MAX;
 		r->sessions[slot] = s;
 	}
 	talos_mutex_unlock(&r->lock);

@@ -20,6 +20,8 @@
 #define ASK_NS (200 * TALOS_NS_PER_MS)
 #define OFFER_NS TALOS_NS_PER_MS /* nobody says that a buffer for the log is free again */
 #define BEHIND_NS (2 * TALOS_NS_PER_MS)
+/* Nobody waits for news of progress but with ack=device: each wakes the primary's session. */
+#define TELL_NS (10 * TALOS_NS_PER_MS)
 
 static void forget_connection(struct talos_repl *r)
 {
@@ -49,12 +51,13 @@ static void forget_connection(struct talos_repl *r)
 	talos_mutex_unlock(&r->lock);
 }
 
+/* Asked with each message: not of talos_engine_stats(), which adds up what latencies were. */
 static uint64_t epoch_of(struct talos_repl *r)
 {
-	struct talos_engine_stats s;
+	struct talos_log_state l;
 
-	talos_engine_stats(r->engine, &s);
-	return s.epoch;
+	talos_engine_log_state(r->engine, &l);
+	return l.epoch;
 }
 
 static int say(struct talos_repl *r, uint8_t type, const void *bytes, uint32_t n)
@@ -384,10 +387,12 @@ static int tell_progress(struct talos_repl *r)
 	uint64_t now = repl_now(r);
 
 	talos_engine_log_state(r->engine, &l);
-	if (l.end.v == f->told_received && l.shown.v == f->told_shown &&
-	    (l.durable.v == f->told_durable || !f->sync_at_once) &&
-	    now - f->told_ns < r->timeout_ns / 5)
+	f->untold = l.end.v != f->told_received || l.shown.v != f->told_shown ||
+		    (l.durable.v != f->told_durable && f->sync_at_once);
+	if (f->untold ? !f->sync_at_once && now - f->told_ns < TELL_NS
+		      : now - f->told_ns < r->timeout_ns / 5)
 		return TALOS_OK;
+	f->untold = false;
 	d = (struct talos_wire_progress){
 		.epoch = le64_from(l.epoch),
 		.received = le64_from(l.end.v),
@@ -477,7 +482,7 @@ static uint64_t poll_ns(struct talos_repl *r)
 	/* Its own flushes, or the device, are behind: soon there is room again. */
 	if (l.applied.v < talos_min(l.end.v, le64_get(f->doorbell.committed)))
 		return BEHIND_NS;
-	return talos_min(r->timeout_ns / 10, ASK_NS);
+	return talos_min(r->timeout_ns / 10, f->untold ? TELL_NS : ASK_NS);
 }
 
 static int serve_connection(struct talos_repl *r)

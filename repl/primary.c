@@ -7,11 +7,49 @@
 
 #include "repl_private.h"
 
+#define ASK_ENDED_NS (200 * TALOS_NS_PER_MS)
+#define ASK_AGAIN_NS (50 * TALOS_NS_PER_MS)
+
+static void wake(struct session *s)
+{
+	if (atomic_exchange(&s->idle, false))
+		s->conn->ops->wake(s->conn);
+}
+
 void primary_wake_sessions_locked(struct talos_repl *r)
 {
 	for (unsigned i = 0; i < SESSIONS_MAX; i++)
-		if (r->sessions[i] && r->sessions[i]->idle)
-			r->sessions[i]->conn->ops->wake(r->sessions[i]->conn);
+		if (r->sessions[i])
+			wake(r->sessions[i]);
+}
+
+static void find_wake_at_locked(struct talos_repl *r)
+{
+	uint64_t lowest = UINT64_MAX;
+
+	for (unsigned i = 0; i < SESSIONS_MAX; i++)
+		if (r->sessions[i])
+			lowest = talos_min(lowest, r->sessions[i]->wake_at);
+	r->wake_at = lowest;
+}
+
+void primary_wake_at_locked(struct session *s, uint64_t pos)
+{
+	s->wake_at = pos;
+	find_wake_at_locked(s->r);
+}
+
+static void wake_for_log_locked(struct talos_repl *r, uint64_t end)
+{
+	for (unsigned i = 0; i < SESSIONS_MAX; i++) {
+		struct session *s = r->sessions[i];
+
+		if (!s || s->wake_at > end)
+			continue;
+		s->wake_at = UINT64_MAX;
+		wake(s);
+	}
+	find_wake_at_locked(r);
 }
 
 /* --- the hook --------------------------------------------------------------------------- */
@@ -27,18 +65,17 @@ static int hook_admit(void *ctx)
 
 /*
  * Most records find a session at work, or gathering, and cost no more than this. A
- * session says that it is idle before it looks at the log's end for the last time.
+ * session says what would wake it before it looks at the log's end for the last time.
  */
 static void hook_log_appended(void *ctx, struct talos_pos end)
 {
 	struct talos_repl *r = ctx;
-	uint64_t before = r->log_end;
 
 	r->log_end = end.v;
-	if (!r->idlers && before / SESSION_GATHER_BYTES == end.v / SESSION_GATHER_BYTES)
+	if (end.v < r->wake_at)
 		return;
 	talos_mutex_lock(&r->lock);
-	primary_wake_sessions_locked(r);
+	wake_for_log_locked(r, end.v);
 	talos_mutex_unlock(&r->lock);
 }
 
@@ -206,6 +243,8 @@ int primary_start(struct talos_repl *r)
 		any = any || r->members[i].in_sync;
 	r->durable = s.durable.v;
 	r->log_end = s.end.v;
+	r->segment_bytes = s.segment_bytes;
+	r->wake_at = UINT64_MAX;
 	r->blocked = any; /* until all of them are back */
 	insync_tell_engine_locked(r);
 	talos_mutex_unlock(&r->lock);
@@ -278,6 +317,8 @@ static bool is_overdue(const struct talos_repl *r, const struct member *m, uint6
 		return true; /* it was in sync with what was acknowledged in another way */
 	if (m->session && m->session->state == TALOS_PEER_COPYING)
 		return goes_on_alone(r); /* it begins anew, for another mode */
+	if (m->gone && goes_on_alone(r))
+		return true;
 	return m->away_since_ns && now - m->away_since_ns >= primary_silence_ns(r);
 }
 
@@ -315,6 +356,63 @@ static void block_writes(struct talos_repl *r, const struct overdue *o)
 			"writes are blocked: the in-sync backup %s is away. Bring it back, or go "
 			"on without it: 'talosfs member drop DIR %s'",
 			o->address, o->address);
+}
+
+/* A member that is to be asked now whether it is there at all. */
+static bool find_to_ask(struct talos_repl *r, struct talos_uuid *out, char address[72])
+{
+	uint64_t first_ns = repl_now(r) + 1;
+
+	talos_mutex_lock(&r->lock);
+	for (unsigned i = 0; i < r->member_count; i++) {
+		const struct member *m = &r->members[i];
+
+		if (!m->in_sync || m->session || !m->ask_at_ns || m->ask_at_ns >= first_ns)
+			continue;
+		first_ns = m->ask_at_ns;
+		*out = m->replica;
+		memcpy(address, m->address, sizeof(m->address));
+	}
+	talos_mutex_unlock(&r->lock);
+	return address[0];
+}
+
+/* A listener that is ending may take a visitor in, and not answer: then it is asked again. */
+static void note_answer(struct talos_repl *r, const struct talos_uuid *u, int err)
+{
+	struct member *m;
+
+	talos_mutex_lock(&r->lock);
+	m = insync_find_locked(r, u);
+	if (m && !m->session) {
+		m->gone = err == TALOS_ERR_REFUSED;
+		m->ask_at_ns = err && !m->gone ? repl_now(r) + ASK_AGAIN_NS : 0;
+	}
+	talos_mutex_unlock(&r->lock);
+}
+
+/*
+ * A connection that ended may be a daemon that ended, or a backup that is being promoted, or
+ * comes again: each closes it. So it is asked. Where its host says that nobody listens, it
+ * need not be waited for; any other word, and none, leaves it the time that it has. To be
+ * wrong does no harm: with policy available no member can be promoted without the primary's
+ * word, which says that it was dropped, or an operator's.
+ */
+static void keep_track_of_ended(struct talos_repl *r)
+{
+	struct talos_engine_stats s;
+	struct talos_uuid replica;
+	char address[72] = "";
+	uint64_t epoch;
+	int err;
+
+	if (!goes_on_alone(r) || !find_to_ask(r, &replica, address))
+		return;
+	err = epoch_ask(r, address, WIRE_HELLO_QUERY, ASK_ENDED_NS, &epoch);
+	note_answer(r, &replica, err);
+	talos_engine_stats(r->engine, &s);
+	if (!err && epoch > s.epoch)
+		primary_step_down(r, epoch, address);
 }
 
 static void keep_members(struct talos_repl *r)
@@ -375,6 +473,7 @@ void *keeper_main(void *arg)
 
 	while (!r->stopping) {
 		if (r->leading && !r->deposed) {
+			keep_track_of_ended(r);
 			keep_members(r);
 			keep_notice(r, &next_notice_ns);
 			keep_asking(r, &next_ask_ns);
@@ -382,7 +481,7 @@ void *keeper_main(void *arg)
 		session_join_ended(r);
 		talos_mutex_lock(&r->lock);
 		if (!r->stopping)
-			talos_cond_wait(&r->changed, &r->lock, r->clock, 100 * TALOS_NS_PER_MS);
+			talos_cond_wait(&r->keeper_wake, &r->lock, r->clock, 100 * TALOS_NS_PER_MS);
 		talos_mutex_unlock(&r->lock);
 	}
 	return NULL;

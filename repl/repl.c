@@ -83,6 +83,7 @@ int talos_repl_start(const struct talos_repl_options *o, struct talos_repl **out
 	talos_mutex_init(&r->node, TALOS_LOCK_REPL_NODE);
 	talos_mutex_init(&r->lock, TALOS_LOCK_REPL_SEND);
 	talos_cond_init(&r->changed);
+	talos_cond_init(&r->keeper_wake);
 	r->notes = talos_engine_notes(o->engine);
 	err = start_role(r);
 	if (!err)
@@ -155,6 +156,7 @@ void talos_repl_stop(struct talos_repl *r)
 	r->stopping = true;
 	talos_mutex_lock(&r->lock);
 	talos_cond_broadcast(&r->changed);
+	talos_cond_signal(&r->keeper_wake);
 	talos_mutex_unlock(&r->lock);
 	listener_stop(r);
 	backup_stop(r);
@@ -167,6 +169,7 @@ void talos_repl_stop(struct talos_repl *r)
 		talos_engine_set_hook(r->engine, &stopped_hook);
 	shipment_pool_close(&r->shipments);
 	talos_cond_fini(&r->changed);
+	talos_cond_fini(&r->keeper_wake);
 	talos_mutex_fini(&r->lock);
 	talos_mutex_fini(&r->node);
 	talos_free(r);

@@ -76,7 +76,18 @@ struct member {
 	uint64_t in_sync_from;	/* end of the record that made it so */
 	uint64_t seen_ns;	/* last sign of life; 0: none since we lead */
 	uint64_t away_since_ns; /* 0: it is here */
+	bool listens;		/* at its address */
+	uint64_t ask_at_ns;	/* its connection ended: does anybody listen there? 0: answered */
+	bool gone;		/* nobody does: there is nothing to wait for */
 	struct session *session; /* NULL: not connected */
+};
+
+/* A segment of the log in the engine's memory, pinned. Of one session: its thread counts. */
+struct log_memory {
+	uint32_t refs;
+	uint64_t segment;
+	const uint8_t *bytes; /* from the segment's start */
+	struct talos_log_pin pin;
 };
 
 /* A log write that has not completed. */
@@ -85,7 +96,8 @@ struct log_write {
 	uint64_t end; /* position behind it */
 	uint64_t posted_ns;
 	bool completed; /* but one before it is not */
-	struct talos_log_pin pin; /* or: */
+	uint32_t n;
+	struct log_memory *memory; /* or: */
 	uint8_t *copy;
 };
 
@@ -95,9 +107,11 @@ struct offered {
 	bool valid;
 };
 
-/* While more log is gathered, an appended record wakes the session only where it passes so many bytes. */
-#define SESSION_GATHER_NS TALOS_NS_PER_MS
+/* Log is gathered for so long, or until there are so many bytes. */
+#define SESSION_GATHER_NS (4 * TALOS_NS_PER_MS)
 #define SESSION_GATHER_BYTES (256u << 10)
+/* What an in-sync backup needs next stays in memory until nothing could be sent to it for so long. */
+#define SESSION_HOLD_NS (200 * TALOS_NS_PER_MS)
 
 /* One connection to a backup, on a primary. The thread's own unless said otherwise. */
 struct session {
@@ -109,7 +123,9 @@ struct session {
 	char address[72];
 	enum talos_peer_state state; /* guarded by r->lock */
 	enum talos_backup_mode mode;
-	_Atomic bool stop, idle; /* idle: asleep in poll, wants to be woken */
+	_Atomic bool stop;
+	_Atomic bool idle; /* asleep in poll; whoever takes that back wakes it */
+	uint64_t wake_at;  /* guarded by r->lock: a log that ends there, or behind, wakes it */
 	uint64_t sent_ns;	 /* when log was sent last; see SESSION_GATHER_NS */
 	/* Log. */
 	struct offered log[TRANSPORT_REGIONS_MAX];
@@ -118,6 +134,9 @@ struct session {
 	uint64_t border;     /* the last record border that sent has passed */
 	uint64_t in_flight;  /* bytes */
 	struct log_write *writes, **writes_last;
+	struct log_memory *at; /* of `sent`, or of what was sent last; NULL: nothing is held */
+	bool counts;	       /* it is in the in-sync set, and stays there */
+	uint64_t hastened;     /* a commit was asked for, to get on from here */
 	uint64_t told_upto, told_committed; /* by the last doorbell */
 	uint64_t told_ns, heard_ns;
 	/* Segments. */
@@ -159,18 +178,21 @@ struct follower {
 	bool have_doorbell;
 	uint64_t attach_end; /* the primary's log end at the first doorbell */
 	uint64_t told_received, told_durable, told_shown;
+	bool untold; /* there is more, which can wait for a moment */
 };
 
 struct talos_repl {
 	struct talos_engine *engine;
 	const struct talos_clock *clock;
 	struct talos_repl_options o;
+	uint32_t segment_bytes; /* a primary's; const while it leads */
 	char listen[72], primary[72];
 	uint64_t timeout_ns;
 
 	struct talos_mutex node; /* TALOS_LOCK_REPL_NODE */
 	struct talos_mutex lock; /* TALOS_LOCK_REPL_SEND; guards: */
 	struct talos_cond changed;
+	struct talos_cond keeper_wake; /* its own: what it looks at changes with sessions, not with records */
 	enum talos_policy policy;
 	struct member members[MEMBERS_MAX];
 	unsigned member_count;
@@ -198,7 +220,7 @@ struct talos_repl {
 	_Atomic bool stopping, leading, blocked, deposed;
 	_Atomic uint64_t log_end;
 	_Atomic uint64_t urgent; /* somebody waits for the log before it */
-	_Atomic uint32_t idlers; /* sessions that are idle and not gathering */
+	_Atomic uint64_t wake_at; /* the lowest of all sessions; changes under lock */
 	struct transport_options transport; /* const after start */
 	struct transport_listener *listeners[TRANSPORT_LISTENERS_MAX];
 	unsigned listener_count;
@@ -251,6 +273,8 @@ int primary_start(struct talos_repl *r);
 /* A peer that has said nothing for so long is gone. */
 uint64_t primary_silence_ns(const struct talos_repl *r);
 void primary_wake_sessions_locked(struct talos_repl *r);
+/* That there is log up to @pos is to wake @s, once. */
+void primary_wake_at_locked(struct session *s, uint64_t pos);
 void *keeper_main(void *arg);
 /* A higher epoch exists at @who: stop acknowledging, for good. */
 void primary_step_down(struct talos_repl *r, uint64_t epoch, const char *who);
@@ -279,6 +303,8 @@ int seed_step(struct session *s);
 int stream_log(struct session *s);
 /* How long more log is gathered before some is sent; 0: send it. */
 uint64_t stream_gathers_ns(struct session *s);
+/* How long what is to be sent next stays in memory, should nothing go out; 0: no more. */
+uint64_t stream_holds_ns(struct session *s);
 int stream_segments(struct session *s);
 /* A write has completed. */
 void stream_written(struct session *s, uint64_t cookie);

@@ -193,7 +193,6 @@ static int take_event(struct session *s, const struct transport_event *ev)
 static int ring(struct session *s)
 {
 	struct talos_repl *r = s->r;
-	struct talos_log_state log;
 	uint64_t now = repl_now(r), committed, in_sync_from;
 	struct talos_wire_doorbell d;
 	struct member *m;
@@ -209,13 +208,12 @@ static int ring(struct session *s)
 	if (!due)
 		return 0;
 	s->told_upto = s->border;
-	talos_engine_log_state(r->engine, &log);
 	d = (struct talos_wire_doorbell){
 		.epoch = le64_from(s->seed.epoch),
 		.upto = le64_from(s->told_upto),
 		.committed = le64_from(committed),
-		.end = le64_from(log.end.v),
-		.end_wall_ns = le64_from(log.shown_wall_ns),
+		.end = le64_from(r->log_end),
+		.end_wall_ns = le64_from(talos_engine_log_wall_ns(r->engine)),
 		.in_sync_from = le64_from(in_sync_from),
 	};
 	s->told_committed = committed;
@@ -235,6 +233,7 @@ static int consider_in_sync(struct session *s)
 	talos_mutex_lock(&r->lock);
 	m = member_locked(s);
 	near = m && m->acked + IN_SYNC_WINDOW_BYTES >= r->log_end && m->acked >= r->committed;
+	s->counts = m && m->in_sync && !m->dropping;
 	grant = near && !m->in_sync && !m->dropping && !r->deposed && r->o.ack != TALOS_ACK_LOCAL;
 	if (grant) {
 		m->in_sync = true;
@@ -297,6 +296,14 @@ static int session_step(struct session *s)
 	return progress;
 }
 
+/* One that could not send what it knows of waits for something else than more of it. */
+static uint64_t log_that_wakes(const struct session *s, uint64_t gather_ns)
+{
+	if (s->seeding || s->sent != s->target)
+		return UINT64_MAX;
+	return gather_ns ? s->sent + SESSION_GATHER_BYTES : s->sent + 1;
+}
+
 /* Sleep until the backup says something, or there is log to send. */
 static int session_wait(struct session *s)
 {
@@ -306,17 +313,19 @@ static int session_wait(struct session *s)
 	bool segments;
 	int r = 0;
 
-	s->r->idlers += !gather_ns;
 	s->idle = true;
 	talos_mutex_lock(&s->r->lock);
 	committed = s->r->committed;
 	segments = s->queue_count && s->bulk_count && !s->current;
+	primary_wake_at_locked(s, log_that_wakes(s, gather_ns));
 	talos_mutex_unlock(&s->r->lock);
 	/* Anything that came before we were marked idle did not wake us. */
 	if (s->pace_wait_ns)
 		timeout = talos_min(timeout, s->pace_wait_ns);
 	if (gather_ns)
 		timeout = talos_min(timeout, gather_ns);
+	if (s->at && s->sent != s->target)
+		timeout = talos_min(timeout, stream_holds_ns(s));
 	if (gather_ns ? stream_gathers_ns(s) && !segments
 		      : s->seeding || s->sent != s->target ||
 				(s->r->log_end == s->target && committed == s->told_committed &&
@@ -324,11 +333,11 @@ static int session_wait(struct session *s)
 		if (s->conn->ops->poll(s->conn, timeout, &ev))
 			r = take_event(s, &ev);
 	s->idle = false;
-	s->r->idlers -= !gather_ns;
 	return r;
 }
 
-static void leave_sessions_locked(struct session *s)
+/* @err: why it ends. */
+static void leave_sessions_locked(struct session *s, int err)
 {
 	struct talos_repl *r = s->r;
 	struct member *m;
@@ -340,17 +349,22 @@ static void leave_sessions_locked(struct session *s)
 	if (m && m->session == s) {
 		m->session = NULL;
 		m->away_since_ns = s->heard_ns; /* not now: it may have been silent for long */
+		m->ask_at_ns = m->listens && err != TALOS_ERR_TIMEOUT ? repl_now(r) : 0;
 	}
 	talos_cond_broadcast(&r->changed);
+	talos_cond_signal(&r->keeper_wake);
 }
 
-static void session_free(struct session *s)
+/*
+ * By the session's own thread, not by the keeper, who joins it: the keeper's record that
+ * drops the backup may be waiting for the very memory that is held here.
+ */
+static void let_go_of_all(struct session *s)
 {
 	s->conn->ops->close(s->conn);
 	stream_free(s);
 	if (s->seed.pin)
 		talos_engine_seed_unpin(s->r->engine, &s->seed);
-	talos_free(s);
 }
 
 static void *session_main(void *arg)
@@ -373,10 +387,11 @@ static void *session_main(void *arg)
 		talos_warn("lost the backup %s: %s", s->address, talos_strerror(err));
 	/* In one step: whoever sees no session left may join the thread, and end it all. */
 	talos_mutex_lock(&r->lock);
-	leave_sessions_locked(s);
+	leave_sessions_locked(s, err);
 	s->next_ended = r->ended;
 	r->ended = s;
 	talos_mutex_unlock(&r->lock);
+	let_go_of_all(s);
 	return NULL;
 }
 
@@ -385,7 +400,7 @@ int session_start(struct session *s)
 	if (!pthread_create(&s->thread, NULL, session_main, s))
 		return TALOS_OK;
 	talos_mutex_lock(&s->r->lock);
-	leave_sessions_locked(s);
+	leave_sessions_locked(s, TALOS_ERR_SYSTEM);
 	talos_mutex_unlock(&s->r->lock);
 	return TALOS_ERR_SYSTEM;
 }
@@ -403,7 +418,7 @@ void session_join_ended(struct talos_repl *r)
 		if (!s)
 			return;
 		pthread_join(s->thread, NULL);
-		session_free(s);
+		talos_free(s);
 	}
 }
 

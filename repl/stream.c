@@ -12,14 +12,86 @@
 
 #define BULK_COOKIE UINT64_MAX /* a log write's is where it ends */
 
+/* --- the log's memory --------------------------------------------------------------------------------- */
+
+static struct log_memory *memory_ref(struct log_memory *m)
+{
+	if (m)
+		m->refs++;
+	return m;
+}
+
+static void memory_unref(struct talos_repl *r, struct log_memory *m)
+{
+	if (!m || --m->refs)
+		return;
+	talos_log_unpin(r->engine, &m->pin);
+	talos_free(m);
+}
+
+static void let_go(struct session *s)
+{
+	memory_unref(s->r, s->at);
+	s->at = NULL;
+}
+
+/* s->at holds what is to be sent next. TALOS_ERR_NOT_FOUND: no memory does. */
+static int hold_next(struct session *s)
+{
+	uint32_t segment_bytes = s->r->segment_bytes;
+	struct log_memory *m;
+	int err;
+
+	if (s->at && s->at->segment == s->sent / segment_bytes)
+		return TALOS_OK;
+	m = talos_calloc(1, sizeof(*m));
+	if (!m)
+		return TALOS_ERR_NO_MEMORY;
+	err = talos_log_pin(s->r->engine, talos_pos(s->sent), &m->pin);
+	let_go(s); /* now: nobody may have the next one in between */
+	if (err) {
+		talos_free(m);
+		return err;
+	}
+	m->refs = 1;
+	m->segment = s->sent / segment_bytes;
+	m->bytes = m->pin.bytes - s->sent % segment_bytes;
+	s->at = m;
+	return TALOS_OK;
+}
+
+uint64_t stream_holds_ns(struct session *s)
+{
+	uint64_t now = repl_now(s->r);
+
+	return now - s->sent_ns >= SESSION_HOLD_NS ? 0 : s->sent_ns + SESSION_HOLD_NS - now;
+}
+
+/*
+ * Writers who outrun an in-sync backup wait for it, rather than have it fed from the
+ * device, which costs more than they could gain: the memory that holds what is to be sent
+ * next is not theirs to take. Not for ever, though: for one that takes in nothing at all
+ * nobody waits but syncs, until the timeout has to do with it. Nor for one that has yet to
+ * catch up.
+ */
+static int hold_or_let_go(struct session *s)
+{
+	int err;
+
+	if (!s->counts || (s->sent != s->target && !stream_holds_ns(s))) {
+		let_go(s);
+		return TALOS_OK;
+	}
+	err = s->sent == s->target ? TALOS_OK : hold_next(s);
+	return err == TALOS_ERR_NOT_FOUND ? TALOS_OK : err;
+}
+
 /* --- the log ------------------------------------------------------------------------------------------ */
 
 static void write_done(struct session *s, struct log_write *w)
 {
-	if (w->copy)
-		talos_free(w->copy);
-	else
-		talos_log_unpin(s->r->engine, &w->pin);
+	talos_free(w->copy);
+	memory_unref(s->r, w->memory);
 	talos_free(w);
 }
 
@@ -41,61 +113,76 @@ static bool find_region(struct session *s, uint64_t segment, uint32_t *out)
 	return found;
 }
 
-/* Up to @max bytes of log from s->sent on, from memory or the device. */
-static int fetch_log(struct session *s, uint32_t max, struct log_write *w, const uint8_t **out,
-		     uint32_t *out_n)
+/* Up to w->n bytes of log from s->sent on, from memory or the device. */
+static int fetch_log(struct session *s, struct log_write *w, const uint8_t **out)
 {
-	struct talos_engine *e = s->r->engine;
-	int err = talos_log_pin(e, talos_pos(s->sent), &w->pin);
+	int err = hold_next(s);
 
 	if (!err) {
-		*out = w->pin.bytes;
-		*out_n = talos_min(w->pin.n, max);
+		w->memory = memory_ref(s->at);
+		*out = s->at->bytes + s->sent % s->r->segment_bytes;
 		return TALOS_OK;
 	}
 	if (err != TALOS_ERR_NOT_FOUND)
 		return err;
-	w->copy = talos_malloc(max);
+	w->copy = talos_malloc(w->n);
 	if (!w->copy)
 		return TALOS_ERR_NO_MEMORY;
 	*out = w->copy;
-	return talos_log_read(e, talos_pos(s->sent), w->copy, max, out_n);
+	return talos_log_read(s->r->engine, talos_pos(s->sent), w->copy, w->n, &w->n);
+}
+
+/*
+ * The backup has no room: it gives up no buffer before it may show what is in there, which
+ * is when this node's device has it, too.
+ */
+static void hasten_commit(struct session *s)
+{
+	if (s->hastened == s->sent)
+		return;
+	s->hastened = s->sent;
+	talos_engine_commit_soon(s->r->engine);
+}
+
+static void note_posted(struct session *s, struct log_write *w)
+{
+	s->in_flight += w->n;
+	s->sent += w->n;
+	s->sent_ns = repl_now(s->r);
+	w->end = s->sent;
+	w->posted_ns = s->sent_ns;
+	/* Records end at segment borders, and where the log ended when we looked. */
+	if (s->sent == s->target || s->sent % s->r->segment_bytes == 0)
+		s->border = s->sent;
+	*s->writes_last = w;
+	s->writes_last = &w->next;
 }
 
 /* Post one write of log. 1: done; 0: not now. */
-static int post_log(struct session *s, uint32_t segment_bytes)
+static int post_log(struct session *s)
 {
-	uint64_t segment = s->sent / segment_bytes;
-	uint64_t max = talos_min(s->target - s->sent, (uint64_t)TRANSPORT_WRITE_BYTES_MAX);
+	uint32_t segment_bytes = s->r->segment_bytes, offset = s->sent % segment_bytes, region;
+	uint64_t left = talos_min(s->target - s->sent, (uint64_t)(segment_bytes - offset));
 	struct log_write *w;
 	const uint8_t *bytes;
-	uint32_t region, n;
 	int err;
 
-	if (!find_region(s, segment, &region))
+	if (!find_region(s, s->sent / segment_bytes, &region)) {
+		hasten_commit(s);
 		return 0;
+	}
 	w = talos_calloc(1, sizeof(*w));
 	if (!w)
 		return TALOS_ERR_NO_MEMORY;
-	err = fetch_log(s, (uint32_t)max, w, &bytes, &n);
+	w->n = (uint32_t)talos_min(left, (uint64_t)TRANSPORT_WRITE_BYTES_MAX);
+	err = fetch_log(s, w, &bytes);
 	if (!err)
-		err = s->conn->ops->write(s->conn, region, s->sent % segment_bytes, bytes, n,
-					  s->sent + n);
+		err = s->conn->ops->write(s->conn, region, offset, bytes, w->n, s->sent + w->n);
 	if (err) {
 		write_done(s, w);
 		return err == TALOS_ERR_AGAIN ? 0 : err;
 	}
-	w->pin.n = n;
-	s->in_flight += n;
-	s->sent += n;
-	s->sent_ns = repl_now(s->r);
-	w->end = s->sent;
-	w->posted_ns = repl_now(s->r);
-	/* Records end at segment borders, and where the log ended when we looked. */
-	if (s->sent == s->target || s->sent % segment_bytes == 0)
-		s->border = s->sent;
-	*s->writes_last = w;
-	s->writes_last = &w->next;
+	note_posted(s, w);
 	return 1;
 }
 
@@ -116,16 +203,14 @@ uint64_t stream_gathers_ns(struct session *s)
 
 int stream_log(struct session *s)
 {
-	struct talos_log_state l;
-	int progress = 0;
+	int progress = 0, err;
 
 	if (stream_gathers_ns(s))
 		return 0;
-	talos_engine_log_state(s->r->engine, &l);
 	if (s->sent == s->target)
-		s->target = l.end.v;
+		s->target = s->r->log_end;
 	while (s->sent < s->target && s->in_flight < LOG_IN_FLIGHT_MAX) {
-		int done = post_log(s, l.segment_bytes);
+		int done = post_log(s);
 
 		if (done < 0)
 			return done;
@@ -133,13 +218,14 @@ int stream_log(struct session *s)
 			break;
 		progress = 1;
 	}
-	return progress;
+	err = hold_or_let_go(s);
+	return err ? err : progress;
 }
 
 void stream_written(struct session *s, uint64_t cookie)
 {
 	struct log_write *w = s->writes;
-	uint64_t acked = 0;
+	uint64_t acked = 0, now;
 
 	if (cookie == BULK_COOKIE)
 		return;
@@ -148,11 +234,12 @@ void stream_written(struct session *s, uint64_t cookie)
 	if (!w)
 		return;
 	w->completed = true;
-	pace_note_log(&s->pace, repl_now(s->r), repl_now(s->r) - w->posted_ns);
+	now = repl_now(s->r);
+	pace_note_log(&s->pace, now, now - w->posted_ns);
 	/* The log is held as far as nothing before is missing: segments may overtake each other. */
 	while ((w = s->writes) && w->completed) {
 		s->writes = w->next;
-		s->in_flight -= w->pin.n;
+		s->in_flight -= w->n;
 		acked = w->end;
 		write_done(s, w);
 	}
@@ -255,6 +342,7 @@ int stream_segments(struct session *s)
 
 void stream_free(struct session *s)
 {
+	let_go(s);
 	while (s->writes) {
 		struct log_write *w = s->writes;
 

@@ -36,6 +36,11 @@ static void name_of(const struct sockaddr *sa, socklen_t n, char out[72])
 		snprintf(out, 72, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
 }
 
+static int connect_status(int err)
+{
+	return err == ECONNREFUSED ? TALOS_ERR_REFUSED : err ? TALOS_ERR_CLOSED : TALOS_OK;
+}
+
 static int wait_connected(int fd, uint64_t timeout_ns)
 {
 	struct pollfd p = { .fd = fd, .events = POLLOUT };
@@ -44,9 +49,9 @@ static int wait_connected(int fd, uint64_t timeout_ns)
 
 	if (poll(&p, 1, (int)(timeout_ns / TALOS_NS_PER_MS)) != 1)
 		return TALOS_ERR_TIMEOUT;
-	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &n) || err)
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &n))
 		return TALOS_ERR_CLOSED;
-	return TALOS_OK;
+	return connect_status(err);
 }
 
 static void tune(int fd)
@@ -58,14 +63,16 @@ static void tune(int fd)
 
 int tcp_socket_begin(const struct sockaddr_storage *to, socklen_t n)
 {
-	int fd = socket(to->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int fd = socket(to->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), why;
 
 	if (fd < 0)
 		return -1;
 	tune(fd);
 	if (!connect(fd, (const struct sockaddr *)to, n) || errno == EINPROGRESS)
 		return fd;
+	why = errno;
 	close(fd);
+	errno = why;
 	return -1;
 }
 
@@ -73,7 +80,7 @@ static int open_socket(const struct sockaddr_storage *to, socklen_t n, uint64_t 
 		       int *out_fd)
 {
 	int fd = tcp_socket_begin(to, n);
-	int err = fd < 0 ? TALOS_ERR_CLOSED : wait_connected(fd, timeout_ns);
+	int err = fd < 0 ? connect_status(errno) : wait_connected(fd, timeout_ns);
 
 	if (!err)
 		*out_fd = fd;

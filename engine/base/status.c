@@ -70,6 +70,8 @@ const char *talos_strerror(int status)
 		return "only one of the two nodes has a secret";
 	case TALOS_ERR_SECRET_DIFFERS:
 		return "the two nodes have different secrets";
+	case TALOS_ERR_REFUSED:
+		return "nobody listens there";
 	}
 	return "unknown error";
 }
@@ -110,8 +112,9 @@ int talos_status_from_errno(int err)
 		return TALOS_ERR_TIMEOUT;
 	case EPIPE:
 	case ECONNRESET:
-	case ECONNREFUSED:
 		return TALOS_ERR_CLOSED;
+	case ECONNREFUSED:
+		return TALOS_ERR_REFUSED;
 	case EOPNOTSUPP:
 	case ENOSYS:
 		return TALOS_ERR_UNSUPPORTED;

@@ -13,9 +13,9 @@
 
 /* --- batches ------------------------------------------------------------------------ */
 
-static void put_op(struct memtable *m, const struct record_op *op)
+/* What @op puts; a span's key is made in @key. The rest is borrowed of it. */
+static struct entry entry_of(const struct record_op *op, uint8_t key[ENTRY_KEY_BYTES_MAX])
 {
-	uint8_t key[ENTRY_KEY_BYTES_MAX];
 	bool span = op->type == TALOS_OP_SPAN_WRITE || op->type == TALOS_OP_SPAN_CLEAR;
 	struct entry entry = {
 		.key = op->key,
@@ -53,19 +53,49 @@ static void put_op(struct memtable *m, const struct record_op *op)
 		entry.key = key;
 		entry.key_bytes = op->key_bytes + 8;
 	}
-	memtable_put(m, &entry);
+	return entry;
 }
 
 void apply_batch(struct memtable *m, const struct record *r)
 {
+	uint8_t key[ENTRY_KEY_BYTES_MAX];
 	struct record_op_iter it;
 	struct record_op op;
+	struct entry entry;
 
 	memtable_begin(m);
 	record_op_begin(&it, r);
-	while (record_op_next(&it, &op) > 0)
-		put_op(m, &op);
+	while (record_op_next(&it, &op) > 0) {
+		entry = entry_of(&op, key);
+		memtable_put(m, &entry);
+	}
 	memtable_end(m);
+}
+
+/* Spans cut each other, so they go in one by one; their order against pairs is of no matter. */
+int apply_batch_gathered(struct memtable *m, const struct record *r)
+{
+	uint8_t key[ENTRY_KEY_BYTES_MAX];
+	struct record_op_iter it;
+	struct record_op op;
+	struct entry entry;
+	int err = TALOS_OK;
+
+	record_op_begin(&it, r);
+	while (!err && record_op_next(&it, &op) > 0) {
+		entry = entry_of(&op, key);
+		if (!entry_is_span(&entry)) {
+			err = memtable_gather(m, &entry);
+			continue;
+		}
+		err = memtable_reserve(m, 1, entry.key_bytes);
+		if (err)
+			break;
+		memtable_begin(m);
+		memtable_put(m, &entry);
+		memtable_end(m);
+	}
+	return err;
 }
 
 void apply_batch_size(const struct record *r, uint32_t *out_entries, uint64_t *out_bytes)

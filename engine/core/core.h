@@ -231,6 +231,7 @@ struct talos_engine {
 	struct worker workers[WORKERS];
 	_Atomic uint64_t commit_interval_ns;
 	uint64_t last_commit_ns; /* the log writer's */
+	_Atomic bool commit_soon; /* without waiting for the interval */
 	/* Set by the log writer before it looks for the last time; read after each append. */
 	_Atomic bool log_asleep;
 
@@ -367,6 +368,8 @@ bool own_index_names_root(const struct talos_engine *e, uint64_t name);
 
 /* Put a batch's operations into a memtable that has room for them (memtable_reserve()). */
 void apply_batch(struct memtable *m, const struct record *r);
+/* The same, of a memtable that nobody sees so far; it is to be settled. See memtable_gather(). */
+int apply_batch_gathered(struct memtable *m, const struct record *r);
 /* What memtable_reserve() needs for it. */
 void apply_batch_size(const struct record *r, uint32_t *out_entries, uint64_t *out_bytes);
 /*

@@ -127,28 +127,21 @@ static int begin_memtable(struct filling *f, uint64_t start)
 	fresh = l0_new(start);
 	if (!fresh)
 		return TALOS_ERR_NO_MEMORY;
-	if (f->count)
+	if (f->count) {
+		memtable_settle(f->all[f->count - 1]->memtable);
 		memtable_freeze(f->all[f->count - 1]->memtable);
+	}
 	f->all[f->count++] = fresh;
 	return TALOS_OK;
 }
 
 static int fill_with(struct filling *f, const struct record *r, uint64_t end)
 {
-	struct memtable *newest = f->all[f->count - 1]->memtable;
-	uint32_t entries;
-	uint64_t bytes;
-	int err;
-
 	if (r->type == TALOS_RECORD_ROTATE)
 		return begin_memtable(f, end);
 	if (r->type != TALOS_RECORD_BATCH)
 		return TALOS_OK; /* taken in already */
-	apply_batch_size(r, &entries, &bytes);
-	err = memtable_reserve(newest, entries, bytes);
-	if (!err)
-		apply_batch(newest, r);
-	return err;
+	return apply_batch_gathered(f->all[f->count - 1]->memtable, r);
 }
 
 /* The log from @pos to @upto, which is applied, into memtables as rotations cut them. */
@@ -166,6 +159,8 @@ static int fill(struct talos_engine *e, uint64_t pos, uint64_t upto, struct fill
 		pos = vlog_normalize(e->vlog, pos + r.total_bytes);
 		err = fill_with(f, &r, pos);
 	}
+	if (!err)
+		memtable_settle(f->all[f->count - 1]->memtable);
 	talos_free(w.bytes);
 	return err;
 }

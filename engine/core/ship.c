@@ -51,6 +51,12 @@ void talos_engine_set_commit_interval(struct talos_engine *e, uint64_t ns)
 	worker_wake(e, WORKER_LOG);
 }
 
+void talos_engine_commit_soon(struct talos_engine *e)
+{
+	e->commit_soon = true;
+	worker_wake(e, WORKER_LOG);
+}
+
 /* --- the log -------------------------------------------------------------------------- */
 
 void talos_engine_log_state(struct talos_engine *e, struct talos_log_state *out)
@@ -74,6 +80,11 @@ void talos_engine_log_state(struct talos_engine *e, struct talos_log_state *out)
 	/* A leader applies as it appends. */
 	out->applied_chain = s.applied == s.end ? s.chain : e->applied_chain;
 	talos_mutex_unlock(&e->apply_lock);
+}
+
+uint64_t talos_engine_log_wall_ns(struct talos_engine *e)
+{
+	return e->applied_wall_ns;
 }
 
 int talos_engine_log_chain(struct talos_engine *e, struct talos_pos pos, uint64_t *out_chain)

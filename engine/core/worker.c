@@ -16,12 +16,14 @@ static int log_step(struct talos_engine *e)
 {
 	uint64_t now = talos_now_ns(e->clock);
 	struct vlog_state s;
+	bool soon;
 
 	e->log_asleep = false;
 	if (e->role == TALOS_ROLE_EMPTY || e->vlog->failed)
 		return 0;
+	soon = atomic_exchange(&e->commit_soon, false);
 	vlog_state(e->vlog, &s);
-	if (s.end > s.durable && now - e->last_commit_ns >= e->commit_interval_ns) {
+	if (s.end > s.durable && (soon || now - e->last_commit_ns >= e->commit_interval_ns)) {
 		int err = vlog_commit(e->vlog, s.end, true);
 
 		e->last_commit_ns = now;

@@ -58,6 +58,7 @@ static int rotate_locked(struct talos_engine *e, bool only_if_due)
 {
 	struct vlog_append a = { .type = TALOS_RECORD_ROTATE, .epoch = e->epoch };
 	struct l0 *fresh = l0_new(0);
+	uint64_t before = e->vlog->end;
 	int err;
 
 	if (!fresh)
@@ -75,6 +76,7 @@ static int rotate_locked(struct talos_engine *e, bool only_if_due)
 		return err;
 	}
 	vlog_append_locked(e->vlog, &a, NULL);
+	write_appended_locked(e, before);
 	return TALOS_OK;
 }
 

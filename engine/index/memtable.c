@@ -13,6 +13,7 @@
 
 #include <assert.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 
 #include "talos/alloc.h"
 #include "talos/lock.h"
@@ -47,6 +48,15 @@ struct chunk {
 	uint8_t data[] __attribute__((aligned(16)));
 };
 
+/* A node that is not in the list so far. */
+struct gathered {
+	uint64_t word; /* of its key, behind what all gathered keys have in common */
+	struct node *node;
+	uint32_t seq;
+};
+
+#define GATHERED_MAX 65536u
+
 struct memtable {
 	struct talos_rwlock lock; /* TALOS_LOCK_MEMTABLE; guards the list */
 	struct node *head;
@@ -56,6 +66,10 @@ struct memtable {
 	struct chunk *chunks; /* the writer's */
 	_Atomic uint64_t bytes;
 	_Atomic uint32_t count;
+	/* The writer's: */
+	struct gathered *gathered; /* [GATHERED_MAX]; NULL: none so far */
+	uint32_t gathered_count;
+	uint32_t common_bytes; /* that all keys in there begin with */
 };
 
 /* --- memory -------------------------------------------------------------------------------- */
@@ -149,6 +163,7 @@ void memtable_free(struct memtable *m)
 		talos_free_pages(c, sizeof(*c) + c->bytes);
 	}
 	talos_rwlock_fini(&m->lock);
+	talos_free(m->gathered);
 	talos_free(m);
 }
 
@@ -295,19 +310,22 @@ static struct node *new_node(struct memtable *m, const struct entry *e, uint32_t
 	return n;
 }
 
-/* Insert @e behind the nodes in @before. */
-static void insert(struct memtable *m, const struct entry *e, struct node **before)
+/* Into the list, behind the nodes in @before. */
+static void link_node(struct memtable *m, struct node *n, struct node **before)
 {
-	uint32_t height = random_height(m);
-	struct node *n = new_node(m, e, height);
-
-	for (; m->height < height; m->height++)
+	for (; m->height < n->height; m->height++)
 		before[m->height] = m->head;
-	for (uint32_t h = 0; h < height; h++) {
+	for (uint32_t h = 0; h < n->height; h++) {
 		n->next[h] = before[h]->next[h];
 		before[h]->next[h] = n;
 	}
 	add_count(m, 1);
+}
+
+/* Insert @e behind the nodes in @before. */
+static void insert(struct memtable *m, const struct entry *e, struct node **before)
+{
+	link_node(m, new_node(m, e, random_height(m)), before);
 }
 
 /* @e in the place of @n, which has the same key and is right behind the nodes in @before. */
@@ -433,8 +451,107 @@ void memtable_put(struct memtable *m, const struct entry *e)
 		insert(m, e, before);
 }
 
+/* --- many puts at once ------------------------------------------------------------------------------ */
+
+static uint32_t common_bytes(const struct node *a, const struct node *b)
+{
+	uint32_t n = talos_min(a->key_bytes, b->key_bytes), i = 0;
+
+	while (i < n && node_key(a)[i] == node_key(b)[i])
+		i++;
+	return i;
+}
+
+int memtable_gather(struct memtable *m, const struct entry *e)
+{
+	struct node *n;
+	int err = memtable_reserve(m, 1, e->key_bytes + body_bytes(e));
+
+	assert(!entry_is_span(e));
+	if (m->gathered_count == GATHERED_MAX)
+		memtable_settle(m);
+	if (!err && !m->gathered)
+		m->gathered = talos_malloc(GATHERED_MAX * sizeof(*m->gathered));
+	if (err || !m->gathered)
+		return TALOS_ERR_NO_MEMORY;
+	n = new_node(m, e, random_height(m));
+	m->common_bytes = m->gathered_count
+				  ? talos_min(m->common_bytes, common_bytes(n, m->gathered[0].node))
+				  : e->key_bytes;
+	m->gathered[m->gathered_count] = (struct gathered){ .node = n, .seq = m->gathered_count };
+	m->gathered_count++;
+	return TALOS_OK;
+}
+
+static int compare_gathered(const void *pa, const void *pb)
+{
+	const struct gathered *a = pa, *b = pb;
+	int diff;
+
+	if (a->word != b->word)
+		return a->word < b->word ? -1 : 1;
+	diff = key_compare(node_key(a->node), a->node->key_bytes, node_key(b->node),
+			   b->node->key_bytes);
+	return diff ? diff : (a->seq > b->seq) - (a->seq < b->seq);
+}
+
+/*
+ * As find(), for a key that is not lower than the one that @before was found for. Where a level
+ * led no further, what the one below it led to then is still before the key; where it did, that
+ * lies behind it.
+ */
+static struct node *find_onward(struct memtable *m, const struct node *key, struct node **before)
+{
+	struct node *at = m->head, *stop = NULL;
+	bool further = false;
+
+	for (uint32_t h = m->height; h-- > 0;) {
+		struct node *next;
+
+		at = further ? at : before[h];
+		next = at->next[h];
+		while (next && next != stop &&
+		       node_compare(next, key->prefix, node_key(key), key->key_bytes) < 0) {
+			at = next;
+			next = at->next[h];
+			further = true;
+		}
+		stop = next;
+		before[h] = at;
+	}
+	return at->next[0];
+}
+
+void memtable_settle(struct memtable *m)
+{
+	struct gathered *g = m->gathered;
+	struct node *before[HEIGHT_MAX];
+
+	for (uint32_t i = 0; i < m->gathered_count; i++)
+		g[i].word = key_prefix(node_key(g[i].node) + m->common_bytes,
+				       g[i].node->key_bytes - m->common_bytes);
+	if (m->gathered_count)
+		qsort(g, m->gathered_count, sizeof(*g), compare_gathered);
+	for (uint32_t h = 0; h < HEIGHT_MAX; h++)
+		before[h] = m->head;
+	talos_rwlock_write(&m->lock);
+	for (uint32_t i = 0; i < m->gathered_count; i++) {
+		struct node *n = g[i].node, *old = find_onward(m, n, before);
+
+		if (old &&
+		    key_compare(node_key(old), old->key_bytes, node_key(n), n->key_bytes) == 0)
+			unlink_node(m, old, before);
+		link_node(m, n, before);
+	}
+	talos_rwlock_unlock(&m->lock);
+	talos_free(m->gathered);
+	m->gathered = NULL;
+	m->gathered_count = 0;
+}
+
 void memtable_freeze(struct memtable *m)
 {
+	assert(!m->gathered_count);
 	m->frozen = true;
 }
 

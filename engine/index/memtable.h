@@ -35,6 +35,16 @@ void memtable_begin(struct memtable *m);
 void memtable_put(struct memtable *m, const struct entry *e);
 void memtable_end(struct memtable *m);
 
+/*
+ * The same for many puts at once, of pairs: they are gathered, and put in the order of their keys,
+ * each near the one before, which is several times as fast as to search for each from the top. The
+ * later of two of one key wins. Outside of begin/end, by one who shares the memtable with nobody
+ * so far. What is gathered is not there until it is settled, which must be before anything else is
+ * done but puts of spans. TALOS_ERR_NO_MEMORY: nothing changed.
+ */
+int memtable_gather(struct memtable *m, const struct entry *e);
+void memtable_settle(struct memtable *m);
+
 /* No more puts. From now on memtable_iter() may be used. */
 void memtable_freeze(struct memtable *m);
 

@@ -175,7 +175,8 @@ void vlog_prepare(struct vlog *v)
 	bool mine;
 
 	talos_mutex_lock(&v->tail_lock);
-	b = buffer_of(v, segment_of(v, v->end) + 1);
+	/* Where the end is a segment's start that one is still to be opened. */
+	b = buffer_of(v, segment_of(v, v->end + v->c.segment_bytes - 1));
 	mine = !b->zeroed && buffer_is_free_locked(v, b);
 	if (mine) {
 		b->segment = VLOG_NO_SEGMENT;

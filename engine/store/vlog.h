@@ -105,8 +105,8 @@ int vlog_start_at(struct vlog *v, uint64_t end, uint64_t applied, uint64_t chain
 int vlog_erase_rest(struct vlog *v);
 
 /*
- * Clear the buffer of the segment after the one that is being filled, if it is
- * free, so that an appender need not with tail_lock held. Any thread.
+ * Clear the buffer of the segment that will be opened next, if it is free, so
+ * that an appender need not with tail_lock held. Any thread.
  */
 void vlog_prepare(struct vlog *v);
 

@@ -59,7 +59,7 @@ static void put(struct memtable *m, const struct entry *e)
 	memtable_end(m);
 }
 
-static void put_point(struct rng *rng, struct memtable *m, struct model *model)
+static void put_point(struct rng *rng, struct memtable *m, struct model *model, bool gather)
 {
 	uint32_t n = (uint32_t)rng_below(rng, POINTS);
 	struct point *p = &model->points[n];
@@ -77,7 +77,10 @@ static void put_point(struct rng *rng, struct memtable *m, struct model *model)
 		e.ref = (struct data_ref){ p->mark, 8, (uint32_t)p->mark, 4000 };
 		p->value_bytes = e.value_bytes = 4000;
 	}
-	put(m, &e);
+	if (gather)
+		assert_int_equal(memtable_gather(m, &e), TALOS_OK);
+	else
+		put(m, &e);
 	memset(value, 0, sizeof(value)); /* it has its own copy */
 }
 
@@ -188,17 +191,20 @@ static void it_holds_what_was_put_last(void **state)
 	for (unsigned round = 0; round < 200; round++) {
 		struct memtable *m = memtable_new();
 		uint32_t puts = (uint32_t)rng_between(&rng, 0, 400);
+		bool gather = rng_chance(&rng, 1, 2), complete;
 		struct model model = { 0 };
 		struct run_iter *it;
-		bool complete;
 
 		assert_non_null(m);
 		for (uint32_t i = 0; i < puts; i++) {
 			if (rng_chance(&rng, 1, 2))
-				put_point(&rng, m, &model);
+				put_point(&rng, m, &model, gather);
 			else
 				put_span(&rng, m, &model, 1000 * (i + 1));
+			if (gather && rng_chance(&rng, 1, 50))
+				memtable_settle(m);
 		}
+		memtable_settle(m);
 		check_lookups(&rng, &model, m);
 		assert_int_equal(memtable_copy(m, (const uint8_t *)"", 0, false, NULL, 0,
 					       UINT32_MAX, &it, &complete),
@@ -239,10 +245,72 @@ static void a_small_pair_takes_little(void **state)
 	memtable_free(m);
 }
 
+/* One of few keys of several lengths, which begin alike, some with bytes of zero behind. */
+static uint32_t some_key(struct rng *rng, uint8_t key[24])
+{
+	uint32_t bytes = (uint32_t)rng_between(rng, 4, 24);
+	struct rng content = { rng_below(rng, 4000) };
+
+	memset(key, 0, 24);
+	memcpy(key, "user", 4);
+	rng_fill(&content, key + 4, bytes > 12 ? 8 : bytes > 6 ? 2 : 0);
+	return bytes;
+}
+
+/* More than are sorted at once; entry for entry as if each had been put by itself. */
+static void many_gathered_are_as_if_put_in_order(void **state)
+{
+	struct rng rng = { rng_test_seed() };
+	struct memtable *one = memtable_new(), *many = memtable_new();
+	struct run_iter *a, *b;
+	uint32_t compared = 0;
+
+	(void)state;
+	for (uint32_t i = 0; i < 150000; i++) {
+		uint8_t key[24];
+		struct entry e = {
+			.key = key,
+			.key_bytes = some_key(&rng, key),
+			.kind = rng_chance(&rng, 1, 10) ? ENTRY_TOMBSTONE : ENTRY_VALUE,
+			.value = (const uint8_t *)&i,
+		};
+
+		e.value_bytes = e.kind == ENTRY_VALUE ? sizeof(i) : 0;
+		put(one, &e);
+		assert_int_equal(memtable_gather(many, &e), TALOS_OK);
+	}
+	memtable_settle(many);
+	assert_int_equal(memtable_count(many), memtable_count(one));
+	memtable_freeze(one);
+	memtable_freeze(many);
+	a = memtable_iter(one);
+	b = memtable_iter(many);
+	assert_int_equal(run_iter_seek(a, (const uint8_t *)"", 0, false), TALOS_OK);
+	assert_int_equal(run_iter_seek(b, (const uint8_t *)"", 0, false), TALOS_OK);
+	for (; a->valid && b->valid; compared++) {
+		const struct entry *x = &a->current, *y = &b->current;
+
+		assert_int_equal(key_compare(x->key, x->key_bytes, y->key, y->key_bytes), 0);
+		assert_int_equal(x->kind, y->kind);
+		assert_int_equal(x->value_bytes, y->value_bytes);
+		assert_memory_equal(x->value_bytes ? x->value : x->key,
+				    y->value_bytes ? y->value : y->key,
+				    x->value_bytes ? x->value_bytes : x->key_bytes);
+		assert_int_equal(run_iter_next(a), TALOS_OK);
+		assert_int_equal(run_iter_next(b), TALOS_OK);
+	}
+	assert_true(!a->valid && !b->valid && compared == memtable_count(one));
+	run_iter_close(a);
+	run_iter_close(b);
+	memtable_free(one);
+	memtable_free(many);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(it_holds_what_was_put_last),
+		cmocka_unit_test(many_gathered_are_as_if_put_in_order),
 		cmocka_unit_test(a_small_pair_takes_little),
 	};
 

@@ -76,6 +76,9 @@ void talos_engine_set_log_wanted(struct talos_engine *e, struct talos_pos pos);
 /* Device commits happen at least this often while there is unsynced log. */
 void talos_engine_set_commit_interval(struct talos_engine *e, uint64_t ns);
 
+/* The next one is not to wait for that. Cheap; any thread. */
+void talos_engine_commit_soon(struct talos_engine *e);
+
 /*
  * As talos_engine_write_reserved(), but not asked of admit(), and not waiting
  * for flushes: for the replicator's own pairs (members, policy), which must be
@@ -98,6 +101,8 @@ struct talos_log_state {
 };
 /* Cheap, unlike talos_engine_stats(): for whoever asks with each record. */
 void talos_engine_log_state(struct talos_engine *e, struct talos_log_state *out);
+/* A leader's shown_wall_ns alone: takes no lock. */
+uint64_t talos_engine_log_wall_ns(struct talos_engine *e);
 
 /* Is every segment of the log from @pos to its end still held? Only while @pos is wanted it stays so. */
 bool talos_log_is_kept(struct talos_engine *e, struct talos_pos pos);

@@ -39,6 +39,7 @@ enum talos_status {
 	TALOS_ERR_UNSUPPORTED = -10027,	  /* the kernel or device cannot do it */
 	TALOS_ERR_SECRET_MISSING = -10028, /* only one of two nodes has a secret */
 	TALOS_ERR_SECRET_DIFFERS = -10029, /* two nodes have different secrets */
+	TALOS_ERR_REFUSED = -10030,	  /* the host is there, but nobody listens at that address */
 };
 
 /* Text for people, never NULL, without a trailing full stop. */

@@ -158,7 +158,8 @@ static void open_engine(struct node *n)
 	struct talos_engine_options o = {
 		.cache_bytes = c->cache_bytes,
 		.growth = c->growth,
-		.backup_mode = modes[c->mode],
+		.backup_mode =
+			n->idx ? modes[c->mode] : TALOS_BACKUP_FRESH, /* of a primary: no matter */
 	};
 	char path[4096];
 	int pid;
