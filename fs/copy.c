@@ -42,6 +42,7 @@ static int copy_hole(struct copy *c, uint64_t bytes)
 	int err;
 
 	talos_batch_clear(c->b);
+	c->to.flags |= TALOS_INODE_HAS_HOLES;
 	c->to.size = talos_max(c->to.size, offset + bytes);
 	inode_touch(c->fs, &c->to);
 	err = inode_kill_capability(c->b, &c->to);

@@ -217,7 +217,7 @@ static bool look_at(struct talos_fs *fs, struct fs_request *rq, uint64_t ino, st
 		inode_table_forget(fs->known, ino, 1);
 		return false;
 	}
-	inode_stat(&i, st);
+	blocks_stat(fs, &i, st);
 	rq->attr_mark = i.mark;
 	return true;
 }

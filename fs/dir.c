@@ -64,7 +64,7 @@ int dir_lookup(struct talos_fs *fs, struct fs_request *rq)
 	if (err)
 		return err;
 	rq->attr_mark = i.mark;
-	inode_stat(&i, &rq->attr);
+	blocks_stat(fs, &i, &rq->attr);
 	return TALOS_OK;
 }
 
@@ -263,7 +263,7 @@ static int link_locked(struct talos_fs *fs, struct fs_request *rq, struct talos_
 	if (!err)
 		err = write_known(fs, rq, b, i.ino);
 	if (!err)
-		inode_stat(&i, &rq->attr);
+		blocks_stat(fs, &i, &rq->attr);
 	return err;
 }
 

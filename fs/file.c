@@ -28,7 +28,7 @@ int file_getattr(struct talos_fs *fs, struct fs_request *rq)
 	rq->attr_mark = i.mark;
 	rq->has_btime = !err;
 	if (!err) {
-		inode_stat(&i, &rq->attr);
+		blocks_stat(fs, &i, &rq->attr);
 		rq->btime = inode_btime(&i);
 	} else if (err == TALOS_ERR_NOT_FOUND && inode_table_kept(fs->known, rq->ino, &rq->attr)) {
 		err = TALOS_OK; /* somebody's working directory, perhaps */
@@ -75,6 +75,10 @@ static int set_size(struct talos_fs *fs, struct inode *i, uint64_t size, struct 
 		return FS_ERRNO(EFBIG);
 	if (size < i->size)
 		err = talos_batch_span_clear(b, k.b, k.n, size, UINT64_MAX);
+	if (size > i->size)
+		i->flags |= TALOS_INODE_HAS_HOLES;
+	else if (!size)
+		i->flags &= ~TALOS_INODE_HAS_HOLES;
 	i->size = size;
 	inode_touch(fs, i);
 	return err;
@@ -134,7 +138,7 @@ static int setattr_locked(struct talos_fs *fs, struct fs_request *rq, struct tal
 		err = shrinks ? talos_engine_write_reserved(fs->engine, b, NULL)
 			      : talos_engine_write(fs->engine, b, NULL);
 	if (!err)
-		inode_stat(&i, &rq->attr);
+		blocks_stat(fs, &i, &rq->attr);
 	return err;
 }
 
@@ -238,6 +242,8 @@ int file_write_piece(struct talos_fs *fs, struct talos_batch *b, struct inode *i
 	int err;
 
 	talos_batch_clear(b);
+	if (offset > i->size)
+		i->flags |= TALOS_INODE_HAS_HOLES;
 	i->size = talos_max(i->size, offset + bytes);
 	inode_touch(fs, i);
 	err = inode_kill_capability(b, i);
@@ -336,6 +342,8 @@ static int fallocate_locked(struct talos_fs *fs, struct fs_request *rq, struct t
 	takes_bits = rq->uid && (i.mode & (S_ISUID | S_ISGID));
 	if (err || (!clears && (keep || end <= i.size) && !takes_bits))
 		return err;
+	if (clears || (!keep && end > i.size))
+		i.flags |= TALOS_INODE_HAS_HOLES;
 	if (!keep)
 		i.size = talos_max(i.size, end);
 	inode_touch(fs, &i);

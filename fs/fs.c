@@ -77,6 +77,7 @@ int talos_fs_open(struct talos_engine *engine, const struct talos_clock *clock,
 		talos_mutex_init(&fs->inode_locks[i], TALOS_LOCK_FS_INODE);
 	talos_rwlock_init(&fs->batch_lock, TALOS_LOCK_FS_BATCH);
 	talos_mutex_init(&fs->number_lock, TALOS_LOCK_FS_TABLE);
+	talos_mutex_init(&fs->counts_lock, TALOS_LOCK_FS_TABLE);
 	talos_mutex_init(&fs->rename_lock, TALOS_LOCK_FS_STATE);
 	fs->writable_role = leads(fs);
 	fs->acls = true;
@@ -155,6 +156,7 @@ void talos_fs_close(struct talos_fs *fs)
 		talos_mutex_fini(&fs->inode_locks[i]);
 	talos_rwlock_fini(&fs->batch_lock);
 	talos_mutex_fini(&fs->number_lock);
+	talos_mutex_fini(&fs->counts_lock);
 	talos_mutex_fini(&fs->rename_lock);
 	talos_free(fs);
 }

@@ -42,6 +42,12 @@ struct fs_queue {
 	bool started;
 };
 
+#define FS_BLOCK_COUNTS 64u
+/* How much data a file with holes had, as good until then. */
+struct block_count {
+	uint64_t ino, size, bytes, until_ns;
+};
+
 /* What the transport offers beside replies. */
 struct fs_transport_ops {
 	/* What the caches have of these does not hold any more. May block on requests under way. */
@@ -74,6 +80,9 @@ struct talos_fs {
 
 	struct talos_mutex number_lock; /* TALOS_LOCK_FS_TABLE; guards: */
 	uint64_t next_ino, reserved_ino;
+
+	struct talos_mutex counts_lock; /* TALOS_LOCK_FS_TABLE; guards: */
+	struct block_count counts[FS_BLOCK_COUNTS]; /* of blocks.c, by inode number */
 
 	struct fs_queue sync, parked, seeks;
 	_Atomic uint64_t wakes; /* times that parked requests were told to try again */
@@ -128,6 +137,7 @@ void inode_take_suidgid(struct fs_request *rq, struct inode *i);
 int inode_kill_capability(struct talos_batch *b, struct inode *i);
 /* Total: any bytes give an inode or TALOS_ERR_CORRUPT. */
 int inode_decode(const uint8_t *value, uint32_t bytes, uint64_t ino, struct inode *out);
+/* Blocks as the size has it: see blocks_stat(). */
 void inode_stat(const struct inode *i, struct stat *st);
 struct timespec inode_btime(const struct inode *i);
 /* mtime and ctime. */
@@ -149,6 +159,11 @@ void inode_unlock(struct talos_fs *fs, struct lock_set *set);
 /* What writes the batch that it is given: the request's inode is locked meanwhile. */
 typedef int (*inode_change_fn)(struct talos_fs *fs, struct fs_request *rq, struct talos_batch *b);
 int inode_change(struct talos_fs *fs, struct fs_request *rq, inode_change_fn change_locked);
+
+/* --- blocks.c ------------------------------------------------------------------------- */
+
+/* As inode_stat(), but what lies under holes is not counted. */
+void blocks_stat(struct talos_fs *fs, const struct inode *i, struct stat *st);
 
 /* --- dentry.c -------------------------------------------------------------------------- */
 

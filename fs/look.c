@@ -34,7 +34,7 @@ int talos_fs_stat(struct talos_fs *fs, uint64_t ino, struct stat *out, bool *out
 
 	if (err)
 		return err;
-	inode_stat(&i, out);
+	blocks_stat(fs, &i, out);
 	*out_xattrs = i.flags & TALOS_INODE_HAS_XATTR;
 	return TALOS_OK;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Where an object has data, and where it has none. Reads the index only. */
+/* Where an object has data, where it has none, and how much there is. Reads the index only. */
 #include "core.h"
 
 struct seek {
@@ -40,5 +40,46 @@ int talos_engine_span_seek(struct talos_engine *e, const void *key, uint32_t key
 	if (err < 0)
 		return err;
 	*out = err || hole ? s.at : end;
+	return TALOS_OK;
+}
+
+struct count {
+	uint64_t bytes, upto;
+	uint32_t left;
+};
+
+static int count_span(void *ctx, const struct entry *entry, uint64_t from, uint64_t to)
+{
+	struct count *c = ctx;
+
+	if (!c->left)
+		return 1;
+	c->left--;
+	c->upto = to;
+	if (entry->kind == ENTRY_SPAN)
+		c->bytes += to - from;
+	return 0;
+}
+
+int talos_engine_span_count(struct talos_engine *e, const void *key, uint32_t key_bytes,
+			    uint64_t end, uint32_t *stretches, uint64_t *out_bytes,
+			    uint64_t *out_upto)
+{
+	struct count c = { .left = *stretches };
+	struct view *v;
+	int err;
+
+	if (!key_bytes || key_bytes > TALOS_KEY_BYTES_MAX || end > ENTRY_SPAN_END)
+		return TALOS_ERR_INVALID;
+	v = view_get(e);
+	if (!v)
+		return TALOS_ERR_EMPTY_REPLICA;
+	err = read_spans(v, key, key_bytes, 0, end, count_span, &c);
+	view_put(v);
+	if (err < 0)
+		return err;
+	*stretches -= c.left;
+	*out_bytes = c.bytes;
+	*out_upto = err ? c.upto : end;
 	return TALOS_OK;
 }

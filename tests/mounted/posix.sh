@@ -49,6 +49,14 @@ try:
 except OSError as e:
     sys.exit(e.errno != errno.EOPNOTSUPP)
 EOF
+# What was never written takes no room, and who copies it sees that.
+truncate -s 1T "$A/sparse"
+echo text | dd of="$A/sparse" conv=notrunc bs=1M seek=500000 status=none
+[ "$(du -k "$A/sparse" | cut -f1)" -le 4 ] || fail "5 bytes in 1 TiB take $(du -h "$A/sparse")"
+timeout 60 cp "$A/sparse" "$A/copy" || fail "the copy of a sparse file reads its holes"
+[ "$(du -k "$A/copy" | cut -f1)" -le 4 ] || fail "the copy takes $(du -h "$A/copy")"
+[ "$(stat -c %s "$A/copy")" = "$(stat -c %s "$A/sparse")" ]
+
 now=$(date +%s)
 touch "$A/born"
 born=$(stat -c %W "$A/born")

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* Where a file has data, copies inside the daemon, and access times. */
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -286,11 +289,94 @@ static void where_writes_are_blocked_reading_goes_on(void **state)
 	assert_true(reading_moves_atime(o, false));
 }
 
+static uint64_t blocks(struct fs_fake_one *o)
+{
+	struct stat st;
+
+	assert_int_equal(fs_fake_getattr(&o->f, o->ino, &st), 0);
+	return (uint64_t)st.st_blocks;
+}
+
+static int punch(struct fs_fake_one *o, uint64_t offset, uint64_t bytes)
+{
+	return fs_fake_fallocate(&o->f, o->ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset,
+				 bytes);
+}
+
+static void blocks_are_those_of_the_data(void **state)
+{
+	static const uint8_t data[10000];
+	struct fs_fake_one *o = *state;
+	struct fs_fake *f = &o->f;
+
+	assert_int_equal(blocks(o), 0);
+	assert_int_equal(fs_fake_write(f, o->ino, 0, data, 1000), 0);
+	assert_int_equal(blocks(o), 2);
+	assert_int_equal(fs_fake_truncate(f, o->ino, (uint64_t)1 << 61), 0);
+	assert_int_equal(blocks(o), 2);
+	assert_int_equal(fs_fake_write(f, o->ino, (uint64_t)1 << 60, data, 10000), 0);
+	assert_int_equal(fs_fake_write(f, o->ino, ((uint64_t)1 << 60) + 5000, data, 10000), 0);
+	assert_int_equal(blocks(o), (1000 + 15000 + 511) / 512);
+	assert_int_equal(punch(o, 0, 1000), 0);
+	assert_int_equal(blocks(o), (15000 + 511) / 512);
+	assert_int_equal(fs_fake_truncate(f, o->ino, 0), 0);
+	assert_int_equal(blocks(o), 0);
+	assert_int_equal(fs_fake_write(f, o->ino, 1000, data, 10000), 0); /* behind a gap */
+	assert_int_equal(blocks(o), (10000 + 511) / 512);
+}
+
+/* More stretches than are counted: by proportion. */
+static void blocks_of_very_many_stretches_are_about_right(void **state)
+{
+	struct fs_fake_one *o = *state;
+	uint64_t n = 40000;
+
+	assert_int_equal(fs_fake_truncate(&o->f, o->ino, n * 1024), 0);
+	for (uint64_t i = 0; i < n; i++)
+		assert_int_equal(fs_fake_write(&o->f, o->ino, i * 1024, "12345678", 8), 0);
+	assert_true(blocks(o) > n * 8 / 512 * 95 / 100 && blocks(o) < n * 8 / 512 * 105 / 100);
+}
+
+static void blocks_agree_with_a_model(void **state)
+{
+	enum { BYTES = 60000 };
+	static const uint8_t data[BYTES];
+	static bool there[BYTES];
+	struct rng rng = { rng_test_seed() };
+	struct fs_fake_one *o = *state;
+
+	for (int i = 0; i < 400; i++) {
+		uint64_t at = rng_below(&rng, BYTES), count = 0;
+		uint64_t n = rng_between(&rng, 1, BYTES - at < 3000 ? BYTES - at : 3000);
+
+		switch (rng_below(&rng, 4)) {
+		case 0:
+		case 1:
+			assert_int_equal(fs_fake_write(&o->f, o->ino, at, data, (uint32_t)n), 0);
+			memset(there + at, true, n);
+			break;
+		case 2:
+			assert_int_equal(punch(o, at, n), 0);
+			memset(there + at, false, n);
+			break;
+		default:
+			assert_int_equal(fs_fake_truncate(&o->f, o->ino, at), 0);
+			memset(there + at, false, BYTES - at);
+		}
+		for (uint64_t k = 0; k < BYTES; k++)
+			count += there[k];
+		assert_int_equal(blocks(o), (count + 511) / 512);
+	}
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, fs_fake_setup_one, fs_fake_teardown_one)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(blocks_are_those_of_the_data),
+		TEST(blocks_of_very_many_stretches_are_about_right),
+		TEST(blocks_agree_with_a_model),
 		TEST(data_and_holes_are_found_to_the_byte),
 		TEST(seeking_agrees_with_a_model_in_memory_and_in_segments),
 		TEST(a_copy_has_the_bytes_and_the_holes),

@@ -228,6 +228,15 @@ int talos_engine_span_read(struct talos_engine *e, const void *key,
 			   uint32_t bytes);
 
 /*
+ * *out_bytes: how many bytes of [0, end) of an object were written and not cleared since. Looks
+ * at no more than *stretches of them, and says at how many it did: *out_upto is where it
+ * stopped, or @end. Reads no data.
+ */
+int talos_engine_span_count(struct talos_engine *e, const void *key, uint32_t key_bytes,
+			    uint64_t end, uint32_t *stretches, uint64_t *out_bytes,
+			    uint64_t *out_upto);
+
+/*
  * *out: the first byte in [offset, end) of an object that was written and not
  * cleared since (@hole: that was not), or @end if there is none. Reads no data.
  */

@@ -57,6 +57,7 @@ enum talos_fs_kind {
 #define TALOS_INODE_HAS_XATTR 0x1u	/* may have xattrs; without it there are none */
 #define TALOS_INODE_LINKABLE 0x4u	/* made without a name (O_TMPFILE): may get its first */
 #define TALOS_INODE_HAS_CAPABILITY 0x2u /* may have security.capability */
+#define TALOS_INODE_HAS_HOLES 0x8u	/* some of its bytes may never have been written */
 
 struct talos_disk_inode {
 	le32 mode;	/* 00 type and permissions, as in stat(2) */
