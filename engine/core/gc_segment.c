@@ -91,7 +91,7 @@ int gc_point_lives(struct view *v, const struct record_op *op, bool *out)
 {
 	uint8_t value[TALOS_INLINE_BYTES_MAX];
 	struct entry entry;
-	int err = read_point(v, op->key, op->key_bytes, &entry, value);
+	int err = read_point(v, op->key, op->key_bytes, false, &entry, value);
 
 	*out = !err && entry.kind == ENTRY_LARGE && entry.ref.data_pos == op->value_pos;
 	return err == TALOS_ERR_NOT_FOUND ? TALOS_OK : err;
