@@ -415,6 +415,7 @@ struct talos_engine_stats {
 	/* Writers held up, because flushes, merges or collection were behind. */
 	uint64_t stalls, stalled_ns, stall_longest_ns;
 	struct talos_cache_stats cache_leaves, cache_values; /* leaves; blocks of values and spans */
+	uint64_t cache_limit_bytes; /* that they may take, with what that costs */
 	uint64_t corruptions; /* blocks and records that did not check */
 	/* Since it was opened: gets; writes, with what they waited for; syncs; reads of spans. */
 	struct talos_latency get, write, sync, span_read;
