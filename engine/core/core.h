@@ -468,6 +468,12 @@ void recovery_close_store(struct talos_engine *e);
 int recovery_read_checkpoint(struct talos_engine *e, uint64_t pos, struct manifest **out,
 			     uint64_t *out_end);
 
+/* --- prefetch.c ------------------------------------------------------------------------- */
+
+/* What talos_engine_prefetch() does, in a view. */
+uint32_t prefetch_in(struct talos_engine *e, struct view *v, const struct talos_key *keys,
+		     uint32_t count);
+
 /* --- read.c --------------------------------------------------------------------------- */
 
 /*

@@ -25,19 +25,25 @@ static bool follow_key(struct view *v, const struct talos_key *key, struct leaf_
 	return !ahead->full;
 }
 
-uint32_t talos_engine_prefetch(struct talos_engine *e, const struct talos_key *keys, uint32_t count)
+uint32_t prefetch_in(struct talos_engine *e, struct view *v, const struct talos_key *keys,
+		     uint32_t count)
 {
-	struct view *v = view_get(e);
 	struct leaf_ahead ahead;
 	uint32_t done = 0;
 
-	if (!v)
-		return 0;
 	leaf_ahead_begin(&ahead, block_cache_ahead_max(e->cache));
 	while (done < count && keys[done].count && keys[done].count <= TALOS_KEY_BYTES_MAX &&
 	       follow_key(v, &keys[done], &ahead))
 		done++;
 	leaf_ahead_run(&ahead);
+	return done;
+}
+
+uint32_t talos_engine_prefetch(struct talos_engine *e, const struct talos_key *keys, uint32_t count)
+{
+	struct view *v = view_get(e);
+	uint32_t done = v ? prefetch_in(e, v, keys, count) : 0;
+
 	view_put(v);
 	return done;
 }

@@ -361,6 +361,59 @@ static void an_empty_replica_has_nothing_to_bring(void **state)
 	temp_store_remove(&store);
 }
 
+/* --- collection ------------------------------------------------------------------------ */
+
+#define LARGE_KEYS 60000u
+#define LARGE_BYTES 200u /* above inline_max: it stays in the log */
+
+static void put_large(struct talos_engine *e, unsigned i)
+{
+	struct talos_batch *b = talos_batch_new(e);
+	uint8_t value[LARGE_BYTES] = { (uint8_t)i };
+	char key[16];
+
+	assert_int_equal(talos_batch_put(b, key, key_of(i * 7919 % LARGE_KEYS, key), value,
+					 sizeof(value)),
+			 0);
+	assert_int_equal(talos_engine_write(e, b, NULL), 0);
+	talos_batch_free(b);
+	assert_true(talos_engine_step(e) >= 0);
+}
+
+/* What lives of a segment of the log lies anywhere in an index that the cache does not hold. */
+static void collection_waits_once_for_many_leaves(void **state)
+{
+	const struct talos_format_options o = { .segment_bytes = SEGMENT, .l0_bytes = 256 << 10 };
+	const struct talos_engine_options small = { .cache_bytes = 512 << 10, .tail_buffers = 3 };
+	struct sim_store s;
+	struct talos_engine_stats before, after;
+	unsigned waits = 0;
+	const struct talos_blocking_watch watch = { count_wait, ignore_end, &waits };
+	uint64_t leaves;
+
+	(void)state;
+	sim_store_init(&s, 2 * DEVICE);
+	assert_int_equal(sim_store_format(&s, &o), 0);
+	sim_store_lead(&s, &small);
+	for (unsigned i = 0; i < LARGE_KEYS; i++)
+		put_large(s.e, i);
+	for (unsigned i = 0; i < LARGE_KEYS; i += 2) /* half of each segment is garbage then */
+		put_large(s.e, i);
+	assert_int_equal(talos_engine_flush(s.e), 0);
+	assert_int_equal(talos_engine_compact(s.e), 0);
+	talos_engine_stats(s.e, &before);
+	talos_blocking_set_watch(&watch);
+	sim_store_settle(&s);
+	talos_blocking_set_watch(NULL);
+	talos_engine_stats(s.e, &after);
+	leaves = (after.read[TALOS_IO_LEAF].bytes - before.read[TALOS_IO_LEAF].bytes) /
+		 TALOS_BLOCK_BYTES;
+	assert_true(after.gc_segments - before.gc_segments > 10);
+	assert_true(leaves > 1000);
+	assert_true(waits < leaves / 8); /* those for the log and for merges counted in */
+	sim_store_free(&s);
+}
+
 /* --- beside changes -------------------------------------------------------------------- */
 
 #define BESIDE_KEYS 2000u
@@ -461,6 +514,7 @@ int main(void)
 		cmocka_unit_test(one_that_cannot_be_read_takes_no_other_along),
 		cmocka_unit_test(what_does_not_check_is_not_kept),
 		cmocka_unit_test(an_empty_replica_has_nothing_to_bring),
+		cmocka_unit_test(collection_waits_once_for_many_leaves),
 		cmocka_unit_test(it_runs_beside_writers_flushes_and_merges),
 	};
 
