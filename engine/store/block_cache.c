@@ -152,7 +152,7 @@ struct block_cache *block_cache_new(uint64_t budget_bytes)
 	c->shard_count = shards;
 	c->bucket_mask = power_below(bytes / BUCKET_BYTES) - 1;
 	c->ghost_mask = power_below(bytes / GHOST_BYTES) - 1;
-	c->memory = talos_alloc_aligned(ITEM_ALIGN, shards * bytes);
+	c->memory = talos_alloc_sparse(ITEM_ALIGN, shards * bytes);
 	c->memory_bytes = own + ITEM_ALIGN +
 			  shards * (bytes + 4 * ((uint64_t)c->bucket_mask + 1) +
 				    4 * ((uint64_t)c->ghost_mask + 1));
