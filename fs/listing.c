@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * READDIR: the names of a directory in the order of their hashes, with attributes or
- * without.
+ * READDIR: the names of a directory in the order of their hashes, with attributes
+ * or without.
  *
- * Inodes lie in the order of their numbers, so those of a listing lie anywhere: where
- * they are not in memory, each would be a read of the device by itself. So when an
- * inode is missed, those of the names that follow are looked for, too, and
- * all of them are read at once. That is not done before one is missed: in a directory that is in
- * memory it would cost half as much again.
+ * Inodes lie in the order of their numbers, so those of a listing lie anywhere:
+ * where they are not in memory, each would be a read of the device by itself. So
+ * when one is missed, those of the names that follow are looked for, too, and
+ * all of them are read at once. Not before one is missed: where all is in memory
+ * that would cost a third more for each name. What is read
+ * ahead of the answer's end is there for the next one.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -80,6 +81,7 @@ static int load_inode(struct listing *l, uint64_t ino, uint64_t cookie, struct i
 }
 
 /* --- listing ------------------------------------------------------------------------- */
+
 /*
  * The inode's attributes, which count as a lookup. False: it was unlinked a
  * moment ago, or is damaged; then the name is listed alone.

@@ -482,6 +482,9 @@ uint32_t prefetch_in(struct talos_engine *e, struct view *v, const struct talos_
  */
 int read_point(struct view *v, const uint8_t *key, uint32_t key_bytes, bool cached_only,
 	       struct entry *out, uint8_t *value_buf);
+/* The same, of the memtables alone. */
+int read_memtables(struct view *v, const uint8_t *key, uint32_t key_bytes, struct entry *out,
+		   uint8_t *value_buf);
 /* What talos_engine_get() and talos_engine_span_read() do, in a view. */
 int read_get(struct talos_engine *e, struct view *v, const void *key, uint32_t key_bytes, void *buf,
 	     uint32_t capacity, uint32_t *out_bytes);

@@ -14,11 +14,8 @@ static bool follow_key(struct view *v, const struct talos_key *key, struct leaf_
 {
 	uint8_t value_buf[TALOS_INLINE_BYTES_MAX];
 	struct entry entry;
-	int err = memtable_get(v->active->memtable, key->bytes, key->count, &entry, value_buf);
+	int err = read_memtables(v, key->bytes, key->count, &entry, value_buf);
 
-	for (uint32_t i = 0; err == TALOS_ERR_NOT_FOUND && i < v->frozen_count; i++)
-		err = memtable_get(v->frozen[i]->memtable, key->bytes, key->count, &entry,
-				   value_buf);
 	for (uint32_t i = 0; err == TALOS_ERR_NOT_FOUND && i < v->manifest->run_count; i++)
 		if (level_run_get_ahead(&v->manifest->runs[i], key->bytes, key->count, ahead))
 			break;

@@ -18,13 +18,21 @@
 
 /* --- point values ------------------------------------------------------------------------- */
 
-int read_point(struct view *v, const uint8_t *key, uint32_t key_bytes, bool cached_only,
-	       struct entry *out, uint8_t *value_buf)
+int read_memtables(struct view *v, const uint8_t *key, uint32_t key_bytes, struct entry *out,
+		   uint8_t *value_buf)
 {
 	int err = memtable_get(v->active->memtable, key, key_bytes, out, value_buf);
 
 	for (uint32_t i = 0; err == TALOS_ERR_NOT_FOUND && i < v->frozen_count; i++)
 		err = memtable_get(v->frozen[i]->memtable, key, key_bytes, out, value_buf);
+	return err;
+}
+
+int read_point(struct view *v, const uint8_t *key, uint32_t key_bytes, bool cached_only,
+	       struct entry *out, uint8_t *value_buf)
+{
+	int err = read_memtables(v, key, key_bytes, out, value_buf);
+
 	for (uint32_t i = 0; err == TALOS_ERR_NOT_FOUND && i < v->manifest->run_count; i++)
 		err = level_run_get(&v->manifest->runs[i], key, key_bytes, cached_only, out,
 				    value_buf);
