@@ -12,9 +12,6 @@
 #include "place.h"
 #include "talos/checksum.h"
 
-/* Offsets 1 and 2 are "." and ".."; every cookie is above. */
-#define COOKIE_DOT 1u
-#define COOKIE_DOTDOT 2u
 #define SEQ_MAX 255u
 
 uint64_t dentry_hash_mask = ~0ull;
@@ -193,89 +190,4 @@ int dentry_remove(struct talos_fs *fs, struct talos_batch *b, uint64_t dir, uint
 int dentry_remove_staged(struct stage *s, uint64_t dir, uint64_t cookie)
 {
 	return remove_in(&(struct place){ .stage = s }, dir, cookie);
-}
-
-/* --- listing ------------------------------------------------------------------------- */
-
-struct listing {
-	struct talos_fs *fs;
-	struct fs_request *rq;
-};
-
-/*
- * The inode's attributes, which count as a lookup. False: it was unlinked a
- * moment ago, or is damaged; then the name is listed alone.
- */
-static bool look_at(struct talos_fs *fs, struct fs_request *rq, uint64_t ino, struct stat *st)
-{
-	struct inode i;
-
-	/* Known first, so that no change of what is read goes untold. */
-	if (inode_table_look(fs->known, ino))
-		return false;
-	if (inode_load(fs, ino, &i)) {
-		inode_table_forget(fs->known, ino, 1);
-		return false;
-	}
-	blocks_stat(fs, &i, st);
-	rq->attr_mark = i.mark;
-	return true;
-}
-
-static int list_one(void *ctx, const uint8_t *key, uint32_t key_bytes, const uint8_t *value,
-		    uint32_t value_bytes)
-{
-	struct listing *l = ctx;
-	struct stored_name s;
-	struct stat st;
-	uint64_t ino;
-	bool looked;
-	int err = dentry_decode(value, value_bytes, &s);
-
-	if (err || key_bytes != 18)
-		return err ? err : TALOS_ERR_CORRUPT;
-	ino = le64_get(s.d.ino);
-	if (!ino)
-		return 0;
-	looked = l->rq->want_attr && look_at(l->fs, l->rq, ino, &st);
-	if (l->rq->dirent(l->rq, s.name, ino, s.d.type, be64_get(key + 10), looked ? &st : NULL))
-		return 0;
-	if (looked)
-		inode_table_forget(l->fs->known, ino, 1);
-	return 1;
-}
-
-static bool list_dots(struct fs_request *rq, const struct inode *dir)
-{
-	uint64_t parent = dir->parent ? dir->parent : dir->ino;
-
-	if (rq->offset < COOKIE_DOT && !rq->dirent(rq, ".", dir->ino, DT_DIR, COOKIE_DOT, NULL))
-		return false;
-	return rq->offset >= COOKIE_DOTDOT ||
-	       rq->dirent(rq, "..", parent, DT_DIR, COOKIE_DOTDOT, NULL);
-}
-
-int dentry_list(struct talos_fs *fs, struct fs_request *rq)
-{
-	struct listing l = { fs, rq };
-	struct fs_key prefix = key_dentry_prefix(rq->ino);
-	struct fs_key from = key_dentry(rq->ino, rq->offset + 1);
-	struct inode dir;
-	int err = inode_load(fs, rq->ino, &dir);
-
-	rq->names_mark = kept_mark_names(fs->kept);
-	if (rq->offset >= INT64_MAX)
-		return TALOS_OK;	/* behind all cookies */
-	if (err == TALOS_ERR_NOT_FOUND) /* removed, but still open: empty */
-		return TALOS_OK;
-	if (err)
-		return err;
-	if (!S_ISDIR(dir.mode))
-		return FS_ERRNO(ENOTDIR);
-	if (!list_dots(rq, &dir))
-		return TALOS_OK;
-	err = talos_engine_scan(fs->engine, prefix.b, prefix.n, from.b, from.n, 0, list_one, &l);
-	if (err >= 0)
-		atime_note(fs, rq, &dir);
-	return err > 0 ? TALOS_OK : err;
 }

@@ -124,6 +124,8 @@ struct inode {
 
 /* ENOENT if it does not exist. */
 int inode_load(struct talos_fs *fs, uint64_t ino, struct inode *out);
+/* TALOS_ERR_AGAIN: it would have to be read from the device. */
+int inode_load_cached(struct talos_fs *fs, uint64_t ino, struct inode *out);
 #define INODE_VALUE_BYTES_MAX (sizeof(struct talos_disk_inode) + TALOS_SYMLINK_BYTES_MAX)
 /* As stored, into INODE_VALUE_BYTES_MAX; returns the length. */
 uint32_t inode_encode(const struct inode *i, uint8_t *value);
@@ -203,7 +205,6 @@ int dentry_find_staged(struct stage *s, uint64_t dir, const char *name, struct d
 int dentry_put_staged(struct stage *s, uint64_t dir, uint64_t cookie, const char *name,
 		      uint64_t ino, uint32_t mode);
 int dentry_remove_staged(struct stage *s, uint64_t dir, uint64_t cookie);
-int dentry_list(struct talos_fs *fs, struct fs_request *rq);
 
 /* --- dir.c, file.c, xattr.c: one function per operation ------------------------------------- */
 
@@ -216,6 +217,7 @@ int dir_check_name(const char *name);
 /* A name comes or goes (+1, -1), perhaps of a subdirectory. */
 void dir_count_name(struct talos_fs *fs, struct inode *dir, int names, int subdirs);
 int rename_run(struct talos_fs *fs, struct fs_request *rq); /* rename.c */
+int listing_run(struct talos_fs *fs, struct fs_request *rq); /* listing.c */
 
 int file_getattr(struct talos_fs *fs, struct fs_request *rq);
 int file_setattr(struct talos_fs *fs, struct fs_request *rq);

@@ -68,7 +68,10 @@ int inode_decode(const uint8_t *value, uint32_t bytes, uint64_t ino, struct inod
 	return is_valid(out) ? TALOS_OK : TALOS_ERR_CORRUPT;
 }
 
-int inode_load(struct talos_fs *fs, uint64_t ino, struct inode *out)
+typedef int (*get_fn)(struct talos_engine *e, const void *key, uint32_t key_bytes, void *buf,
+		      uint32_t capacity, uint32_t *out_bytes);
+
+static int load_by(get_fn get, struct talos_fs *fs, uint64_t ino, struct inode *out)
 {
 	uint8_t value[INODE_VALUE_BYTES_MAX];
 	struct fs_key k = key_inode(ino);
@@ -76,11 +79,21 @@ int inode_load(struct talos_fs *fs, uint64_t ino, struct inode *out)
 	int err;
 
 	out->mark = kept_mark_inode(fs->kept, ino);
-	err = talos_engine_get(fs->engine, k.b, k.n, value, sizeof(value), &n);
+	err = get(fs->engine, k.b, k.n, value, sizeof(value), &n);
 
 	if (err == TALOS_ERR_TOO_BIG)
 		return TALOS_ERR_CORRUPT;
 	return err ? err : inode_decode(value, n, ino, out);
+}
+
+int inode_load(struct talos_fs *fs, uint64_t ino, struct inode *out)
+{
+	return load_by(talos_engine_get, fs, ino, out);
+}
+
+int inode_load_cached(struct talos_fs *fs, uint64_t ino, struct inode *out)
+{
+	return load_by(talos_engine_get_cached, fs, ino, out);
 }
 
 uint32_t inode_encode(const struct inode *i, uint8_t *value)

@@ -51,7 +51,7 @@ static const struct {
 	[FS_OP_FALLOCATE] = { file_fallocate, CHANGES | BY_NUMBER, "fallocate" },
 	[FS_OP_SEEK] = { file_seek, BY_NUMBER, "seek" },
 	[FS_OP_COPY] = { file_copy, CHANGES | BY_NUMBER, "copy" },
-	[FS_OP_READDIR] = { dentry_list, BY_NUMBER, "readdir" },
+	[FS_OP_READDIR] = { listing_run, BY_NUMBER, "readdir" },
 	[FS_OP_STATFS] = { file_statfs, 0, "statfs" },
 	[FS_OP_SETXATTR] = { xattr_set, CHANGES | BY_NUMBER, "setxattr" },
 	[FS_OP_GETXATTR] = { xattr_get, BY_NUMBER, "getxattr" },

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cache_size.h"
 #include "image.h"
 #include "kv_apply.h"
 #include "options.h"
@@ -153,7 +154,7 @@ static int rejoin(struct daemon *d, struct talos_superblock_info *info, char *wh
 static int open_engine(struct daemon *d, char *why)
 {
 	struct talos_engine_options o = {
-		.cache_bytes = d->o.cache_bytes,
+		.cache_bytes = d->o.cache_bytes ? d->o.cache_bytes : cache_size_default(),
 		.l0_bytes = d->o.l0_bytes,
 		.growth = d->o.growth,
 		.background_rate = d->o.background_rate,

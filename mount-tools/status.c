@@ -300,6 +300,7 @@ static json_t *engine_json(const struct talos_engine_stats *s)
 		FIELD(talos_engine_stats, growth),
 		FIELD(talos_engine_stats, memtables),
 		FIELD(talos_engine_stats, memtable_bytes),
+		FIELD(talos_engine_stats, cache_limit_bytes),
 		FIELD(talos_engine_stats, user_bytes),
 		FIELD(talos_engine_stats, user_bytes_read),
 		FIELD(talos_engine_stats, log_bytes_written),
@@ -513,4 +514,8 @@ void status_print(const json_t *status)
 	       int_of(engine, "growth"), int_of(engine, "stalls"),
 	       int_of(engine, "stall_longest_us") / 1000);
 	print_levels(json_object_get(engine, "levels"));
+	printf("cache:     %s of at most %s; %" PRIu64 " blocks found, %" PRIu64 " not\n",
+	       size_text(int_of(engine, "cache_bytes"), a),
+	       size_text(int_of(engine, "cache_limit_bytes"), b), int_of(engine, "cache_hits"),
+	       int_of(engine, "cache_misses"));
 }

@@ -11,8 +11,11 @@
 #include "talos/alloc.h"
 
 #include <assert.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+
+#include "talos/types.h"
 
 static bool (*fault)(void *ctx);
 static void *fault_ctx;
@@ -66,6 +69,21 @@ void *talos_alloc_large(size_t bytes)
 	/* A hint: fewer pages to pin for a device, and to look up. */
 	if (p)
 		(void)madvise(p, bytes, MADV_HUGEPAGE);
+	return p;
+}
+
+/* Large enough that malloc maps it alone, whatever it has learnt: the hint is for nothing else. */
+#define SPARSE_BYTES_MIN (64u << 20)
+#define PAGE_BYTES 4096u
+
+void *talos_alloc_sparse(size_t align, size_t bytes)
+{
+	uint8_t *p = talos_alloc_aligned(align, bytes);
+	size_t skip = p ? -(uintptr_t)p % PAGE_BYTES : 0;
+
+	if (p && bytes >= SPARSE_BYTES_MIN)
+		(void)madvise(p + skip, talos_round_down(bytes - skip, PAGE_BYTES),
+			      MADV_NOHUGEPAGE);
 	return p;
 }
 

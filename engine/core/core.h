@@ -468,11 +468,23 @@ void recovery_close_store(struct talos_engine *e);
 int recovery_read_checkpoint(struct talos_engine *e, uint64_t pos, struct manifest **out,
 			     uint64_t *out_end);
 
+/* --- prefetch.c ------------------------------------------------------------------------- */
+
+/* What talos_engine_prefetch() does, in a view. */
+uint32_t prefetch_in(struct talos_engine *e, struct view *v, const struct talos_key *keys,
+		     uint32_t count);
+
 /* --- read.c --------------------------------------------------------------------------- */
 
-/* The entry of a point key. TALOS_ERR_NOT_FOUND. @value_buf: TALOS_INLINE_BYTES_MAX. */
-int read_point(struct view *v, const uint8_t *key, uint32_t key_bytes, struct entry *out,
-	       uint8_t *value_buf);
+/*
+ * The entry of a point key. TALOS_ERR_NOT_FOUND. @value_buf: TALOS_INLINE_BYTES_MAX.
+ * @cached_only: TALOS_ERR_AGAIN where a leaf would have to be read.
+ */
+int read_point(struct view *v, const uint8_t *key, uint32_t key_bytes, bool cached_only,
+	       struct entry *out, uint8_t *value_buf);
+/* The same, of the memtables alone. */
+int read_memtables(struct view *v, const uint8_t *key, uint32_t key_bytes, struct entry *out,
+		   uint8_t *value_buf);
 /* What talos_engine_get() and talos_engine_span_read() do, in a view. */
 int read_get(struct talos_engine *e, struct view *v, const void *key, uint32_t key_bytes, void *buf,
 	     uint32_t capacity, uint32_t *out_bytes);

@@ -7,6 +7,7 @@
 
 #define BATCH_OPS_MAX 64u
 #define BATCH_BYTES_MAX (128u << 10)
+#define AHEAD_KEYS 64u
 
 /* --- moving what lives ----------------------------------------------------------------------- */
 
@@ -22,6 +23,7 @@ struct move {
 		uint64_t offset, end; /* spans */
 	} moved[BATCH_OPS_MAX];
 	uint32_t count;
+	uint32_t ahead_idx; /* items before it are looked after: see look_ahead() */
 };
 
 static bool has_newer(struct memtable *m, const struct record_op *op, uint64_t offset, uint64_t end)
@@ -65,11 +67,38 @@ static int note_moved(struct move *m, const struct record_op *op, uint64_t offse
 	return TALOS_OK;
 }
 
+/* Have the leaves read, all at once, that the look-ups of the points from item @idx on need. */
+static void look_ahead(struct move *m, uint32_t idx)
+{
+	const struct gc_segment *s = &m->j->segment;
+	struct talos_key keys[AHEAD_KEYS];
+	uint32_t count = 0, end = idx;
+
+	for (; end < s->count && count < AHEAD_KEYS; end++)
+		if (!gc_is_span(&s->items[end].op))
+			keys[count++] = (struct talos_key){ s->items[end].op.key,
+							    s->items[end].op.key_bytes };
+	/* Fewer where the cache is small: then it is tried again from the next that is missed. */
+	m->ahead_idx = prefetch_in(m->e, m->view, keys, count) == count ? end : idx + 1;
+}
+
+static int point_lives(struct move *m, const struct gc_item *it, bool *out)
+{
+	uint32_t idx = (uint32_t)(it - m->j->segment.items);
+	int err = gc_point_lives(m->view, &it->op, true, out);
+
+	if (err != TALOS_ERR_AGAIN)
+		return err;
+	if (idx >= m->ahead_idx)
+		look_ahead(m, idx);
+	return gc_point_lives(m->view, &it->op, false, out);
+}
+
 static int move_point(struct move *m, struct gc_item *it)
 {
 	const struct record_op *op = &it->op;
 	bool lives;
-	int err = gc_point_lives(m->view, op, &lives);
+	int err = point_lives(m, it, &lives);
 
 	if (err || !lives)
 		return err;

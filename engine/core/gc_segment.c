@@ -87,11 +87,11 @@ int gc_segment_load(struct talos_engine *e, struct gc_segment *s, uint64_t numbe
 
 /* --- what lives ------------------------------------------------------------------------ */
 
-int gc_point_lives(struct view *v, const struct record_op *op, bool *out)
+int gc_point_lives(struct view *v, const struct record_op *op, bool cached_only, bool *out)
 {
 	uint8_t value[TALOS_INLINE_BYTES_MAX];
 	struct entry entry;
-	int err = read_point(v, op->key, op->key_bytes, &entry, value);
+	int err = read_point(v, op->key, op->key_bytes, cached_only, &entry, value);
 
 	*out = !err && entry.kind == ENTRY_LARGE && entry.ref.data_pos == op->value_pos;
 	return err == TALOS_ERR_NOT_FOUND ? TALOS_OK : err;
@@ -127,7 +127,7 @@ int gc_item_live(struct view *v, const struct gc_item *it, uint64_t *out)
 				 count_stretch, &c);
 		*out = c.bytes;
 	} else {
-		err = gc_point_lives(v, &it->op, &lives);
+		err = gc_point_lives(v, &it->op, false, &lives);
 		*out = lives ? it->op.value_bytes : 0;
 	}
 	return err;

@@ -31,8 +31,8 @@ static inline bool gc_is_span(const struct record_op *op)
 	return op->type == TALOS_OP_SPAN_WRITE;
 }
 
-/* *out: does the entry of this point still refer to it, in @v? */
-int gc_point_lives(struct view *v, const struct record_op *op, bool *out);
+/* *out: does the entry of this point still refer to it, in @v? @cached_only: see read_point(). */
+int gc_point_lives(struct view *v, const struct record_op *op, bool cached_only, bool *out);
 /* Does @entry, of the same object, refer to this operation's data? */
 bool gc_span_lives(const struct record_op *op, const struct entry *entry);
 /* *out: bytes of the operation's data that live. */

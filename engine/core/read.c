@@ -18,15 +18,24 @@
 
 /* --- point values ------------------------------------------------------------------------- */
 
-int read_point(struct view *v, const uint8_t *key, uint32_t key_bytes, struct entry *out,
-	       uint8_t *value_buf)
+int read_memtables(struct view *v, const uint8_t *key, uint32_t key_bytes, struct entry *out,
+		   uint8_t *value_buf)
 {
 	int err = memtable_get(v->active->memtable, key, key_bytes, out, value_buf);
 
 	for (uint32_t i = 0; err == TALOS_ERR_NOT_FOUND && i < v->frozen_count; i++)
 		err = memtable_get(v->frozen[i]->memtable, key, key_bytes, out, value_buf);
+	return err;
+}
+
+int read_point(struct view *v, const uint8_t *key, uint32_t key_bytes, bool cached_only,
+	       struct entry *out, uint8_t *value_buf)
+{
+	int err = read_memtables(v, key, key_bytes, out, value_buf);
+
 	for (uint32_t i = 0; err == TALOS_ERR_NOT_FOUND && i < v->manifest->run_count; i++)
-		err = level_run_get(&v->manifest->runs[i], key, key_bytes, out, value_buf);
+		err = level_run_get(&v->manifest->runs[i], key, key_bytes, cached_only, out,
+				    value_buf);
 	return err;
 }
 
@@ -58,8 +67,8 @@ int read_value(struct talos_engine *e, const struct entry *entry, void *buf, uin
 	return TALOS_ERR_NOT_FOUND;
 }
 
-int read_get(struct talos_engine *e, struct view *v, const void *key, uint32_t key_bytes, void *buf,
-	     uint32_t capacity, uint32_t *out_bytes)
+static int get_in(struct talos_engine *e, struct view *v, const void *key, uint32_t key_bytes,
+		  bool cached_only, void *buf, uint32_t capacity, uint32_t *out_bytes)
 {
 	uint8_t value_buf[TALOS_INLINE_BYTES_MAX];
 	struct entry entry;
@@ -67,7 +76,7 @@ int read_get(struct talos_engine *e, struct view *v, const void *key, uint32_t k
 
 	if (!key_bytes || key_bytes > TALOS_KEY_BYTES_MAX)
 		return TALOS_ERR_INVALID;
-	err = read_point(v, key, key_bytes, &entry, value_buf);
+	err = read_point(v, key, key_bytes, cached_only, &entry, value_buf);
 	entry.key = key;
 	entry.key_bytes = key_bytes;
 	if (!err)
@@ -77,8 +86,14 @@ int read_get(struct talos_engine *e, struct view *v, const void *key, uint32_t k
 	return err;
 }
 
-int talos_engine_get(struct talos_engine *e, const void *key, uint32_t key_bytes, void *buf,
-		     uint32_t capacity, uint32_t *out_bytes)
+int read_get(struct talos_engine *e, struct view *v, const void *key, uint32_t key_bytes, void *buf,
+	     uint32_t capacity, uint32_t *out_bytes)
+{
+	return get_in(e, v, key, key_bytes, false, buf, capacity, out_bytes);
+}
+
+static int get_now(struct talos_engine *e, const void *key, uint32_t key_bytes, bool cached_only,
+		   void *buf, uint32_t capacity, uint32_t *out_bytes)
 {
 	uint64_t began = latency_begin(e->clock);
 	struct view *v = view_get(e);
@@ -86,10 +101,23 @@ int talos_engine_get(struct talos_engine *e, const void *key, uint32_t key_bytes
 
 	if (!v)
 		return TALOS_ERR_EMPTY_REPLICA;
-	err = read_get(e, v, key, key_bytes, buf, capacity, out_bytes);
+	err = get_in(e, v, key, key_bytes, cached_only, buf, capacity, out_bytes);
 	view_put(v);
-	latency_end(&e->get, e->clock, began);
+	if (err != TALOS_ERR_AGAIN)
+		latency_end(&e->get, e->clock, began);
 	return err;
+}
+
+int talos_engine_get(struct talos_engine *e, const void *key, uint32_t key_bytes, void *buf,
+		     uint32_t capacity, uint32_t *out_bytes)
+{
+	return get_now(e, key, key_bytes, false, buf, capacity, out_bytes);
+}
+
+int talos_engine_get_cached(struct talos_engine *e, const void *key, uint32_t key_bytes, void *buf,
+			    uint32_t capacity, uint32_t *out_bytes)
+{
+	return get_now(e, key, key_bytes, true, buf, capacity, out_bytes);
 }
 
 /* --- merged iteration over a view ------------------------------------------------------------ */

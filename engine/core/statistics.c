@@ -141,6 +141,7 @@ static void stats_of_store(struct talos_engine *e, struct talos_engine_stats *ou
 	block_cache_stats(e->cache, &cache);
 	out->cache_leaves = stats_of_cache(&cache, BLOCK_LEAF);
 	out->cache_values = stats_of_cache(&cache, BLOCK_VALUE);
+	out->cache_limit_bytes = e->cache_budget;
 	out->corruptions = e->corruptions + cache.corruptions;
 	out->segment_bytes = e->segment_bytes;
 	out->inline_max = e->inline_max;

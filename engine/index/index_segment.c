@@ -317,17 +317,33 @@ static uint32_t find_leaf(const struct index_segment *s, const uint8_t *key, uin
 	return low;
 }
 
+static bool may_have(const struct index_segment *s, const uint8_t *key, uint32_t key_bytes)
+{
+	return filter_may_contain(s->filter, s->l.filter_bytes, filter_hash(key, key_bytes));
+}
+
+bool index_segment_get_ahead(struct index_segment *s, const uint8_t *key, uint32_t key_bytes,
+			     struct leaf_ahead *ahead)
+{
+	if (!may_have(s, key, key_bytes))
+		return false;
+	leaf_ahead_add(ahead, &s->leaves, find_leaf(s, key, key_bytes));
+	return true;
+}
+
 int index_segment_get(struct index_segment *s, const uint8_t *key, uint32_t key_bytes,
-		      struct entry *out, uint8_t value_buf[TALOS_INLINE_BYTES_MAX])
+		      bool cached_only, struct entry *out,
+		      uint8_t value_buf[TALOS_INLINE_BYTES_MAX])
 {
 	uint8_t scratch[TALOS_BLOCK_BYTES] __attribute__((aligned(TALOS_BLOCK_BYTES)));
 	struct leaf_iter it;
 	struct block b;
 	int err;
 
-	if (!filter_may_contain(s->filter, s->l.filter_bytes, filter_hash(key, key_bytes)))
+	if (!may_have(s, key, key_bytes))
 		return TALOS_ERR_NOT_FOUND;
-	err = leaf_source_get(&s->leaves, find_leaf(s, key, key_bytes), scratch, &b);
+	err = leaf_source_get(&s->leaves, find_leaf(s, key, key_bytes),
+			      cached_only ? NULL : scratch, &b);
 	if (err)
 		return err;
 	err = leaf_open(&it, b.bytes);

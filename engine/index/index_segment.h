@@ -7,6 +7,7 @@
 #define TALOS_INDEX_SEGMENT_H
 
 #include "entry.h"
+#include "leaf_ahead.h"
 #include "leaf_source.h"
 
 /* What the manifest says of a segment; keys are owned by whoever owns the ref. */
@@ -75,10 +76,16 @@ int index_segment_open(const struct index_segment_source *src,
 void index_segment_close(struct index_segment *s); /* accepts NULL */
 uint64_t index_segment_memory(const struct index_segment *s);
 
-/* As memtable_get(), of points only: spans are found by iterators. */
+/*
+ * As memtable_get(), of points only: spans are found by iterators. With
+ * @cached_only no leaf is read: TALOS_ERR_AGAIN where one would have to be.
+ */
 int index_segment_get(struct index_segment *s, const uint8_t *key,
-		      uint32_t key_bytes, struct entry *out,
+		      uint32_t key_bytes, bool cached_only, struct entry *out,
 		      uint8_t value_buf[TALOS_INLINE_BYTES_MAX]);
+/* Have the leaf that this would look into read ahead. False: it would look into none. */
+bool index_segment_get_ahead(struct index_segment *s, const uint8_t *key, uint32_t key_bytes,
+			     struct leaf_ahead *ahead);
 
 /* @s must outlive it. NULL: no memory. */
 struct run_iter *index_segment_iter(struct index_segment *s);

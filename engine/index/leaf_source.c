@@ -28,19 +28,20 @@ bool block_checks(const void *block, uint64_t volume_seed, struct talos_segment_
 	return le64_get(sum) == block_sum(block, volume_seed, id, idx);
 }
 
-static uint64_t place_of(const struct leaf_source *s, uint32_t idx)
+uint64_t leaf_source_place(const struct leaf_source *s, uint32_t idx)
 {
 	return s->device_offset + (uint64_t)idx * TALOS_BLOCK_BYTES;
 }
 
-static int check_leaf(const struct leaf_source *s, uint32_t idx, const uint8_t *bytes)
+int leaf_source_check(const struct leaf_source *s, uint32_t idx, const uint8_t *bytes)
 {
 	if (block_checks(bytes, s->volume_seed, s->id, idx))
 		return TALOS_OK;
 	block_cache_count_corruption(s->cache);
 	talos_error("block %u of index segment %llu, at device offset %llu, does not match its "
 		    "checksum",
-		    idx, (unsigned long long)s->id.v, (unsigned long long)place_of(s, idx));
+		    idx, (unsigned long long)s->id.v,
+		    (unsigned long long)leaf_source_place(s, idx));
 	return TALOS_ERR_CORRUPT;
 }
 
@@ -53,9 +54,12 @@ int leaf_source_get(const struct leaf_source *s, uint32_t idx, uint8_t *scratch,
 
 	if (block_cache_get(s->cache, name, out))
 		return TALOS_OK;
-	err = talos_io_read_as(s->io, TALOS_IO_LEAF, place_of(s, idx), scratch, TALOS_BLOCK_BYTES);
+	if (!scratch)
+		return TALOS_ERR_AGAIN;
+	err = talos_io_read_as(s->io, TALOS_IO_LEAF, leaf_source_place(s, idx), scratch,
+			       TALOS_BLOCK_BYTES);
 	if (!err)
-		err = check_leaf(s, idx, scratch);
+		err = leaf_source_check(s, idx, scratch);
 	if (err)
 		return err;
 	block_cache_add(s->cache, name, scratch, TALOS_BLOCK_BYTES);
@@ -133,7 +137,8 @@ static unsigned plan_leaves(const struct leaf_window *w, uint32_t idx, uint32_t 
 			reqs[n - 1].bytes += TALOS_BLOCK_BYTES;
 		else
 			reqs[n++] = (struct talos_io_req){ .op = TALOS_IO_READ,
-							   .offset = place_of(w->source, idx + i),
+							   .offset = leaf_source_place(w->source,
+										       idx + i),
 							   .buf = to,
 							   .bytes = TALOS_BLOCK_BYTES,
 							   .tag = TALOS_IO_LEAF };
@@ -145,7 +150,7 @@ static unsigned plan_leaves(const struct leaf_window *w, uint32_t idx, uint32_t 
 /* Check leaf @idx, which was read into the window, and let others have it. */
 static int take_leaf(const struct leaf_window *w, uint32_t idx, const uint8_t *bytes)
 {
-	int err = check_leaf(w->source, idx, bytes);
+	int err = leaf_source_check(w->source, idx, bytes);
 
 	if (!err)
 		block_cache_add(w->source->cache, block_of_segment(w->source->id, idx), bytes,
@@ -222,12 +227,12 @@ void leaf_plan_run(struct leaf_plan *p)
 	if (p->count < 2) /* nothing to gain */
 		return;
 	for (uint32_t i = 0; i < p->count; i++)
-		reqs[i] =
-			(struct talos_io_req){ .op = TALOS_IO_READ,
-					       .offset = place_of(p->windows[i]->source, p->idx[i]),
-					       .buf = p->windows[i]->bytes,
-					       .bytes = TALOS_BLOCK_BYTES,
-					       .tag = TALOS_IO_LEAF };
+		reqs[i] = (struct talos_io_req){ .op = TALOS_IO_READ,
+						 .offset = leaf_source_place(p->windows[i]->source,
+									     p->idx[i]),
+						 .buf = p->windows[i]->bytes,
+						 .bytes = TALOS_BLOCK_BYTES,
+						 .tag = TALOS_IO_LEAF };
 	(void)talos_io_run(p->windows[0]->source->io, reqs, p->count);
 	for (uint32_t i = 0; i < p->count; i++)
 		if (!reqs[i].status && !take_leaf(p->windows[i], p->idx[i], p->windows[i]->bytes))

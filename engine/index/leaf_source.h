@@ -30,9 +30,14 @@ uint64_t block_sum(const void *block, uint64_t volume_seed, struct talos_segment
 bool block_checks(const void *block, uint64_t volume_seed, struct talos_segment_id id,
 		  uint32_t idx);
 
+/* Where leaf @idx lies on the device. */
+uint64_t leaf_source_place(const struct leaf_source *s, uint32_t idx);
+/* Is what was read there that leaf? TALOS_ERR_CORRUPT, which is logged and counted. */
+int leaf_source_check(const struct leaf_source *s, uint32_t idx, const uint8_t *bytes);
+
 /*
  * Leaf @idx, in the cache (out is pinned) or read to @scratch: TALOS_BLOCK_BYTES,
- * aligned to as many. In either case block_cache_put() ends it.
+ * aligned to as many; NULL: not to be read, TALOS_ERR_AGAIN. In either case block_cache_put() ends it.
  */
 int leaf_source_get(const struct leaf_source *s, uint32_t idx, uint8_t *scratch,
 		    struct block *out);

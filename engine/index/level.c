@@ -89,19 +89,37 @@ uint32_t level_run_find(const struct level_run *run, const uint8_t *key, uint32_
 	return low;
 }
 
-int level_run_get(const struct level_run *run, const uint8_t *key, uint32_t key_bytes,
-		  struct entry *out, uint8_t value_buf[TALOS_INLINE_BYTES_MAX])
+/* The segment that covers @key, open. TALOS_ERR_NOT_FOUND: none does. */
+static int open_covering(const struct level_run *run, const uint8_t *key, uint32_t key_bytes,
+			 struct index_segment **out)
 {
 	uint32_t idx = level_run_find(run, key, key_bytes);
-	struct index_segment *segment;
-	int err;
 
 	if (idx == run->count ||
 	    key_compare(run->segments[idx]->ref.first, run->segments[idx]->ref.first_bytes, key,
 			key_bytes) > 0)
 		return TALOS_ERR_NOT_FOUND;
-	err = level_segment_open(run->segments[idx], &segment);
-	return err ? err : index_segment_get(segment, key, key_bytes, out, value_buf);
+	return level_segment_open(run->segments[idx], out);
+}
+
+int level_run_get(const struct level_run *run, const uint8_t *key, uint32_t key_bytes,
+		  bool cached_only, struct entry *out, uint8_t value_buf[TALOS_INLINE_BYTES_MAX])
+{
+	struct index_segment *segment;
+	int err = open_covering(run, key, key_bytes, &segment);
+
+	return err ? err : index_segment_get(segment, key, key_bytes, cached_only, out, value_buf);
+}
+
+bool level_run_get_ahead(const struct level_run *run, const uint8_t *key, uint32_t key_bytes,
+			 struct leaf_ahead *ahead)
+{
+	struct index_segment *segment;
+	int err = open_covering(run, key, key_bytes, &segment);
+
+	/* A get ends at a segment that cannot be opened. */
+	return err ? err != TALOS_ERR_NOT_FOUND
+		   : index_segment_get_ahead(segment, key, key_bytes, ahead);
 }
 
 bool level_ranges_overlap(const struct index_ref *a, const struct index_ref *b)

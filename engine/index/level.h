@@ -67,9 +67,11 @@ static inline uint64_t level_run_bytes(const struct level_run *run)
 /* Index of the first segment whose last key is >= @key; run->count if none. */
 uint32_t level_run_find(const struct level_run *run, const uint8_t *key, uint32_t key_bytes);
 
-/* As memtable_get(). */
+/* As index_segment_get() and index_segment_get_ahead(); the segment is opened first, if need be. */
 int level_run_get(const struct level_run *run, const uint8_t *key, uint32_t key_bytes,
-		  struct entry *out, uint8_t value_buf[TALOS_INLINE_BYTES_MAX]);
+		  bool cached_only, struct entry *out, uint8_t value_buf[TALOS_INLINE_BYTES_MAX]);
+bool level_run_get_ahead(const struct level_run *run, const uint8_t *key, uint32_t key_bytes,
+			 struct leaf_ahead *ahead);
 
 /*
  * Over a run, whose segments must outlive it, to read some of it (all:

@@ -5,7 +5,10 @@
  * the memory; one that was used by the time it reaches the end there goes on
  * into the main ring, others leave but for their name, which is remembered
  * (ghosts) and brings the block straight into the main ring the next time. In
- * the main ring a used block has another round for each use, three at most.
+ * the main ring a used block has another round for each use, three at most. To
+ * read a block before anybody asks for it and to ask for it once is one use less: it
+ * is treated as a block that was read when it was asked for. Where the memory is
+ * small, more of it is the small ring, so that such blocks are still there then.
  *
  * Rings, and not lists of blocks from an allocator, because blocks are of all
  * sizes: a ring has no fragments to count, so the budget is exact. The price is
@@ -32,7 +35,9 @@
 
 #define SHARDS_MAX 64u
 #define SHARD_BYTES_MIN (4u << 20) /* smaller ones would each have other blocks that are in use */
-#define SMALL_SHARE 10u		   /* of a shard's memory, less than 1/10 is the small ring */
+#define SMALL_SHARE 10u		   /* of a shard's memory, 1/10 is the small ring, */
+#define SMALL_ITEMS_MIN 64u	   /* but at least so many blocks, if that is no more than half */
+#define AHEAD_SHARE 2u		   /* of the small ring, 1/2 may hold what nobody has asked for */
 #define FILLER_SHARE 64u
 #define USES_MAX 3u
 #define ITEM_ALIGN 32u	  /* so that any gap has room for a filler's header */
@@ -48,6 +53,7 @@ struct item {
 	uint32_t bytes; /* of a filler: with its header */
 	_Atomic uint16_t pins;
 	uint8_t uses;
+	bool ahead; /* nobody has asked for it so far */
 };
 static_assert(sizeof(struct item) <= ITEM_ALIGN, "a filler fits any gap");
 
@@ -91,12 +97,19 @@ static uint32_t power_below(uint64_t n)
 	return n ? 1u << (63 - __builtin_clzll(talos_min(n, (uint64_t)1 << 30))) : 1;
 }
 
-static bool shard_init(struct block_cache *c, struct shard *s, uint8_t *memory, uint64_t bytes)
+static uint64_t small_bytes(uint64_t bytes)
 {
-	uint64_t small = talos_round_down(bytes / SMALL_SHARE, ITEM_ALIGN);
+	uint64_t least = talos_min((uint64_t)SMALL_ITEMS_MIN * ITEM_BYTES_MAX, bytes / 2);
 
 	if (bytes < SPLIT_BYTES_MIN)
-		small = 0;
+		return 0;
+	return talos_round_down(talos_max(bytes / SMALL_SHARE, least), ITEM_ALIGN);
+}
+
+static bool shard_init(struct block_cache *c, struct shard *s, uint8_t *memory, uint64_t bytes)
+{
+	uint64_t small = small_bytes(bytes);
+
 	talos_mutex_init(&s->lock, TALOS_LOCK_CACHE);
 	s->memory = memory;
 	s->small.bytes = small;
@@ -139,7 +152,7 @@ struct block_cache *block_cache_new(uint64_t budget_bytes)
 	c->shard_count = shards;
 	c->bucket_mask = power_below(bytes / BUCKET_BYTES) - 1;
 	c->ghost_mask = power_below(bytes / GHOST_BYTES) - 1;
-	c->memory = talos_alloc_aligned(ITEM_ALIGN, shards * bytes);
+	c->memory = talos_alloc_sparse(ITEM_ALIGN, shards * bytes);
 	c->memory_bytes = own + ITEM_ALIGN +
 			  shards * (bytes + 4 * ((uint64_t)c->bucket_mask + 1) +
 				    4 * ((uint64_t)c->ghost_mask + 1));
@@ -168,6 +181,11 @@ void block_cache_free(struct block_cache *c)
 uint64_t block_cache_memory(const struct block_cache *c)
 {
 	return c->memory_bytes;
+}
+
+uint32_t block_cache_ahead_max(const struct block_cache *c)
+{
+	return (uint32_t)(c->shard_count * c->shards[0].small.bytes / ITEM_BYTES_MAX / AHEAD_SHARE);
 }
 
 /* --- names ------------------------------------------------------------------------------- */
@@ -397,7 +415,9 @@ bool block_cache_get(struct block_cache *c, struct block_name name, struct block
 		i = NULL;
 	if (i) {
 		atomic_fetch_add_explicit(&i->pins, 1, memory_order_relaxed);
-		if (i->uses < USES_MAX)
+		if (i->ahead)
+			i->ahead = false;
+		else if (i->uses < USES_MAX)
 			i->uses++;
 		*out = (struct block){ (const uint8_t *)(i + 1), i->bytes, i };
 		s->hits[kind_of(name.id)]++;
@@ -406,6 +426,17 @@ bool block_cache_get(struct block_cache *c, struct block_name name, struct block
 	}
 	talos_mutex_unlock(&s->lock);
 	return i != NULL;
+}
+
+bool block_cache_has(struct block_cache *c, struct block_name name)
+{
+	struct shard *s = shard_of(c, name);
+	bool found;
+
+	talos_mutex_lock(&s->lock);
+	found = find_locked(c, s, name) != NULL;
+	talos_mutex_unlock(&s->lock);
+	return found;
 }
 
 void block_cache_put(struct block *b)
@@ -417,16 +448,16 @@ void block_cache_put(struct block *b)
 	*b = (struct block){ 0 };
 }
 
-/* @name is not here. */
-static void insert_locked(struct block_cache *c, struct shard *s, struct ring *r,
-			  struct block_name name, const void *bytes, uint32_t count, uint8_t uses)
+/* @name is not here. NULL: there is no room. */
+static struct item *insert_locked(struct block_cache *c, struct shard *s, struct ring *r,
+				  struct block_name name, const void *bytes, uint32_t count)
 {
 	uint32_t item = (uint32_t)talos_round_up(sizeof(struct item) + count, ITEM_ALIGN);
 	uint32_t *bucket = &s->buckets[name.home & c->bucket_mask];
 	struct item *i;
 
 	if (!make_room_locked(c, s, r, item))
-		return;
+		return NULL;
 	i = take_head_locked(s, r, item);
 	*i = (struct item){
 		.home = name.home,
@@ -434,11 +465,11 @@ static void insert_locked(struct block_cache *c, struct shard *s, struct ring *r
 		.part = name.part,
 		.next = *bucket,
 		.bytes = count,
-		.uses = uses,
 	};
 	memcpy(i + 1, bytes, count);
 	*bucket = link_of(s, i);
 	s->used_bytes[kind_of(name.id)] += item;
+	return i;
 }
 
 /* What is left is a filler. */
@@ -468,11 +499,15 @@ static void renew_locked(struct block_cache *c, struct shard *s, struct item *i,
 		return;
 	}
 	remove_locked(c, s, i);
-	insert_locked(c, s, &s->main, name, bytes, count, uses);
+	i = insert_locked(c, s, &s->main, name, bytes, count);
+	if (i)
+		i->uses = uses;
 }
 
+enum why { WAS_READ, STANDS_FOR_USED, IS_AHEAD };
+
 static void add(struct block_cache *c, struct block_name name, const void *bytes, uint32_t count,
-		bool used)
+		enum why why)
 {
 	struct shard *s = shard_of(c, name);
 	struct item *i;
@@ -480,12 +515,16 @@ static void add(struct block_cache *c, struct block_name name, const void *bytes
 	assert(name.id && count && count <= TALOS_BLOCK_BYTES);
 	talos_mutex_lock(&s->lock);
 	i = find_any_locked(c, s, name);
-	if (i)
+	if (i) {
 		renew_locked(c, s, i, name, bytes, count);
-	else if (used || !s->small.bytes || is_ghost_locked(c, s, name.home))
-		insert_locked(c, s, &s->main, name, bytes, count, 0);
-	else
-		insert_locked(c, s, &s->small, name, bytes, count, 0);
+	} else {
+		if (why == STANDS_FOR_USED || !s->small.bytes || is_ghost_locked(c, s, name.home))
+			i = insert_locked(c, s, &s->main, name, bytes, count);
+		else
+			i = insert_locked(c, s, &s->small, name, bytes, count);
+		if (i)
+			i->ahead = why == IS_AHEAD;
+	}
 	talos_mutex_unlock(&s->lock);
 }
 
@@ -505,13 +544,19 @@ void block_cache_renew(struct block_cache *c, struct block_name name, const void
 void block_cache_add(struct block_cache *c, struct block_name name, const void *bytes,
 		     uint32_t count)
 {
-	add(c, name, bytes, count, false);
+	add(c, name, bytes, count, WAS_READ);
 }
 
 void block_cache_add_used(struct block_cache *c, struct block_name name, const void *bytes,
 			  uint32_t count)
 {
-	add(c, name, bytes, count, true);
+	add(c, name, bytes, count, STANDS_FOR_USED);
+}
+
+void block_cache_add_ahead(struct block_cache *c, struct block_name name, const void *bytes,
+			   uint32_t count)
+{
+	add(c, name, bytes, count, IS_AHEAD);
 }
 
 #define SAMPLE_STRIDE 13u
@@ -521,13 +566,8 @@ uint32_t block_cache_percent(struct block_cache *c, struct talos_segment_id id, 
 	uint32_t looked = 0, found = 0;
 
 	for (uint32_t idx = 0; idx < count; idx += SAMPLE_STRIDE) {
-		struct block_name name = block_of_segment(id, idx);
-		struct shard *s = shard_of(c, name);
-
 		looked++;
-		talos_mutex_lock(&s->lock);
-		found += find_locked(c, s, name) != NULL;
-		talos_mutex_unlock(&s->lock);
+		found += block_cache_has(c, block_of_segment(id, idx));
 	}
 	return looked ? found * 100 / looked : 0;
 }

@@ -91,6 +91,13 @@ void block_cache_add(struct block_cache *c, struct block_name name, const void *
 /* The same, if an older version is here, in the place of which it comes. */
 void block_cache_renew(struct block_cache *c, struct block_name name, const void *bytes,
 		       uint32_t count);
+/* As block_cache_add(), before anybody asked for it: who does so first brings no second use of it. */
+void block_cache_add_ahead(struct block_cache *c, struct block_name name, const void *bytes,
+			   uint32_t count);
+/* How many blocks may be brought in ahead, if they are to stay until they are asked for. */
+uint32_t block_cache_ahead_max(const struct block_cache *c);
+/* Is it here? That is no use of it, nor a hit or a miss. */
+bool block_cache_has(struct block_cache *c, struct block_name name);
 /* As block_cache_add(), of a block that stands for others that are in use. */
 void block_cache_add_used(struct block_cache *c, struct block_name name, const void *bytes,
 			  uint32_t count);

@@ -91,8 +91,8 @@ static uint32_t use(struct index_segment *s, const uint8_t *data, size_t n)
 	int err;
 
 	if (key_bytes)
-		index_segment_get(s, data, key_bytes, &e, value);
-	index_segment_get(s, (const uint8_t *)"point/00000012", 14, &e, value);
+		index_segment_get(s, data, key_bytes, false, &e, value);
+	index_segment_get(s, (const uint8_t *)"point/00000012", 14, false, &e, value);
 	if (key_bytes >= 9)
 		run_iter_seek(it, data, key_bytes, true);
 	run_iter_seek(it, (const uint8_t *)"span\0\0\0\0\0\0\x10\0", 12, true);

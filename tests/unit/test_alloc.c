@@ -4,7 +4,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "talos/alloc.h"
@@ -97,6 +99,44 @@ static void each_kind_of_allocation_can_be_made_to_fail(void **state)
 	}
 }
 
+/* Does the kernel keep large pages away from where @p is? From /proc/self/smaps. */
+static bool is_without_large_pages(const void *p)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	unsigned long from, to, at = (unsigned long)p;
+	bool here = false, found = false;
+	char line[512];
+
+	assert_non_null(f);
+	while (!found && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+			here = at >= from && at < to;
+		found = here && !strncmp(line, "VmFlags:", 8) && strstr(line, " nh");
+	}
+	fclose(f);
+	return found;
+}
+
+static void sparse_memory_comes_in_small_pages(void **state)
+{
+	const size_t bytes = 100 << 20;
+	uint8_t *p = talos_alloc_sparse(32, bytes);
+
+	(void)state;
+	assert_non_null(p);
+	assert_int_equal((uintptr_t)p % 32, 0);
+	p[0] = p[bytes - 1] = 1;
+	if (!access("/sys/kernel/mm/transparent_hugepage", F_OK)) {
+		assert_true(is_without_large_pages(p + bytes / 2));
+		assert_false(is_without_large_pages(&p));
+	}
+	talos_free(p);
+	p = talos_alloc_sparse(32, 100);
+	assert_non_null(p);
+	memset(p, 1, 100);
+	talos_free(p);
+}
+
 static void auto_free_frees_at_the_end_of_the_scope(void **state)
 {
 	(void)state;
@@ -116,6 +156,7 @@ int main(void)
 		cmocka_unit_test(aligned_memory_is_aligned),
 		cmocka_unit_test(a_failed_realloc_leaves_the_old_memory),
 		cmocka_unit_test(each_kind_of_allocation_can_be_made_to_fail),
+		cmocka_unit_test(sparse_memory_comes_in_small_pages),
 		cmocka_unit_test(auto_free_frees_at_the_end_of_the_scope),
 	};
 

@@ -166,6 +166,35 @@ static void blocks_in_use_outlive_a_scan(void **state)
 	block_cache_free(c);
 }
 
+static void what_was_brought_ahead_and_used_once_harms_no_more(void **state)
+{
+	struct block_cache *c = block_cache_new(2 << 20);
+	uint8_t bytes[TALOS_BLOCK_BYTES] = { 5 };
+	uint32_t max = block_cache_ahead_max(c);
+	uint64_t kept = 0;
+
+	(void)state;
+	assert_in_range(max, 16, 128);
+	for (uint64_t i = 0; i < 200; i++)
+		add_sized(c, i, TALOS_BLOCK_BYTES);
+	for (unsigned round = 0; round < 2; round++)
+		for (uint64_t i = 0; i < 200; i++)
+			assert_true(has(c, i));
+	for (uint64_t from = 1000; from < 11000; from += max) {
+		for (uint64_t i = from; i < from + max; i++)
+			block_cache_add_ahead(c, numbered(i), bytes, sizeof(bytes));
+		/* All are there when they are asked for. */
+		for (uint64_t i = from; i < from + max; i++) {
+			assert_true(block_cache_has(c, numbered(i)));
+			assert_true(has(c, i));
+		}
+	}
+	for (uint64_t i = 0; i < 200; i++)
+		kept += has(c, i);
+	assert_int_equal(kept, 200);
+	block_cache_free(c);
+}
+
 static void what_comes_back_soon_stays(void **state)
 {
 	struct block_cache *c = block_cache_new(2 << 20);
@@ -386,6 +415,7 @@ int main(void)
 		cmocka_unit_test(a_budget_too_small_caches_nothing),
 		cmocka_unit_test(what_it_gives_is_what_it_was_given),
 		cmocka_unit_test(blocks_in_use_outlive_a_scan),
+		cmocka_unit_test(what_was_brought_ahead_and_used_once_harms_no_more),
 		cmocka_unit_test(what_comes_back_soon_stays),
 		cmocka_unit_test(a_pinned_block_stays_as_it_is),
 		cmocka_unit_test(blocks_of_a_dropped_segment_go_first),

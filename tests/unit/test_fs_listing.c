@@ -12,6 +12,7 @@
 
 #include "fs_fake.h"
 #include "rng.h"
+#include "talos/blocking.h"
 
 #define ROOT TALOS_ROOT_INO
 
@@ -220,6 +221,36 @@ static void an_offset_behind_all_names_ends_the_listing(void **state)
 	fs_fake_finish(c);
 }
 
+static void count_wait(void *ctx)
+{
+	++*(unsigned *)ctx;
+}
+
+static void ignore_end(void *ctx)
+{
+	(void)ctx;
+}
+
+/* Inodes of neighbouring names lie in any of a hundred leaves, none of which is in memory. */
+static void attributes_out_of_a_cold_index_come_by_few_waits(void **state)
+{
+	struct fs_fake *f = *state;
+	unsigned waits = 0, seen[4000];
+	const struct talos_blocking_watch watch = { count_wait, ignore_end, &waits };
+
+	for (unsigned i = 0; i < 4000; i++)
+		make(f, ROOT, "kept", i);
+	assert_int_equal(talos_engine_flush(f->e), 0);
+	assert_int_equal(talos_engine_compact(f->e), 0);
+	fs_fake_close(f);
+	fs_fake_open(f, true);
+	talos_blocking_set_watch(&watch);
+	list_and_count(f, ROOT, 200, true, seen, 4000, NULL);
+	talos_blocking_set_watch(NULL);
+	assert_each_once(seen, 4000);
+	assert_in_range(waits, 2, 40);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -232,6 +263,7 @@ int main(void)
 		T(colliding_names_are_told_apart),
 		T(the_257th_name_of_one_hash_finds_no_place),
 		T(an_offset_behind_all_names_ends_the_listing),
+		T(attributes_out_of_a_cold_index_come_by_few_waits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,6 +17,11 @@ void *talos_alloc_aligned(size_t align, size_t bytes);
 /* Page-aligned, out of large pages where the kernel has some; for megabytes that stay. */
 void *talos_alloc_large(size_t bytes);
 /*
+ * As talos_alloc_aligned(), for memory that may never be used whole: it takes of
+ * the system what is touched, in small pages, also where large ones are the rule.
+ */
+void *talos_alloc_sparse(size_t align, size_t bytes);
+/*
  * Memory that goes back to the system when it is freed: for what is large, and
  * used for a while. @bytes are rounded up to pages.
  */

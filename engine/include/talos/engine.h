@@ -220,6 +220,30 @@ int talos_engine_get(struct talos_engine *e, const void *key, uint32_t key_bytes
 		     void *buf, uint32_t capacity, uint32_t *out_bytes);
 
 /*
+ * The same, without reading the index from the device: TALOS_ERR_AGAIN where it would
+ * have to be. That costs a part of a get; so who has many to do finds out when to
+ * read ahead.
+ */
+int talos_engine_get_cached(struct talos_engine *e, const void *key, uint32_t key_bytes,
+			    void *buf, uint32_t capacity, uint32_t *out_bytes);
+
+/*
+ * These keys will be gotten soon: what that would read of the index and is not
+ * in memory comes into the block cache, all of it by one wait for the device.
+ * Returns how many of the keys, from the first on, were looked after: no more
+ * than 64 leaves serve, fewer where the cache is small. A hint: it changes no
+ * answer and has no errors; what cannot be read is met again by the get. Keys of
+ * any kind, also such as are not there. Values that lie in the log are not read. Waits for
+ * the device, and says so (talos/blocking.h). Any thread.
+ */
+struct talos_key {
+	const void *bytes;
+	uint32_t count; /* of the bytes */
+};
+uint32_t talos_engine_prefetch(struct talos_engine *e, const struct talos_key *keys,
+			       uint32_t count);
+
+/*
  * Fill @buf with bytes [offset, offset + bytes) of an object; what was never
  * written or was cleared reads as zeros.
  */
@@ -400,6 +424,7 @@ struct talos_engine_stats {
 	/* Writers held up, because flushes, merges or collection were behind. */
 	uint64_t stalls, stalled_ns, stall_longest_ns;
 	struct talos_cache_stats cache_leaves, cache_values; /* leaves; blocks of values and spans */
+	uint64_t cache_limit_bytes; /* that they may take, with what that costs */
 	uint64_t corruptions; /* blocks and records that did not check */
 	/* Since it was opened: gets; writes, with what they waited for; syncs; reads of spans. */
 	struct talos_latency get, write, sync, span_read;

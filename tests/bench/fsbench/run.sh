@@ -102,7 +102,7 @@ mount_passthrough() {
 	wait_for 10 is_mounted "$dir/pass"
 }
 mount_talosfs() { # CACHE-SIZE
-	mount.talosfs "$dir/alone.tfs" "$A" -o "cache=${1:-64M}" 3>&-
+	mount.talosfs "$dir/alone.tfs" "$A" ${1:+-o "cache=$1"} 3>&-
 	where[talosfs]=$A pids[talosfs]=$(pid_of "$A")
 }
 mount_with_backup() {
