@@ -110,6 +110,8 @@ struct offered {
 /* Log is gathered for so long, or until there are so many bytes. */
 #define SESSION_GATHER_NS (4 * TALOS_NS_PER_MS)
 #define SESSION_GATHER_BYTES (256u << 10)
+/* What was sent need not be told at once, but with ack=device: the word of what is committed says it, too. */
+#define SESSION_RING_NS COMMIT_INTERVAL_NS
 /* What an in-sync backup needs next stays in memory until nothing could be sent to it for so long. */
 #define SESSION_HOLD_NS (200 * TALOS_NS_PER_MS)
 

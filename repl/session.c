@@ -190,6 +190,19 @@ static int take_event(struct session *s, const struct transport_event *ev)
 
 /* --- keeping the backup informed --------------------------------------------------------------------------- */
 
+/* How long the backup need not be told what was sent; UINT64_MAX: it knows all. */
+static uint64_t ring_in_ns(const struct session *s)
+{
+	uint64_t now = repl_now(s->r);
+
+	if (s->border == s->told_upto)
+		return UINT64_MAX;
+	if (s->r->o.ack == TALOS_ACK_DEVICE || s->border - s->told_upto >= SESSION_GATHER_BYTES ||
+	    now - s->told_ns >= SESSION_RING_NS)
+		return 0;
+	return s->told_ns + SESSION_RING_NS - now;
+}
+
 static int ring(struct session *s)
 {
 	struct talos_repl *r = s->r;
@@ -203,7 +216,7 @@ static int ring(struct session *s)
 	committed = r->committed;
 	in_sync_from = m && m->in_sync ? m->in_sync_from : 0;
 	talos_mutex_unlock(&r->lock);
-	due = s->border != s->told_upto || committed != s->told_committed ||
+	due = !ring_in_ns(s) || committed != s->told_committed ||
 	      now - s->told_ns >= r->timeout_ns / 5;
 	if (!due)
 		return 0;
@@ -318,6 +331,8 @@ static int session_wait(struct session *s)
 	primary_wake_at_locked(s, log_that_wakes(s, gather_ns));
 	talos_mutex_unlock(&s->r->lock);
 	/* Anything that came before we were marked idle did not wake us. */
+	if (!s->seeding)
+		timeout = talos_min(timeout, ring_in_ns(s));
 	if (s->pace_wait_ns)
 		timeout = talos_min(timeout, s->pace_wait_ns);
 	if (gather_ns)
