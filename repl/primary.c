@@ -23,6 +23,15 @@ void primary_wake_sessions_locked(struct talos_repl *r)
 			wake(r->sessions[i]);
 }
 
+void primary_wake_to_ring_locked(struct talos_repl *r)
+{
+	uint64_t soon = repl_now(r) + SESSION_RING_NS;
+
+	for (unsigned i = 0; i < SESSIONS_MAX; i++)
+		if (r->sessions[i] && r->sessions[i]->sleeps_until_ns > soon)
+			wake(r->sessions[i]);
+}
+
 static void find_wake_at_locked(struct talos_repl *r)
 {
 	uint64_t lowest = UINT64_MAX;
@@ -101,7 +110,7 @@ static void hook_log_durable(void *ctx, struct talos_pos durable)
 	talos_mutex_lock(&r->lock);
 	r->durable = talos_max(r->durable, durable.v);
 	insync_changed_locked(r, &unblocked);
-	primary_wake_sessions_locked(r);
+	primary_wake_to_ring_locked(r);
 	talos_mutex_unlock(&r->lock);
 	if (unblocked)
 		repl_event(r, TALOS_REPL_WRITABLE);

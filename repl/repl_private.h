@@ -110,6 +110,8 @@ struct offered {
 /* Log is gathered for so long, or until there are so many bytes. */
 #define SESSION_GATHER_NS (4 * TALOS_NS_PER_MS)
 #define SESSION_GATHER_BYTES (256u << 10)
+/* What was sent need not be told at once, but with ack=device: the word of what is committed says it, too. */
+#define SESSION_RING_NS COMMIT_INTERVAL_NS
 /* What an in-sync backup needs next stays in memory until nothing could be sent to it for so long. */
 #define SESSION_HOLD_NS (200 * TALOS_NS_PER_MS)
 
@@ -125,7 +127,9 @@ struct session {
 	enum talos_backup_mode mode;
 	_Atomic bool stop;
 	_Atomic bool idle; /* asleep in poll; whoever takes that back wakes it */
-	uint64_t wake_at;  /* guarded by r->lock: a log that ends there, or behind, wakes it */
+	/* Guarded by r->lock, for while it is idle: */
+	uint64_t wake_at;	  /* a log that ends there, or behind, wakes it */
+	uint64_t sleeps_until_ns; /* by itself; UINT64_MAX: it may be waiting for news of a commit */
 	uint64_t sent_ns;	 /* when log was sent last; see SESSION_GATHER_NS */
 	/* Log. */
 	struct offered log[TRANSPORT_REGIONS_MAX];
@@ -273,6 +277,8 @@ int primary_start(struct talos_repl *r);
 /* A peer that has said nothing for so long is gone. */
 uint64_t primary_silence_ns(const struct talos_repl *r);
 void primary_wake_sessions_locked(struct talos_repl *r);
+/* The same, for telling backups what is committed: not those that will soon be awake. */
+void primary_wake_to_ring_locked(struct talos_repl *r);
 /* That there is log up to @pos is to wake @s, once. */
 void primary_wake_at_locked(struct session *s, uint64_t pos);
 void *keeper_main(void *arg);

@@ -40,7 +40,7 @@ void session_note_acked(struct session *s, uint64_t pos)
 	insync_changed_locked(r, &unblocked);
 	insync_tell_engine_locked(r);
 	if (r->committed != before)
-		primary_wake_sessions_locked(r);
+		primary_wake_to_ring_locked(r);
 	talos_mutex_unlock(&r->lock);
 	if (unblocked)
 		repl_event(r, TALOS_REPL_WRITABLE);
@@ -190,6 +190,19 @@ static int take_event(struct session *s, const struct transport_event *ev)
 
 /* --- keeping the backup informed --------------------------------------------------------------------------- */
 
+/* How long the backup need not be told what was sent; UINT64_MAX: it knows all. */
+static uint64_t ring_in_ns(const struct session *s)
+{
+	uint64_t now = repl_now(s->r);
+
+	if (s->border == s->told_upto)
+		return UINT64_MAX;
+	if (s->r->o.ack == TALOS_ACK_DEVICE || s->border - s->told_upto >= SESSION_GATHER_BYTES ||
+	    now - s->told_ns >= SESSION_RING_NS)
+		return 0;
+	return s->told_ns + SESSION_RING_NS - now;
+}
+
 static int ring(struct session *s)
 {
 	struct talos_repl *r = s->r;
@@ -203,7 +216,7 @@ static int ring(struct session *s)
 	committed = r->committed;
 	in_sync_from = m && m->in_sync ? m->in_sync_from : 0;
 	talos_mutex_unlock(&r->lock);
-	due = s->border != s->told_upto || committed != s->told_committed ||
+	due = !ring_in_ns(s) || committed != s->told_committed ||
 	      now - s->told_ns >= r->timeout_ns / 5;
 	if (!due)
 		return 0;
@@ -304,34 +317,53 @@ static uint64_t log_that_wakes(const struct session *s, uint64_t gather_ns)
 	return gather_ns ? s->sent + SESSION_GATHER_BYTES : s->sent + 1;
 }
 
+/* How long it may sleep, though nothing happens. */
+static uint64_t sleep_ns(struct session *s, uint64_t gather_ns)
+{
+	uint64_t ns = s->r->timeout_ns / 10;
+
+	if (!s->seeding)
+		ns = talos_min(ns, ring_in_ns(s));
+	if (s->pace_wait_ns)
+		ns = talos_min(ns, s->pace_wait_ns);
+	if (gather_ns)
+		ns = talos_min(ns, gather_ns);
+	if (s->at && s->sent != s->target)
+		ns = talos_min(ns, stream_holds_ns(s));
+	return ns;
+}
+
+/* Is there anything to do that came before we were marked idle, and so did not wake us? */
+static bool has_news(struct session *s, uint64_t committed, bool segments, uint64_t gather_ns)
+{
+	if (s->seeding)
+		return false;
+	if (segments || committed != s->told_committed)
+		return true;
+	if (s->sent != s->target)
+		return false; /* more log is of no use now */
+	return gather_ns ? !stream_gathers_ns(s) : s->r->log_end != s->target;
+}
+
 /* Sleep until the backup says something, or there is log to send. */
 static int session_wait(struct session *s)
 {
 	struct transport_event ev;
-	uint64_t committed, timeout = s->r->timeout_ns / 10;
-	uint64_t gather_ns = stream_gathers_ns(s);
-	bool segments;
+	uint64_t gather_ns = stream_gathers_ns(s), timeout = sleep_ns(s, gather_ns), committed;
+	bool stuck = s->sent != s->target, segments;
 	int r = 0;
 
 	s->idle = true;
 	talos_mutex_lock(&s->r->lock);
 	committed = s->r->committed;
 	segments = s->queue_count && s->bulk_count && !s->current;
+	/* What is stuck gets on when the backup may show more: it is told at once. */
+	s->sleeps_until_ns = stuck ? UINT64_MAX : repl_now(s->r) + timeout;
 	primary_wake_at_locked(s, log_that_wakes(s, gather_ns));
 	talos_mutex_unlock(&s->r->lock);
-	/* Anything that came before we were marked idle did not wake us. */
-	if (s->pace_wait_ns)
-		timeout = talos_min(timeout, s->pace_wait_ns);
-	if (gather_ns)
-		timeout = talos_min(timeout, gather_ns);
-	if (s->at && s->sent != s->target)
-		timeout = talos_min(timeout, stream_holds_ns(s));
-	if (gather_ns ? stream_gathers_ns(s) && !segments
-		      : s->seeding || s->sent != s->target ||
-				(s->r->log_end == s->target && committed == s->told_committed &&
-				 !segments))
-		if (s->conn->ops->poll(s->conn, timeout, &ev))
-			r = take_event(s, &ev);
+	if (!has_news(s, committed, segments, gather_ns) &&
+	    s->conn->ops->poll(s->conn, timeout, &ev))
+		r = take_event(s, &ev);
 	s->idle = false;
 	return r;
 }
