@@ -97,7 +97,7 @@ static bool look_at(struct listing *l, uint64_t ino, uint64_t cookie, struct sta
 		inode_table_forget(l->fs->known, ino, 1);
 		return false;
 	}
-	blocks_stat(fs, &i, st);
+	blocks_stat(l->fs, &i, st);
 	l->rq->attr_mark = i.mark;
 	return true;
 }
