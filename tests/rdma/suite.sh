@@ -29,6 +29,7 @@ for build in "$OUT" "$OUT-address-undefined" "$OUT-thread"; do
 	[ ! -x "$build/tests/unit/test_repl" ] || {
 		run "$build/tests/unit/test_transport"
 		run "$build/tests/unit/test_repl"
+		run "$build/tests/unit/test_rejoin"
 	}
 done
 if [ -c /dev/fuse ]; then
