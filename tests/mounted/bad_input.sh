@@ -47,7 +47,7 @@ refused 'holds ext2.*--force' "$dir/ext" mkfs.talosfs --size 64M "$dir/ext"
 mkfs.talosfs --backup "$image_b" >/dev/null
 refused 'mount it with -o primary' "$image_b" mount.talosfs "$image_b" "$B"
 refused 'cannot reach' "$image_b" mount.talosfs "$image_b" "$B" -o "primary=$addr_a,timeout=500ms"
-refused 'is a primary' "$image_a" mount.talosfs "$image_a" "$A" -o "primary=$addr_b"
+refused 'led its volume' "$image_a" mount.talosfs "$image_a" "$A" -o "primary=$addr_b"
 # These come after the image was opened, which adds to its log.
 refused 'insecure' "$dir/none" mount.talosfs "$image_a" "$A" -o "listen=0.0.0.0:$port"
 refused 'HOST:PORT' "$dir/none" mount.talosfs "$image_a" "$A" -o listen=nowhere
