@@ -447,6 +447,14 @@ static inline bool checkpoint_is_coming(const struct talos_engine *e)
 /* A follower met a complete checkpoint at @first that ends at @end: make it its own root. */
 int checkpoint_adopt(struct talos_engine *e, uint64_t first, uint64_t end);
 
+/* --- unnamed_log.c ------------------------------------------------------------------ */
+
+/*
+ * Look for log segment @segment, before which the rolling sum is @chain, in all slots; the
+ * table names it then. TALOS_ERR_NOT_FOUND, _NO_MEMORY.
+ */
+int unnamed_log_find(struct talos_engine *e, uint64_t segment, uint64_t chain);
+
 /* --- follow.c ------------------------------------------------------------------------ */
 
 /* A backup's state is recovered: go on in the mode that it was opened with. */

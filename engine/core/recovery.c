@@ -183,11 +183,31 @@ static int load_segment(struct log_scan *s, uint64_t segment)
 	return TALOS_OK;
 }
 
+/* A backup that did not end in order. */
+static bool tears_anyhow(const struct talos_engine *e)
+{
+	return e->sb.state == TALOS_REPLICA_BACKUP && !e->sb.clean;
+}
+
+/* The segment that begins where the scan is. The table may have lost it. */
+static int load_next_segment(struct log_scan *s)
+{
+	const struct talos_engine *e = s->e;
+	uint64_t segment = s->pos / e->segment_bytes;
+	int err = load_segment(s, segment);
+
+	if (err != TALOS_ERR_NOT_FOUND || tears_anyhow(e) ||
+	    (e->sb.clean && s->pos >= e->sb.log_end_min))
+		return err;
+	err = unnamed_log_find(s->e, segment, s->chain);
+	return err ? err : load_segment(s, segment);
+}
+
 /* The record at s->pos, which stays. TALOS_ERR_NOT_FOUND: none that checks and follows on. */
 static int scan_peek(struct log_scan *s, struct record *r)
 {
 	uint32_t offset = (uint32_t)(s->pos % s->e->segment_bytes);
-	int err = load_segment(s, s->pos / s->e->segment_bytes);
+	int err = offset ? load_segment(s, s->pos / s->e->segment_bytes) : load_next_segment(s);
 	uint64_t chain;
 
 	if (!err)
@@ -302,12 +322,6 @@ static bool segment_proves_loss(const struct log_scan *s, uint32_t offset, uint6
 			return true;
 	}
 	return false;
-}
-
-/* A backup that did not end in order. */
-static bool tears_anyhow(const struct talos_engine *e)
-{
-	return e->sb.state == TALOS_REPLICA_BACKUP && !e->sb.clean;
 }
 
 /* The record at s->pos does not check. A torn tail, or damage? */

@@ -307,6 +307,16 @@ static uint32_t next_free_locked(struct slot_table *t)
 	return idx;
 }
 
+static void take_locked(struct slot_table *t, uint32_t idx, enum talos_slot_kind kind,
+			uint64_t name)
+{
+	t->slots[idx] = (struct slot){ .name = name, .kind = kind };
+	t->buckets[bucket_find(t, kind, name)] = idx;
+	t->free_now = --t->counts.free;
+	++*counter_of(t, kind);
+	mark_dirty(t, idx);
+}
+
 int slot_alloc(struct slot_table *t, enum talos_slot_kind kind, uint64_t name, uint32_t keep_free,
 	       uint64_t *out_offset)
 {
@@ -322,17 +332,57 @@ int slot_alloc(struct slot_table *t, enum talos_slot_kind kind, uint64_t name, u
 		} else {
 			idx = next_free_locked(t);
 			assert(idx != NO_SLOT);
-			t->slots[idx] = (struct slot){ .name = name, .kind = kind };
-			t->buckets[b] = idx;
-			t->free_now = --t->counts.free;
-			++*counter_of(t, kind);
-			mark_dirty(t, idx);
+			take_locked(t, idx, kind, name);
 		}
 	}
 	talos_mutex_unlock(&t->lock);
 	if (!err)
 		*out_offset = (uint64_t)idx * t->g.segment_bytes;
 	return err;
+}
+
+static void set_free_locked(struct slot_table *t, uint32_t idx)
+{
+	t->slots[idx] = (struct slot){ .kind = TALOS_SLOT_FREE, .stale = true };
+	t->stale_count++;
+	t->free_now = ++t->counts.free;
+	t->first_free = talos_min(t->first_free, idx);
+	mark_dirty(t, idx);
+}
+
+/* Whose names a lost write of one block of the table, and one more, may have had. */
+#define UNNAMED_BEHIND_LAST (2 * ENTRIES_PER_BLOCK)
+
+void slot_range(struct slot_table *t, uint32_t *first, uint32_t *end)
+{
+	uint64_t last = t->g.slot_count;
+
+	*first = t->g.table_slots + 1;
+	talos_mutex_lock(&t->lock);
+	while (last > *first && t->slots[last - 1].kind == TALOS_SLOT_FREE)
+		last--;
+	talos_mutex_unlock(&t->lock);
+	*end = (uint32_t)talos_min(last + UNNAMED_BEHIND_LAST, (uint64_t)t->g.slot_count);
+}
+
+uint64_t slot_offset(const struct slot_table *t, uint32_t idx)
+{
+	return (uint64_t)idx * t->g.segment_bytes;
+}
+
+void slot_claim(struct slot_table *t, uint32_t idx, enum talos_slot_kind kind, uint64_t name)
+{
+	const struct slot *s = &t->slots[idx];
+
+	talos_mutex_lock(&t->lock);
+	if (s->kind != TALOS_SLOT_FREE) {
+		bucket_remove(t, bucket_find(t, s->kind, s->name));
+		--*counter_of(t, s->kind);
+		set_free_locked(t, idx);
+	}
+	t->stale_count -= s->stale;
+	take_locked(t, idx, kind, name);
+	talos_mutex_unlock(&t->lock);
 }
 
 int slot_find(struct slot_table *t, enum talos_slot_kind kind, uint64_t name, uint64_t *out_offset)
@@ -346,15 +396,6 @@ int slot_find(struct slot_table *t, enum talos_slot_kind kind, uint64_t name, ui
 		return TALOS_ERR_NOT_FOUND;
 	*out_offset = (uint64_t)idx * t->g.segment_bytes;
 	return TALOS_OK;
-}
-
-static void set_free_locked(struct slot_table *t, uint32_t idx)
-{
-	t->slots[idx] = (struct slot){ .kind = TALOS_SLOT_FREE, .stale = true };
-	t->stale_count++;
-	t->free_now = ++t->counts.free;
-	t->first_free = talos_min(t->first_free, idx);
-	mark_dirty(t, idx);
 }
 
 void slot_drop(struct slot_table *t, enum talos_slot_kind kind, uint64_t name, uint64_t pos)

@@ -78,6 +78,15 @@ void slot_on_free(struct slot_table *t, void (*fn)(void *ctx), void *ctx);
  */
 int slot_discard_one(struct slot_table *t, uint32_t keep);
 
+/*
+ * For recovery, where a write of the table may have been lost. Slots [*first, *end) may hold what the
+ * table does not say: slots are given out from the lowest one on. Where slot @idx lies. It holds @name
+ * of @kind, which has no slot so far, whatever the table has it for.
+ */
+void slot_range(struct slot_table *t, uint32_t *first, uint32_t *end);
+uint64_t slot_offset(const struct slot_table *t, uint32_t idx);
+void slot_claim(struct slot_table *t, uint32_t idx, enum talos_slot_kind kind, uint64_t name);
+
 /* Call @fn for each used slot; it may not call back into the table. */
 void slot_each(struct slot_table *t,
 	       void (*fn)(void *ctx, enum talos_slot_kind kind, uint64_t name), void *ctx);
