@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define TARGET_PIDS_MAX 4u
+#define TARGET_PIDS_MAX 8
 #define TARGET_NAME_BYTES 32u
 
 struct target {

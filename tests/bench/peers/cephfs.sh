@@ -25,6 +25,17 @@ auth allow insecure global id reclaim = true"
 	for i in mon.a mgr.a mds.a osd.0 osd.1; do echo "[$i]
 ${i%.*} data = $base/$i"; done
 }
+# It speaks before it serves: asked until the answer has PATTERN.
+cephfs_when() { # PATTERN COMMAND...
+	local i pattern=$1
+	shift
+	for ((i = 0; i < 120; i++)); do
+		if timeout 10 ceph -c "$c" "$@" 2>/dev/null | grep -q "$pattern"; then return; fi
+		sleep 0.5
+	done
+	echo "cephfs: no '$pattern' in $*"
+	return 1
+}
 cephfs_up() { # DIR: the mount is DIR/mnt
 	local base=$1 c=$1/ceph.conf i uuid
 	mkdir -p "$base"/{mon.a,mgr.a,mds.a,osd.0,osd.1,mnt,run}
@@ -33,11 +44,12 @@ cephfs_up() { # DIR: the mount is DIR/mnt
 	monmaptool --create --addv a "[v1:127.0.0.1:6789]" --fsid "$(sed -n 's/^fsid = //p' "$c")" "$base/monmap"
 	ceph-mon -c "$c" -i a --mkfs --monmap "$base/monmap" --keyring "$base/keyring"
 	ceph-mon -c "$c" -i a
+	cephfs_when "quorum 0 a" mon stat
 	ceph-mgr -c "$c" -i a
 	for i in 0 1; do
 		uuid=$(cat /proc/sys/kernel/random/uuid)
 		timeout 60 ceph -c "$c" osd new "$uuid" $i
-		uuid=$(timeout 60 ceph -c "$c" osd dump | awk "/^osd.$i /{print \$NF}")
+		cephfs_when "$uuid" osd dump
 		ceph-osd -c "$c" -i $i --mkfs --osd-uuid "$uuid"
 		ceph-osd -c "$c" -i $i
 	done
@@ -45,10 +57,7 @@ cephfs_up() { # DIR: the mount is DIR/mnt
 	timeout 60 ceph -c "$c" osd pool create data 8
 	timeout 60 ceph -c "$c" fs new fs meta data
 	ceph-mds -c "$c" -i a
-	for ((i = 0; i < 120; i++)); do
-		if timeout 10 ceph -c "$c" mds stat 2>/dev/null | grep -q up:active; then break; fi
-		sleep 0.5
-	done
+	cephfs_when up:active mds stat
 	timeout 60 ceph-fuse -c "$c" "$base/mnt"
 }
 cephfs_servers() { pgrep -x 'ceph-mon|ceph-mgr|ceph-osd|ceph-mds|ceph-fuse'; }
