@@ -93,9 +93,11 @@ static bool push(struct fs_queue *q, struct fs_request *rq)
 	if (!stopping) {
 		*q->last = rq;
 		q->last = &rq->next;
-		talos_cond_signal(&q->work);
 	}
 	talos_mutex_unlock(&q->lock);
+	/* Not before: whoever wakes takes the lock first of all. */
+	if (!stopping)
+		talos_cond_signal(&q->work);
 	return !stopping;
 }
 

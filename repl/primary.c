@@ -88,14 +88,21 @@ static void hook_log_appended(void *ctx, struct talos_pos end)
 	talos_mutex_unlock(&r->lock);
 }
 
+/* False: it was as high already. */
+static bool raise_to(_Atomic uint64_t *what, uint64_t to)
+{
+	uint64_t before = *what;
+
+	while (before < to && !atomic_compare_exchange_weak(what, &before, to))
+		;
+	return before < to;
+}
+
 static void hook_log_urgent(void *ctx, struct talos_pos pos)
 {
 	struct talos_repl *r = ctx;
-	uint64_t before = r->urgent;
 
-	while (before < pos.v && !atomic_compare_exchange_weak(&r->urgent, &before, pos.v))
-		;
-	if (before >= pos.v)
+	if (!raise_to(&r->urgent, pos.v))
 		return;
 	talos_mutex_lock(&r->lock);
 	primary_wake_sessions_locked(r);
@@ -260,8 +267,9 @@ int primary_start(struct talos_repl *r)
 	hook.ctx = r;
 	talos_engine_set_hook(r->engine, &hook);
 	r->hook_set = true;
-	/* What became durable since we looked told nobody: the hook was not there. */
+	/* What was appended or became durable since we looked told nobody: the hook was not there. */
 	talos_engine_log_state(r->engine, &s);
+	raise_to(&r->log_end, s.end.v);
 	hook_log_durable(r, s.durable);
 	r->leading = true;
 	return TALOS_OK;

@@ -15,6 +15,9 @@
 #include "repl_node.h"
 #include "talos/repl_hook.h"
 
+#define SOON_NS (800 * TALOS_NS_PER_MS)
+#define FAR_NS (600 * TALOS_NS_PER_SEC)
+
 static void note_end(void *ctx, struct talos_pos end)
 {
 	*(_Atomic uint64_t *)ctx = end.v;
@@ -99,7 +102,7 @@ static void end_process(pid_t pid)
  */
 static void a_backup_that_hangs_holds_writers_up_until_it_is_dropped(void **state)
 {
-	struct node a = { 0 };
+	struct node a = { .timeout_ns = SOON_NS };
 	struct talos_repl_status s;
 	pid_t pid;
 
@@ -116,8 +119,6 @@ static void a_backup_that_hangs_holds_writers_up_until_it_is_dropped(void **stat
 	end_process(pid);
 	node_end(&a);
 }
-
-#define FAR_NS (600 * TALOS_NS_PER_SEC)
 
 /* The timeout is ten minutes: nothing but the host's word that it is gone can let writers go on. */
 static void a_backup_that_was_killed_is_not_waited_for(void **state)
@@ -156,7 +157,7 @@ static void a_backup_that_is_promoted_is_not_taken_for_gone(void **state)
 /* Policy consistent: nobody goes on without it, gone or not, until it is back. */
 static void a_primary_that_waits_for_all_waits_for_a_killed_backup(void **state)
 {
-	struct node a = { 0 };
+	struct node a = { .timeout_ns = SOON_NS };
 	struct talos_repl_status s;
 	pid_t pid;
 
