@@ -2,11 +2,12 @@
 /*
  * A log segment that is on the device, but that the slot table does not name:
  * a write of the table was lost, or power went before it. Recovery comes to the
- * end of one segment and finds no next one. Whether there is one only the slots can tell (any
- * of them: the table may have lost, too, that what it names there is gone): a segment's first record says its position and the rolling sum of all before it, and
- * its own sum is bound to both and to the volume. So none is taken by chance, nor one of
- * another history. What follows on is part of the log, as the rest of a torn
- * segment is.
+ * end of one segment and finds no next one. Whether there is one only the slots
+ * can tell, and any of them: the table may have lost, too, that what it names
+ * there is gone. A segment's first record says its position and the rolling sum
+ * of all before it, and its own sum is bound to both and to the volume; so none
+ * is taken by chance, nor one of another history. What follows on is part of the
+ * log, as the rest of a torn segment is.
  *
  * A log that ends in the middle of a segment, as nearly all do, is not looked at.
  */
