@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Two nodes on one machine: make a volume, mount it, follow it, copy real files in, kill the
-# primary, promote the backup, go on. Everything is in a temporary folder that is removed again.
+# primary, promote the backup, go on, take the old primary back. Everything is in a temporary folder that is removed again.
 set -euo pipefail
 cd "$(dirname "$0")"
 OUT=${OUT:-$PWD/build}
@@ -37,8 +37,13 @@ run kill -9 "$(pid_of "$dir/a")"
 run talosfs promote "$dir/b"
 run sh -c "echo 'written after the failover' > $dir/b/news; cat $dir/b/news"
 run umount "$dir/b"
-run mount.talosfs "$dir/b.tfs" "$dir/b"
+run mount.talosfs "$dir/b.tfs" "$dir/b" -o listen=127.0.0.1:7481
 run diff -r --no-dereference /usr/include "$dir/b/include"
 echo "(no difference)"
+umount "$dir/a" 2>/dev/null || true # what the killed daemon left
+run mount.talosfs "$dir/a.tfs" "$dir/a" -o primary=127.0.0.1:7481,listen=127.0.0.1:7480
+until talosfs status "$dir/a" | grep -q ', in-sync'; do sleep 0.05; done
+until [ -e "$dir/a/news" ]; do sleep 0.05; done
+run cat "$dir/a/news"
 run talosfs status "$dir/b"
-printf '\nThe volume outlived its first primary.\n'
+printf '\nThe volume outlived its first primary, which came back as a backup with what it had.\n'
