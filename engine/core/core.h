@@ -451,7 +451,8 @@ int checkpoint_adopt(struct talos_engine *e, uint64_t first, uint64_t end);
 
 /*
  * Look for log segment @segment, before which the rolling sum is @chain, in all slots; the
- * table names it then. TALOS_ERR_NOT_FOUND, _NO_MEMORY.
+ * table names it then. TALOS_ERR_NOT_FOUND, _NO_MEMORY; or why a slot could not be read, if
+ * none of the others is it.
  */
 int unnamed_log_find(struct talos_engine *e, uint64_t segment, uint64_t chain);
 

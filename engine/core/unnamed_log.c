@@ -32,14 +32,18 @@ static bool begins(const struct talos_engine *e, const uint8_t *block, uint64_t 
 int unnamed_log_find(struct talos_engine *e, uint64_t segment, uint64_t chain)
 {
 	auto_free uint8_t *block = talos_alloc_aligned(TALOS_BLOCK_BYTES, TALOS_BLOCK_BYTES);
+	int unread = TALOS_ERR_NOT_FOUND;
 	uint32_t idx, end;
 
 	if (!block)
 		return TALOS_ERR_NO_MEMORY;
 	for (slot_range(e->slots, &idx, &end); idx < end; idx++) {
-		if (talos_io_read_as(e->io, TALOS_IO_LOG, slot_offset(e->slots, idx), block,
-				     TALOS_BLOCK_BYTES) ||
-		    !begins(e, block, segment, chain))
+		int err = talos_io_read_as(e->io, TALOS_IO_LOG, slot_offset(e->slots, idx), block,
+					   TALOS_BLOCK_BYTES);
+
+		if (err)
+			unread = err; /* it may be the one: the log must not seem to end */
+		if (err || !begins(e, block, segment, chain))
 			continue;
 		talos_warn(
 			"log segment %llu was found where the slot table has none: the device lost a "
@@ -48,5 +52,5 @@ int unnamed_log_find(struct talos_engine *e, uint64_t segment, uint64_t chain)
 		slot_claim(e->slots, idx, TALOS_SLOT_LOG, segment);
 		return TALOS_OK;
 	}
-	return TALOS_ERR_NOT_FOUND;
+	return unread;
 }
