@@ -184,15 +184,21 @@ static double cpu_us(const struct result *r)
 	return r->daemon_cpu_us_per_op + r->client_cpu_us_per_op;
 }
 
-/* The ceiling of a mount: null that asks the kernel for the same as it. */
-static const char *ceiling_of(const struct result *r)
+/* What a mount is held against asks the kernel for the same as it: writeback caching, or none. */
+static const struct cell *find_peer(const struct table *t, const char *name, const struct result *r,
+				    bool writeback)
 {
-	return !strcmp(r->fs, "talosfs-nowb") ? "null-nowb" : "null";
+	char other[40];
+	const struct cell *c;
+
+	snprintf(other, sizeof(other), "%s-nowb", name);
+	c = writeback ? NULL : find_cell(t, other, r->op, r->threads);
+	return c ? c : find_cell(t, name, r->op, r->threads);
 }
 
 static void print_ratio(const struct result *r, const struct result *other)
 {
-	printf("%-18s %2u  %-16s %7.2f x %-12s by CPU %5.2f", r->op, r->threads, r->fs,
+	printf("%-18s %2u  %-16s %7.2f x %-16s by CPU %5.2f", r->op, r->threads, r->fs,
 	       r->ops_per_s / other->ops_per_s, other->fs, cpu_us(other) / cpu_us(r));
 }
 
@@ -204,32 +210,31 @@ static void print_verdict(double reached, double at_least)
 /* talosfs alone has to pass; how it does with a backup or otherwise mounted is shown beside it. */
 static void print_bar(const struct table *t, const struct bar *bar, const struct result *r)
 {
-	bool alone = !strcmp(r->fs, "talosfs"),
-	     to_null = bar->against && !strcmp(bar->against, "null");
+	bool alone = !strcmp(r->fs, "talosfs"), writeback = strcmp(r->fs, "talosfs-nowb") != 0;
 	double at_least = r->threads == 1 ? bar->one : bar->many;
-	const struct cell *c;
+	const struct cell *c, *without;
 
 	if (strcmp(r->op, bar->op) || strncmp(r->fs, "talosfs", 7))
 		return;
 	if (!bar->against) {
-		printf("%-18s %2u  %-16s %22.0f /s%12s", r->op, r->threads, r->fs, r->ops_per_s,
+		printf("%-18s %2u  %-16s %22.0f /s%16s", r->op, r->threads, r->fs, r->ops_per_s,
 		       "");
 		if (alone)
 			print_verdict(r->ops_per_s, at_least);
 		printf("\n");
 		return;
 	}
-	c = find_cell(t, to_null ? ceiling_of(r) : bar->against, r->op, r->threads);
+	c = find_peer(t, bar->against, r, writeback);
 	if (!c || c->best.ops_per_s <= 0)
 		return;
 	print_ratio(r, &c->best);
 	if (alone)
 		print_verdict(r->ops_per_s / c->best.ops_per_s, at_least);
 	printf("\n");
-	/* What writeback caching itself costs is part of this one. */
-	c = to_null && alone ? find_cell(t, "null-nowb", r->op, r->threads) : NULL;
-	if (c && c->best.ops_per_s > 0) {
-		print_ratio(r, &c->best);
+	/* What writeback caching itself costs or saves is part of this one. */
+	without = alone ? find_peer(t, bar->against, r, false) : c;
+	if (without != c && without->best.ops_per_s > 0) {
+		print_ratio(r, &without->best);
 		printf("\n");
 	}
 }

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # What operations cost on a mount, in one run: a FUSE filesystem that only answers (null, the ceiling),
-# ext4, libfuse's passthrough over it, talosfs, talosfs with one backup over TCP, and null and talosfs
-# alone without writeback caching. Usage: run.sh BUILD-FOLDER; needs root.
+# ext4, libfuse's passthrough over it, talosfs, talosfs with one backup over TCP, and null, passthrough
+# and talosfs alone without writeback caching. Usage: run.sh BUILD-FOLDER; needs root.
 #
 #   QUICK=1        under three minutes: fewer and smaller operations
 #   JSON=1         the best of the rounds as objects, one a line; otherwise tables, and ratios beside their bars
 #   DIR=...        where the images are made, on the device to measure (default: /tmp)
-#   FS="null .."   which of null null-nowb ext4 passthrough talosfs talosfs+backup talosfs-nowb
+#   FS="null .."   which of null null-nowb ext4 passthrough passthrough-nowb talosfs talosfs+backup talosfs-nowb
 #   OPS=a,b        which operations;  THREADS="1 8", ROUNDS=n
 #
 # All are mounted at once, and each operation is run on one after the other (fsbench.c). ext4 lies on a
@@ -25,7 +25,7 @@ PATH=$OUT:$PATH
 all_ops=create,openread,missing,fstat,getxattr,setxattr,chmod,rename,link,unlink,mkdir,rmdir
 all_ops+=,readdirplus,seqwrite,seqread,randwrite,fsync,untar,rm-rf
 ops=${OPS:-$all_ops,readdirplus-cold}
-list=${FS:-null null-nowb ext4 passthrough talosfs talosfs+backup talosfs-nowb}
+list=${FS:-null null-nowb ext4 passthrough passthrough-nowb talosfs talosfs+backup talosfs-nowb}
 threads=${THREADS:-1 2 8} rounds=${ROUNDS:-5}
 sizes=(--files=12000 --fsyncs=600 --stream=1024 --random=1024 --random-writes=65536)
 listed=20000 tar_files=40000
@@ -41,7 +41,7 @@ is_mounted() { grep -qs " $1 " /proc/mounts; }
 # passthrough_ll holds every inode open that it knows.
 ulimit -n 1000000 2>/dev/null || ulimit -n "$(ulimit -Hn)"
 at_most=$(($(ulimit -n) / 2))
-if [ $at_most -lt $listed ] && wants passthrough; then
+if [ $at_most -lt $listed ] && [[ "$list" = *passthrough* ]]; then
 	echo "only $(ulimit -n) open files are allowed: smaller trees"
 	listed=$at_most tar_files=$at_most
 fi
@@ -72,7 +72,7 @@ END
 # --- mounting ---------------------------------------------------------------------------------------------
 
 declare -A where pids under
-mkdir "$dir"/{null,null-nowb,ext4,pass,nowb,pair}
+mkdir "$dir"/{null,null-nowb,ext4,pass,pass-nowb,nowb,pair}
 
 # Each daemon has a session of its own, as those of talosfs have: the scheduler shares out by sessions
 # (autogroups), and on a busy machine one that is in ours gains much.
@@ -93,13 +93,14 @@ mount_null() { # NAME OPTION...
 mount_ext4() {
 	loop=${loop:-$(losetup --find --show --direct-io=on "$dir/ext4.img" 3>&-)}
 	mount "$loop" "$dir/ext4"
-	mkdir -p "$dir/ext4/under"
 	where[ext4]=$dir/ext4
 }
-mount_passthrough() {
-	setsid "$dir/passthrough_ll" -f -o "source=$dir/ext4/under,cache=auto,xattr,allow_other,default_permissions" "$dir/pass" 3>&- &
-	where[passthrough]=$dir/pass pids[passthrough]=$! under[passthrough]=$dir/ext4/under
-	wait_for 10 is_mounted "$dir/pass"
+mount_passthrough() { # NAME FOLDER OPTION
+	local name=$1 at=$dir/$2 source=$dir/ext4/under-$2
+	mkdir -p "$source"
+	setsid "$dir/passthrough_ll" -f -o "source=$source,cache=auto,xattr,$3,allow_other,default_permissions" "$at" 3>&- &
+	where[$name]=$at pids[$name]=$! under[$name]=$source
+	wait_for 10 is_mounted "$at"
 }
 mount_talosfs() { # CACHE-SIZE
 	mount.talosfs "$dir/alone.tfs" "$A" ${1:+-o "cache=$1"} 3>&-
@@ -123,8 +124,9 @@ mount_all() { # CACHE-SIZE: then only those that have a cold form
 	where=() pids=() under=()
 	if wants null && [ -z "$1" ]; then mount_null null --writeback; fi
 	if wants null-nowb && [ -z "$1" ]; then mount_null null-nowb; fi
-	if wants ext4 || wants passthrough; then mount_ext4; fi
-	if wants passthrough; then mount_passthrough; fi
+	if wants ext4 || wants passthrough || wants passthrough-nowb; then mount_ext4; fi
+	if wants passthrough; then mount_passthrough passthrough pass writeback; fi
+	if wants passthrough-nowb && [ -z "$1" ]; then mount_passthrough passthrough-nowb pass-nowb no_writeback; fi
 	if wants talosfs; then mount_talosfs "$1"; fi
 	if wants talosfs+backup && [ -z "$1" ]; then mount_with_backup; fi
 	if wants talosfs-nowb && [ -z "$1" ]; then mount_nowriteback; fi
@@ -132,7 +134,7 @@ mount_all() { # CACHE-SIZE: then only those that have a cold form
 }
 unmount_all() {
 	local d p
-	for d in "$dir/null" "$dir/null-nowb" "$dir/pass" "$B" "$A" "$dir/pair" "$dir/nowb"; do
+	for d in "$dir/null" "$dir/null-nowb" "$dir/pass" "$dir/pass-nowb" "$B" "$A" "$dir/pair" "$dir/nowb"; do
 		if is_mounted "$d"; then umount "$d"; fi
 	done
 	for p in ${pids[*]}; do wait_for 60 gone "$p"; done
@@ -142,7 +144,7 @@ end() {
 	local code=$?
 	trap - EXIT
 	set +e
-	for d in null null-nowb pass ext4; do if is_mounted "$dir/$d"; then command umount -l "$dir/$d"; fi; done
+	for d in null null-nowb pass pass-nowb ext4; do if is_mounted "$dir/$d"; then command umount -l "$dir/$d"; fi; done
 	if [ -n "${loop:-}" ]; then losetup -d "$loop"; fi
 	(exit $code)
 	cleanup
@@ -191,6 +193,7 @@ without_null() {
 
 if ! build_passthrough; then
 	echo "without passthrough: libfuse3-dev's examples are not there"
+	list=${list//passthrough-nowb/}
 	list=${list//passthrough/}
 fi
 truncate -s 16G "$dir/ext4.img"
