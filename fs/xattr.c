@@ -126,21 +126,13 @@ int xattr_remove(struct talos_fs *fs, struct fs_request *rq)
 	return change(fs, rq, remove_locked);
 }
 
-int xattr_get(struct talos_fs *fs, struct fs_request *rq)
+/* Into rq->out, which is made here. TALOS_ERR_NOT_FOUND: the inode has no such one. */
+static int get_value(struct talos_fs *fs, struct fs_request *rq)
 {
 	struct fs_key k = key_xattr(rq->ino, rq->name);
 	uint32_t n = 0, capacity = 0;
-	struct inode i;
-	int err = xattr_check_name(fs, rq->name);
+	int err;
 
-	if (!err && volume_xattr_is(rq->ino, rq->name))
-		return volume_xattr_get(fs, rq);
-	if (!err)
-		err = inode_load(fs, rq->ino, &i);
-	if (err)
-		return err;
-	if (!(i.flags & TALOS_INODE_HAS_XATTR))
-		return FS_ERRNO(ENODATA);
 	if (rq->length) {
 		capacity = (uint32_t)talos_min(rq->length, (uint64_t)TALOS_XATTR_BYTES_MAX);
 		rq->out = talos_malloc(capacity);
@@ -151,6 +143,38 @@ int xattr_get(struct talos_fs *fs, struct fs_request *rq)
 	rq->out_bytes = n;
 	if (err == TALOS_ERR_TOO_BIG)
 		return rq->length ? FS_ERRNO(ERANGE) : TALOS_OK; /* only its size was asked for */
+	return err;
+}
+
+/*
+ * The kernel asks for its own attributes of nearly every file, and nearly none has any, which the inode
+ * tells. What users ask for by name is there more often than not: a pair that is there says
+ * that the inode is, too.
+ */
+static bool is_likely(const char *name)
+{
+	return !strncmp(name, "user.", 5);
+}
+
+int xattr_get(struct talos_fs *fs, struct fs_request *rq)
+{
+	bool likely = is_likely(rq->name);
+	struct inode i;
+	int err = xattr_check_name(fs, rq->name);
+
+	if (err)
+		return err;
+	if (volume_xattr_is(rq->ino, rq->name))
+		return volume_xattr_get(fs, rq);
+	err = likely ? get_value(fs, rq) : TALOS_ERR_NOT_FOUND;
+	if (err != TALOS_ERR_NOT_FOUND)
+		return err;
+	err = inode_load(fs, rq->ino, &i);
+	if (err)
+		return err;
+	if (likely || !(i.flags & TALOS_INODE_HAS_XATTR))
+		return FS_ERRNO(ENODATA);
+	err = get_value(fs, rq);
 	return err == TALOS_ERR_NOT_FOUND ? FS_ERRNO(ENODATA) : err;
 }
 
