@@ -1,34 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-#include "vlog.h"
+#include "vlog_private.h"
 
 #include <assert.h>
 
 #include "talos/alloc.h"
 #include "talos/log.h"
 
-/* How long an appender sleeps at most before it looks again for a free buffer. */
-#define BUFFER_WAIT_NS (100 * TALOS_NS_PER_MS)
 #define BOUNCE_BYTES (64u << 10)
-
-static uint64_t segment_of(const struct vlog *v, uint64_t pos)
-{
-	return pos / v->c.segment_bytes;
-}
-
-static uint32_t offset_in_segment(const struct vlog *v, uint64_t pos)
-{
-	return (uint32_t)(pos % v->c.segment_bytes);
-}
-
-static uint64_t segment_end(const struct vlog *v, uint64_t segment)
-{
-	return (segment + 1) * v->c.segment_bytes;
-}
-
-static struct vlog_buffer *buffer_of(struct vlog *v, uint64_t segment)
-{
-	return &v->buffers[segment % v->c.buffer_count];
-}
 
 uint64_t vlog_normalize(const struct vlog *v, uint64_t pos)
 {
@@ -101,22 +79,30 @@ uint64_t vlog_touched_bytes(struct vlog *v)
 	return bytes;
 }
 
+int vlog_read_before(struct vlog *v, uint64_t pos, void *buf)
+{
+	uint32_t offset = offset_in_segment(v, pos);
+	uint64_t place;
+	int err;
+
+	if (!offset)
+		return TALOS_OK;
+	err = slot_find(v->c.slots, TALOS_SLOT_LOG, segment_of(v, pos), &place);
+	return err ? err
+		   : talos_io_read_as(v->c.io, TALOS_IO_LOG, place, buf,
+				      (uint32_t)talos_round_up(offset, TALOS_BLOCK_BYTES));
+}
+
 int vlog_start_at(struct vlog *v, uint64_t end, uint64_t applied, uint64_t chain, uint64_t epoch)
 {
 	uint32_t offset = offset_in_segment(v, end);
 	struct vlog_buffer *b = buffer_of(v, segment_of(v, end));
+	int err = vlog_read_before(v, end, b->bytes);
 
-	if (offset) {
-		uint64_t place;
-		int err = slot_find(v->c.slots, TALOS_SLOT_LOG, segment_of(v, end), &place);
-
-		if (!err)
-			err = talos_io_read_as(v->c.io, TALOS_IO_LOG, place, b->bytes,
-					       (uint32_t)talos_round_up(offset, TALOS_BLOCK_BYTES));
-		if (err)
-			return err;
+	if (err)
+		return err;
+	if (offset)
 		memset(b->bytes + offset, 0, v->c.segment_bytes - offset);
-	}
 	talos_mutex_lock(&v->tail_lock);
 	if (offset) {
 		b->segment = segment_of(v, end);
@@ -150,7 +136,7 @@ int vlog_erase_rest(struct vlog *v)
 
 /* --- buffers --------------------------------------------------------------------- */
 
-static bool buffer_is_free_locked(struct vlog *v, const struct vlog_buffer *b)
+bool vlog_buffer_is_free_locked(struct vlog *v, const struct vlog_buffer *b)
 {
 	uint64_t end;
 
@@ -160,7 +146,7 @@ static bool buffer_is_free_locked(struct vlog *v, const struct vlog_buffer *b)
 	return b->pins == 0 && end <= v->written && end <= v->applied;
 }
 
-static void buffer_take_locked(struct vlog *v, struct vlog_buffer *b, uint64_t segment)
+void vlog_buffer_take_locked(struct vlog *v, struct vlog_buffer *b, uint64_t segment)
 {
 	if (!b->zeroed)
 		memset(b->bytes, 0, v->c.segment_bytes);
@@ -177,7 +163,7 @@ void vlog_prepare(struct vlog *v)
 	talos_mutex_lock(&v->tail_lock);
 	/* Where the end is a segment's start that one is still to be opened. */
 	b = buffer_of(v, segment_of(v, v->end + v->c.segment_bytes - 1));
-	mine = !b->zeroed && buffer_is_free_locked(v, b);
+	mine = !b->zeroed && vlog_buffer_is_free_locked(v, b);
 	if (mine) {
 		b->segment = VLOG_NO_SEGMENT;
 		b->zeroing = true;
@@ -212,8 +198,7 @@ static int buffer_wait_locked(struct vlog *v, const struct vlog_buffer *b)
 
 /* --- appending --------------------------------------------------------------------- */
 
-/* The end moves behind the record that begins there. */
-static void advance_locked(struct vlog *v, const struct record *r)
+void vlog_advance_locked(struct vlog *v, const struct record *r)
 {
 	uint64_t end = v->end + r->total_bytes;
 
@@ -251,7 +236,7 @@ static void put_record_locked(struct vlog *v, const struct vlog_append *a, struc
 	}
 	record_seal(p, &r, v->c.volume_seed);
 	v->chain = record_next_chain(v->chain, &r);
-	advance_locked(v, &r);
+	vlog_advance_locked(v, &r);
 	v->moved_bytes += a->moves ? r.total_bytes : 0;
 	v->applied = v->end;
 	v->epoch = a->epoch;
@@ -276,12 +261,12 @@ static int open_segment_locked(struct vlog *v, const struct vlog_append *a)
 	};
 	int err;
 
-	if (b->segment != segment && !buffer_is_free_locked(v, b))
+	if (b->segment != segment && !vlog_buffer_is_free_locked(v, b))
 		return buffer_wait_locked(v, b);
 	err = slot_alloc(v->c.slots, TALOS_SLOT_LOG, segment, a->keep_free, &place);
 	if (err)
 		return err;
-	buffer_take_locked(v, b, segment);
+	vlog_buffer_take_locked(v, b, segment);
 	memcpy(meta.volume, v->c.volume.b, sizeof(meta.volume));
 	put_record_locked(v, &record, NULL);
 	return TALOS_OK;
@@ -331,107 +316,9 @@ void vlog_append_locked(struct vlog *v, const struct vlog_append *a, struct reco
 	put_record_locked(v, a, out);
 }
 
-/* --- receiving ----------------------------------------------------------------------- */
+/* --- one commit at a time ---------------------------------------------------------------- */
 
-int vlog_offer(struct vlog *v, uint64_t segment, uint8_t **out)
-{
-	struct vlog_buffer *b;
-	int err = TALOS_OK;
-
-	talos_mutex_lock(&v->tail_lock);
-	b = buffer_of(v, segment);
-	if (segment < segment_of(v, v->end) || segment - segment_of(v, v->end) >= v->c.buffer_count)
-		err = TALOS_ERR_INVALID;
-	else if (b->segment != segment && !buffer_is_free_locked(v, b))
-		err = TALOS_ERR_AGAIN;
-	else if (b->segment != segment)
-		buffer_take_locked(v, b, segment);
-	if (!err)
-		*out = b->bytes;
-	talos_mutex_unlock(&v->tail_lock);
-	return err;
-}
-
-static int check_segment_record(const struct vlog *v, const struct record *r, uint64_t chain)
-{
-	const struct talos_disk_log_segment *d = (const void *)r->meta;
-
-	if (r->meta_bytes != sizeof(*d) || memcmp(d->volume, v->c.volume.b, sizeof(d->volume)) ||
-	    le32_get(d->version) != TALOS_FORMAT_VERSION ||
-	    le32_get(d->segment_bytes) != v->c.segment_bytes || le64_get(d->chain) != chain)
-		return TALOS_ERR_CORRUPT;
-	return TALOS_OK;
-}
-
-/* Check the record at @pos, which should follow on (chain, epoch). */
-static int check_received(struct vlog *v, uint64_t pos, uint64_t upto, uint64_t chain,
-			  uint64_t epoch, struct record *r)
-{
-	struct vlog_buffer *b = buffer_of(v, segment_of(v, pos));
-	uint32_t offset = offset_in_segment(v, pos);
-	uint64_t limit = talos_min(upto, segment_end(v, segment_of(v, pos))) - pos;
-
-	if (b->segment != segment_of(v, pos))
-		return TALOS_ERR_INVALID; /* nobody was offered this buffer */
-	if (record_parse(b->bytes + offset, limit, pos, v->c.volume_seed, r) ||
-	    r->chain != (uint32_t)chain || (offset == 0) != (r->type == TALOS_RECORD_SEGMENT) ||
-	    record_check_content(r))
-		return TALOS_ERR_CORRUPT;
-	if (r->epoch < epoch)
-		return TALOS_ERR_STALE_EPOCH;
-	return offset == 0 ? check_segment_record(v, r, chain) : TALOS_OK;
-}
-
-/* Take in the record at s->end, of which no byte at or behind @upto counts. */
-static int receive_one(struct vlog *v, struct vlog_state *s, uint64_t upto)
-{
-	struct record r;
-	uint64_t place;
-	int err = v->failed;
-
-	/* No lock: only this thread moves the end, and bytes before upto are still. */
-	if (!err)
-		err = check_received(v, s->end, upto, s->chain, s->epoch, &r);
-	if (!err && r.type == TALOS_RECORD_SEGMENT)
-		err = slot_alloc(v->c.slots, TALOS_SLOT_LOG, segment_of(v, s->end),
-				 v->c.receive_keep_free, &place);
-	if (err)
-		return err;
-	s->end = vlog_normalize(v, s->end + r.total_bytes);
-	s->chain = record_next_chain(s->chain, &r);
-	s->epoch = r.epoch;
-	talos_mutex_lock(&v->tail_lock);
-	advance_locked(v, &r);
-	v->chain = s->chain;
-	v->epoch = s->epoch;
-	talos_mutex_unlock(&v->tail_lock);
-	return TALOS_OK;
-}
-
-int vlog_receive(struct vlog *v, uint64_t upto)
-{
-	struct vlog_state s;
-	int err = TALOS_OK;
-
-	vlog_state(v, &s);
-	while (!err && s.end < upto)
-		err = receive_one(v, &s, upto);
-	return err;
-}
-
-int vlog_receive_rest(struct vlog *v)
-{
-	struct vlog_state s;
-	int err = TALOS_OK;
-
-	vlog_state(v, &s);
-	while (!err)
-		err = receive_one(v, &s, UINT64_MAX);
-	/* Where nothing checks any more, nothing more has come. */
-	return err == TALOS_ERR_CORRUPT || err == TALOS_ERR_INVALID ? TALOS_OK : err;
-}
-
-static void commit_begin(struct vlog *v)
+void vlog_commit_begin(struct vlog *v)
 {
 	talos_mutex_lock(&v->commit_lock);
 	while (v->committing)
@@ -440,92 +327,12 @@ static void commit_begin(struct vlog *v)
 	talos_mutex_unlock(&v->commit_lock);
 }
 
-static void commit_end(struct vlog *v)
+void vlog_commit_end(struct vlog *v)
 {
 	talos_mutex_lock(&v->commit_lock);
 	v->committing = false;
 	talos_cond_broadcast(&v->commit_done);
 	talos_mutex_unlock(&v->commit_lock);
-}
-
-/* Of segments that end behind @pos only what lies before it stays in memory. */
-static void forget_behind_locked(struct vlog *v, uint64_t pos)
-{
-	for (uint32_t i = 0; i < v->c.buffer_count; i++) {
-		struct vlog_buffer *b = &v->buffers[i];
-		uint64_t from = b->segment == VLOG_NO_SEGMENT ? 0 : b->segment * v->c.segment_bytes;
-
-		if (b->segment == VLOG_NO_SEGMENT || segment_end(v, b->segment) <= pos)
-			continue;
-		if (from < pos)
-			memset(b->bytes + (pos - from), 0, v->c.segment_bytes - (pos - from));
-		else
-			b->segment = VLOG_NO_SEGMENT;
-	}
-}
-
-/*
- * The log is to end at @pos: its segment's earlier bytes have to be in a buffer, or the
- * device's would be overwritten. After a start only those of the last segment are.
- */
-static int hold_segment_before(struct vlog *v, uint64_t pos)
-{
-	struct vlog_buffer *b = buffer_of(v, segment_of(v, pos));
-	uint32_t offset = offset_in_segment(v, pos);
-	auto_free uint8_t *bytes = NULL;
-	uint64_t place;
-	int err;
-
-	if (!offset || b->segment == segment_of(v, pos))
-		return TALOS_OK;
-	bytes = talos_alloc_aligned(TALOS_BLOCK_BYTES, v->c.segment_bytes);
-	if (!bytes)
-		return TALOS_ERR_NO_MEMORY;
-	err = slot_find(v->c.slots, TALOS_SLOT_LOG, segment_of(v, pos), &place);
-	if (!err)
-		err = talos_io_read_as(v->c.io, TALOS_IO_LOG, place, bytes,
-				       (uint32_t)talos_round_up(offset, TALOS_BLOCK_BYTES));
-	if (err)
-		return err;
-	talos_mutex_lock(&v->tail_lock);
-	while (b->zeroing)
-		talos_cond_wait(&v->changed, &v->tail_lock, v->c.clock, BUFFER_WAIT_NS);
-	buffer_take_locked(v, b, segment_of(v, pos));
-	memcpy(b->bytes, bytes, offset);
-	talos_mutex_unlock(&v->tail_lock);
-	return TALOS_OK;
-}
-
-int vlog_truncate(struct vlog *v, uint64_t pos, uint64_t chain, uint64_t epoch)
-{
-	uint64_t last;
-	int err;
-
-	commit_begin(v);
-	talos_mutex_lock(&v->tail_lock);
-	assert(pos >= v->applied && pos <= v->end);
-	last = segment_of(v, v->end);
-	forget_behind_locked(v, pos);
-	talos_mutex_unlock(&v->tail_lock);
-	err = hold_segment_before(v, pos);
-	if (err) {
-		commit_end(v);
-		return err;
-	}
-	talos_mutex_lock(&v->tail_lock);
-	v->end = pos;
-	v->chain = chain;
-	v->epoch = epoch;
-	v->written = talos_min((uint64_t)v->written, pos);
-	v->durable = talos_min((uint64_t)v->durable, pos);
-	talos_cond_broadcast(&v->changed);
-	talos_mutex_unlock(&v->tail_lock);
-	/* Nothing durable refers to these segments: free at once. */
-	for (uint64_t n = segment_of(v, pos + v->c.segment_bytes - 1); n <= last; n++)
-		slot_drop(v->c.slots, TALOS_SLOT_LOG, n, 0);
-	slot_settle(v->c.slots, 0);
-	commit_end(v);
-	return TALOS_OK;
 }
 
 void vlog_set_applied(struct vlog *v, uint64_t pos)
@@ -681,7 +488,7 @@ int vlog_commit(struct vlog *v, uint64_t pos, bool flush)
 	v->committing = true;
 	talos_mutex_unlock(&v->commit_lock);
 	err = write_out(v, flush);
-	commit_end(v);
+	vlog_commit_end(v);
 	if (!err && flush && v->c.durable_advanced)
 		v->c.durable_advanced(v->c.ctx, v->durable);
 	return err;
@@ -691,9 +498,9 @@ int vlog_commit_all(struct vlog *v)
 {
 	int err;
 
-	commit_begin(v);
+	vlog_commit_begin(v);
 	err = write_out(v, true);
-	commit_end(v);
+	vlog_commit_end(v);
 	if (!err && v->c.durable_advanced)
 		v->c.durable_advanced(v->c.ctx, v->durable);
 	return err;
