@@ -8,6 +8,9 @@
  * count again when they have attached and caught up. The old primary is told
  * the new epoch until it has answered once.
  *
+ * Index segments that it lacks are no reason against it: the log holds all pairs
+ * (see talos_engine_lead()).
+ *
  * When may a backup not know whether it lacks acknowledged writes?
  *  - it was told that it is not in sync (kept in the superblock), or its own
  *    prefix of the history does not name it in sync;
@@ -52,8 +55,6 @@ static const char *doubt(struct talos_repl *r, const struct talos_engine_stats *
 		return "this backup was never in sync";
 	if (!in_sync)
 		return "this backup was dropped from the in-sync set";
-	if (talos_apply_missing(r->engine, NULL, 0))
-		return "this backup is still catching up: it lacks index segments";
 	return NULL;
 }
 
@@ -181,8 +182,11 @@ int talos_repl_promote(struct talos_repl *r, bool accept_data_loss,
 	err = talos_apply_set_indexing(r->engine, true);
 	if (!err)
 		err = decide(r, accept_data_loss, s.epoch + 1, out);
-	if (!err)
+	if (!err) {
 		err = lead(r, s.epoch + 1, out);
+		if (err)
+			snprintf(out->reason, sizeof(out->reason), "%s", talos_strerror(err));
+	}
 	if (err) /* as if nobody had asked */
 		talos_apply_set_indexing(r->engine, false);
 	if (err && follows)

@@ -174,12 +174,19 @@ static int apply_rotate(struct talos_engine *e, uint64_t end)
 
 /* --- edits ------------------------------------------------------------------------------ */
 
+static bool drops(const struct manifest_edit *e, struct talos_segment_id id)
+{
+	for (uint32_t i = 0; i < e->dropped_count; i++)
+		if (e->dropped[i].v == id.v)
+			return true;
+	return false;
+}
+
 static bool drops_later(const struct pending_edit *p, struct talos_segment_id id)
 {
 	for (; p; p = p->next)
-		for (uint32_t i = 0; i < p->edit.dropped_count; i++)
-			if (p->edit.dropped[i].v == id.v)
-				return true;
+		if (drops(&p->edit, id))
+			return true;
 	return false;
 }
 
@@ -278,6 +285,8 @@ static int fold_edit(struct talos_engine *e, struct manifest_edit *sum,
 
 		if (added)
 			*added = sum->added[--sum->added_count];
+		if (drops(sum, next->dropped[i]))
+			continue; /* it moved before */
 		if (manifest_find(base, next->dropped[i]))
 			err = manifest_edit_drop(sum, next->dropped[i]);
 		else if (!find_added((struct manifest_edit *)next, next->dropped[i]))
@@ -294,22 +303,33 @@ static int fold_edit(struct talos_engine *e, struct manifest_edit *sum,
 	return err;
 }
 
+int apply_pending_sum(struct talos_engine *e, const struct manifest *base,
+		      struct manifest_edit *out, uint64_t *out_end)
+{
+	int err = TALOS_OK;
+
+	talos_mutex_assert_held(&e->apply_lock);
+	*out = (struct manifest_edit){ 0 };
+	for (const struct pending_edit *p = e->pending; !err && p; p = p->next) {
+		*out_end = p->end;
+		err = fold_edit(e, out, &p->edit, base, p->end);
+	}
+	return err;
+}
+
 int apply_pending(struct talos_engine *e)
 {
-	struct manifest_edit sum = { 0 };
+	struct manifest_edit sum;
 	struct manifest *m = NULL;
 	struct view *v;
 	uint64_t end = 0;
-	int err = TALOS_OK;
+	int err;
 
 	talos_mutex_assert_held(&e->apply_lock);
 	if (!e->pending || !all_here(e))
 		return TALOS_OK;
 	v = view_get(e);
-	for (const struct pending_edit *p = e->pending; !err && p; p = p->next) {
-		end = p->end;
-		err = fold_edit(e, &sum, &p->edit, v->manifest, end);
-	}
+	err = apply_pending_sum(e, v->manifest, &sum, &end);
 	if (!err)
 		err = manifest_apply(v->manifest, &sum, &e->level_store, end, &m);
 	view_put(v);
@@ -327,6 +347,8 @@ int apply_pending(struct talos_engine *e)
 		err = lean_note_flush(e, end);
 	if (!err && e->lean.until_complete)
 		err = lean_end(e);
+	if (!err && !e->lean.on)
+		err = log_map_trim_due(e, UINT64_MAX);
 	return err;
 }
 
@@ -342,10 +364,10 @@ void apply_pending_free(struct talos_engine *e)
 	e->pending_tail = &e->pending;
 }
 
-static int apply_edit(struct talos_engine *e, const struct record *r, uint64_t end)
+int apply_edit(struct talos_engine *e, const uint8_t *meta, uint32_t meta_bytes, uint64_t end)
 {
 	struct pending_edit *p = talos_calloc(1, sizeof(*p));
-	int err = p ? manifest_edit_decode(r->meta, r->meta_bytes, &p->edit) : TALOS_ERR_NO_MEMORY;
+	int err = p ? manifest_edit_decode(meta, meta_bytes, &p->edit) : TALOS_ERR_NO_MEMORY;
 
 	if (err) {
 		talos_free(p);
@@ -374,7 +396,8 @@ static int apply_trim(struct talos_engine *e, const struct record *r, uint64_t e
 		err = vlog_commit(e->vlog, (segments[count - 1] + 1) * e->segment_bytes, false);
 	if (err)
 		return err;
-	if (!e->lean.on && !e->builds_own)
+	/* Nor may the log behind the replay position have gaps: see lean.c. */
+	if (!e->lean.on && !e->builds_own && !e->pending)
 		return log_map_trim(e, segments, count, end);
 	err = log_map_trim_later(e, segments, count, end);
 	if (err)
@@ -406,7 +429,9 @@ int apply_record(struct talos_engine *e, const struct record *r, uint64_t end)
 	case TALOS_RECORD_ROTATE:
 		return e->builds_own ? TALOS_OK : apply_rotate(e, end);
 	case TALOS_RECORD_EDIT:
-		return r->pos >= e->edits_from && !e->builds_own ? apply_edit(e, r, end) : TALOS_OK;
+		return r->pos >= e->edits_from && !e->builds_own
+			       ? apply_edit(e, r->meta, r->meta_bytes, end)
+			       : TALOS_OK;
 	case TALOS_RECORD_TRIM:
 		return r->pos >= e->edits_from ? apply_trim(e, r, end) : TALOS_OK;
 	case TALOS_RECORD_CHECKPOINT:

@@ -526,13 +526,49 @@ static int job_step(struct talos_engine *e, struct build_job **slot)
 	return err ? err : 1;
 }
 
-/* --- flush ------------------------------------------------------------------------------------------ */
+/* --- a run by itself ---------------------------------------------------------------------------------- */
 
-static uint32_t next_run(const struct manifest *m)
+/* All that @j->it gives, into segments. */
+static int fill_run(struct talos_engine *e, struct build_job *j)
 {
-	/* Level 1 is first in reading order, its newest run at the head. */
-	return m->run_count && m->runs[0].level == 1 ? m->runs[0].run + 1 : 1;
+	int filled = SEGMENT_FULL, err = run_iter_seek(j->it, (const uint8_t *)"", 0, false);
+
+	while (!err && filled != INPUT_USED_UP) {
+		filled = fill_segment(e, j);
+		err = talos_min(filled, TALOS_OK);
+		if (!err && j->id && !index_builder_is_empty(j->builder))
+			err = emit_segment(e, j);
+	}
+	return err;
 }
+
+int build_run(struct talos_engine *e, uint32_t level, uint32_t run, struct run_iter *it,
+	      struct manifest_edit *edit, struct account *live)
+{
+	struct build_job *j = job_new(e);
+	int err;
+
+	if (!j || !it) {
+		run_iter_close(it);
+		job_free(e, j);
+		return TALOS_ERR_NO_MEMORY;
+	}
+	j->flush = true; /* it may take the last slots */
+	j->level = level;
+	j->run = run;
+	j->it = it;
+	err = fill_run(e, j);
+	if (!err)
+		err = merge_accounts(live, &j->live);
+	for (uint32_t i = 0; !err && i < j->edit.added_count; i++)
+		err = manifest_edit_add(edit, &j->edit.added[i]);
+	if (!err)
+		manifest_edit_free(&j->edit); /* they are the caller's */
+	job_free(e, j);
+	return err;
+}
+
+/* --- flush ------------------------------------------------------------------------------------------ */
 
 static int start_flush(struct talos_engine *e, struct view *v)
 {
@@ -544,7 +580,7 @@ static int start_flush(struct talos_engine *e, struct view *v)
 		return TALOS_ERR_NO_MEMORY;
 	j->flush = true;
 	j->level = 1;
-	j->run = next_run(v->manifest);
+	j->run = manifest_next_run(v->manifest);
 	j->source = v->frozen[oldest];
 	j->source->refs++;
 	j->replay_pos = oldest ? v->frozen[oldest - 1]->start : v->active->start;

@@ -376,8 +376,13 @@ void apply_batch_size(const struct record *r, uint32_t *out_entries, uint64_t *o
  * Apply a record of the log that ends at @end (a follower, or recovery).
  */
 int apply_record(struct talos_engine *e, const struct record *r, uint64_t end);
+/* An edit, whose record ends at @end, into the state: at once, or when its segments are here. apply_lock held. */
+int apply_edit(struct talos_engine *e, const uint8_t *meta, uint32_t meta_bytes, uint64_t end);
 /* Try to install pending edits whose segments are here now. */
 int apply_pending(struct talos_engine *e);
+/* All of them, as one edit of @base, which lacks them; *out_end is where the last one's record ends. */
+int apply_pending_sum(struct talos_engine *e, const struct manifest *base,
+		      struct manifest_edit *out, uint64_t *out_end);
 void apply_pending_free(struct talos_engine *e);
 /* A stretch of log that was read from the device; zero at first, bytes freed by whoever has it. */
 struct log_window {
@@ -400,8 +405,22 @@ int build_flush_step(struct talos_engine *e);
 int build_compact_step(struct talos_engine *e);
 /* As build_compact_step(), but merges whatever lies above the deepest level. */
 int build_merge_step(struct talos_engine *e);
+/*
+ * All that @it gives (closed here; NULL: no memory) into new segments, which are added to @edit: for
+ * @run of @level. What they count comes to @live. They are not shipped by a hook that is not there.
+ */
+int build_run(struct talos_engine *e, uint32_t level, uint32_t run, struct run_iter *it,
+	      struct manifest_edit *edit, struct account *live);
 /* Forget jobs under way; their segments are freed. No step may be under way. */
 void build_abort(struct talos_engine *e);
+
+/* --- undo.c ---------------------------------------------------------------------- */
+
+/*
+ * About to lead: undo the edits whose segments this node lacks, so that none is pending.
+ * The reign has begun in the log. background_lock and apply_lock held.
+ */
+int undo_pending(struct talos_engine *e);
 
 /* --- gc.c: reclaiming the log --------------------------------------------------------- */
 

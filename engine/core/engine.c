@@ -396,8 +396,6 @@ static int take_tail(struct talos_engine *e)
 		err = lean_end(e);
 	if (!err)
 		err = apply_log_upto(e, UINT64_MAX);
-	if (!err && e->pending)
-		err = TALOS_ERR_NOT_IN_SYNC; /* index segments are missing */
 	if (!err) {
 		vlog_state(e->vlog, &s);
 		err = vlog_truncate(e->vlog, s.end, s.chain, s.epoch);
@@ -431,6 +429,17 @@ static int append_epoch_record(struct talos_engine *e)
 	return err;
 }
 
+static int begin_reign(struct talos_engine *e)
+{
+	int err = append_epoch_record(e);
+
+	talos_mutex_lock(&e->apply_lock);
+	if (!err)
+		err = undo_pending(e);
+	talos_mutex_unlock(&e->apply_lock);
+	return err;
+}
+
 int talos_engine_lead(struct talos_engine *e, uint64_t epoch)
 {
 	int err = TALOS_OK;
@@ -454,7 +463,7 @@ int talos_engine_lead(struct talos_engine *e, uint64_t epoch)
 		err = engine_superblock_update(e, become_primary, &epoch);
 	if (!err) {
 		e->epoch = epoch;
-		err = append_epoch_record(e);
+		err = begin_reign(e);
 	}
 	if (!err)
 		e->role = TALOS_ROLE_LEADER;

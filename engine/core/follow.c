@@ -35,8 +35,10 @@ int talos_apply_set_indexing(struct talos_engine *e, bool on)
 
 	talos_mutex_lock(&e->apply_lock);
 	err = follower_error(e);
-	if (!err && e->backup_mode == TALOS_BACKUP_LEAN && e->lean.on == on)
-		err = on ? lean_end(e) : lean_begin(e);
+	if (!err && on && e->lean.on)
+		err = lean_end(e);
+	else if (!err && !on && !e->lean.on && e->backup_mode == TALOS_BACKUP_LEAN)
+		err = lean_begin(e);
 	talos_mutex_unlock(&e->apply_lock);
 	return err;
 }

@@ -15,7 +15,9 @@
  *    recovery has indexed stays as frozen memtables, until flushes cover it.
  *    So a lean backup starts with what any other would show.
  *  - A trim holds at its own position, where copies of what it gives up may
- *    be in memtables only: it waits until that is shown (log_map.c).
+ *    be in memtables only: it waits until that is shown (log_map.c). It also waits
+ *    while edits are pending, in any mode: so whatever is behind the levels' replay
+ *    position can be indexed at any time.
  *  - To lead, the log since the last flush is indexed after all, in memory at
  *    first and then shown at once. That is what memtables hold: it takes as long as
  *    recovery does, whatever the volume's size.
@@ -196,5 +198,5 @@ int lean_end(struct talos_engine *e)
 		return err;
 	e->lean.on = e->lean.until_complete = false;
 	tell_watch(e);
-	return log_map_trim_due(e, s.applied);
+	return e->pending ? TALOS_OK : log_map_trim_due(e, s.applied);
 }

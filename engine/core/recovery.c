@@ -353,11 +353,46 @@ static int judge_end(struct log_scan *s)
 	return TALOS_OK;
 }
 
+/* An index segment that a record of the log at @pos adds to the levels. */
+struct named_segment {
+	uint64_t id, pos;
+};
+
 struct log_end {
 	uint64_t pos, chain, epoch;
-	uint64_t committed;   /* highest that any record names */
-	uint64_t first_chain; /* at the first position */
+	uint64_t committed;	     /* highest that any record names */
+	uint64_t first_chain;	     /* at the first position */
+	struct named_segment *named; /* owned */
+	uint32_t named_count, named_capacity;
 };
+
+static int note_named(struct log_end *l, uint64_t id, uint64_t pos)
+{
+	if (l->named_count == l->named_capacity) {
+		uint32_t capacity = 2 * l->named_capacity + 64;
+		void *more = talos_realloc(l->named, capacity * sizeof(*l->named));
+
+		if (!more)
+			return TALOS_ERR_NO_MEMORY;
+		l->named = more;
+		l->named_capacity = capacity;
+	}
+	l->named[l->named_count++] = (struct named_segment){ id, pos };
+	return TALOS_OK;
+}
+
+static int note_edit(struct log_end *l, const struct record *r)
+{
+	struct manifest_edit edit;
+	int err = manifest_edit_decode(r->meta, r->meta_bytes, &edit);
+
+	if (err)
+		return err;
+	for (uint32_t i = 0; !err && i < edit.added_count; i++)
+		err = note_named(l, edit.added[i].id.v, r->pos);
+	manifest_edit_free(&edit);
+	return err;
+}
 
 /* Walk the log from @from to its end. */
 static int find_end(struct talos_engine *e, uint64_t from, struct log_end *out)
@@ -366,13 +401,16 @@ static int find_end(struct talos_engine *e, uint64_t from, struct log_end *out)
 	struct record r;
 	int err = scan_begin(&s, e, from);
 
+	*out = (struct log_end){ .first_chain = s.chain };
 	if (err) {
 		talos_free(s.bytes);
 		return err;
 	}
-	*out = (struct log_end){ .first_chain = s.chain };
 	while (!(err = scan_peek(&s, &r))) {
 		out->committed = talos_max(out->committed, r.committed);
+		err = r.type == TALOS_RECORD_EDIT ? note_edit(out, &r) : TALOS_OK;
+		if (err)
+			break;
 		scan_step(&s, &r);
 	}
 	if (err == TALOS_ERR_NOT_FOUND)
@@ -389,6 +427,8 @@ static int find_end(struct talos_engine *e, uint64_t from, struct log_end *out)
 struct strays {
 	struct talos_engine *e;
 	struct manifest *m;
+	const struct log_end *log;
+	uint64_t applied;
 	uint64_t log_end_segment; /* first segment that is not part of the log */
 	uint64_t *names;
 	enum talos_slot_kind *kinds;
@@ -405,6 +445,15 @@ static bool pending_names(const struct talos_engine *e, uint64_t id)
 	return false;
 }
 
+/* By a record that was received, and not applied so far. Nobody may have it any more but this node. */
+static bool log_names(const struct strays *s, uint64_t id)
+{
+	for (uint32_t i = s->log->named_count; i-- && s->log->named[i].pos >= s->applied;)
+		if (s->log->named[i].id == id)
+			return true;
+	return false;
+}
+
 static bool is_wanted(const struct strays *s, enum talos_slot_kind kind, uint64_t name)
 {
 	switch (kind) {
@@ -412,7 +461,7 @@ static bool is_wanted(const struct strays *s, enum talos_slot_kind kind, uint64_
 		return name < s->log_end_segment && log_map_has(s->e, name);
 	case TALOS_SLOT_INDEX:
 		return manifest_find(s->m, (struct talos_segment_id){ name }) ||
-		       pending_names(s->e, name);
+		       pending_names(s->e, name) || log_names(s, name);
 	case TALOS_SLOT_OWN_ROOT:
 		return own_index_names_root(s->e, name);
 	case TALOS_SLOT_FREE:
@@ -432,13 +481,17 @@ static void note_stray(void *ctx, enum talos_slot_kind kind, uint64_t name)
 }
 
 /* Half-built index segments, trimmed log segments, and those behind the end, left by a crash. */
-static int free_strays(struct talos_engine *e, uint64_t log_end)
+static int free_strays(struct talos_engine *e, const struct log_end *log)
 {
 	struct slot_counts counts;
+	struct vlog_state v;
 	struct strays s = { .e = e,
+			    .log = log,
 			    .log_end_segment =
-				    (log_end + e->segment_bytes - 1) / e->segment_bytes };
+				    (log->pos + e->segment_bytes - 1) / e->segment_bytes };
 
+	vlog_state(e->vlog, &v);
+	s.applied = v.applied;
 	slot_count(e->slots, &counts);
 	s.capacity = counts.log + counts.index + counts.own_root;
 	s.names = talos_calloc(s.capacity + 1, sizeof(*s.names));
@@ -511,30 +564,34 @@ static uint64_t shown_end(const struct talos_engine *e, const struct log_end *en
 	return talos_max(shown, e->checkpoint_end);
 }
 
-static int replay(struct talos_engine *e, uint64_t from)
+static int replay_upto(struct talos_engine *e, uint64_t from, const struct log_end *end)
 {
 	bool backup = e->sb.state == TALOS_REPLICA_BACKUP;
-	struct log_end end;
-	int err = find_end(e, from, &end);
+	int err = vlog_start_at(e->vlog, end->pos, from, end->chain, end->epoch);
 
-	if (err)
-		return err;
-	err = vlog_start_at(e->vlog, end.pos, from, end.chain, end.epoch);
 	if (!err && tears_anyhow(e) && !e->inspect)
 		err = vlog_erase_rest(e->vlog);
 	if (err)
 		return err;
-	e->epoch = talos_max(e->sb.epoch, end.epoch);
+	e->epoch = talos_max(e->sb.epoch, end->epoch);
 	talos_mutex_lock(&e->apply_lock);
-	e->applied_chain = end.first_chain;
-	err = apply_log_upto(e, backup ? shown_end(e, &end) : end.pos);
+	e->applied_chain = end->first_chain;
+	err = apply_log_upto(e, backup ? shown_end(e, end) : end->pos);
 	talos_mutex_unlock(&e->apply_lock);
-	if (!err && !backup && e->pending) {
-		talos_error("an index segment that the log names is not on the device");
-		err = TALOS_ERR_CORRUPT;
-	}
+	if (!err && !backup && e->pending)
+		talos_warn("an index segment that the log names is not on the device: what it "
+			   "replaced, and the log, stand for it");
+	return err ? err : free_strays(e, end);
+}
+
+static int replay(struct talos_engine *e, uint64_t from)
+{
+	struct log_end end;
+	int err = find_end(e, from, &end);
+
 	if (!err)
-		err = free_strays(e, end.pos);
+		err = replay_upto(e, from, &end);
+	talos_free(end.named);
 	return err;
 }
 

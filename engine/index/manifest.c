@@ -233,6 +233,12 @@ int manifest_apply(const struct manifest *old, const struct manifest_edit *e,
 	return TALOS_OK;
 }
 
+uint32_t manifest_next_run(const struct manifest *m)
+{
+	/* Level 1 is first in reading order, its newest run at the head. */
+	return m->run_count && m->runs[0].level == 1 ? m->runs[0].run + 1 : 1;
+}
+
 /* --- as records --------------------------------------------------------------------- */
 
 static uint32_t ref_bytes(const struct index_ref *r)

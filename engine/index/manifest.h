@@ -53,6 +53,9 @@ int manifest_apply(const struct manifest *old, const struct manifest_edit *e,
 /* NULL if no segment of @m has this id. */
 struct level_segment *manifest_find(const struct manifest *m, struct talos_segment_id id);
 
+/* What the next flush is called among the runs of level 1. */
+uint32_t manifest_next_run(const struct manifest *m);
+
 /* --- as records -------------------------------------------------------------- */
 
 /* Meta of RECORD_EDIT. *out is freed with talos_free(). */

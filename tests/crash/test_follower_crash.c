@@ -5,10 +5,6 @@
  * hold: it opens again; it shows the state after a prefix of the leader's
  * batches; it holds what it had on its device; it can go on from there, to the
  * leader's end, or lead.
- *
- * Batch i puts i under "count", a value of its own under one of a few keys, and
- * at first one under a key that is never written again, so that collection has to
- * move something. So from "count" the whole state is known.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,17 +13,14 @@
 
 #include "crash_points.h"
 #include "feed.h"
+#include "numbered_batch.h"
 #include "rng.h"
 #include "sim_store.h"
-#include "talos/repl_apply.h"
 #include "talos/repl_hook.h"
 
 #define SEGMENT (64u << 10)
 #define SLOTS 56u
 #define BATCHES 2500u
-#define HOT 40u
-#define COLD 60u
-#define VALUE_BYTES_MAX 3500u
 
 /* Each state is a recovery, and the rest of the run. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -45,77 +38,6 @@ static struct talos_engine_options options_of(enum talos_backup_mode mode)
 
 	o.backup_mode = mode;
 	return o;
-}
-
-/* --- content --------------------------------------------------------------------------- */
-
-static uint32_t value_of(uint32_t i, uint8_t *out)
-{
-	struct rng r = { i };
-	uint32_t n = (uint32_t)rng_between(&r, 1, VALUE_BYTES_MAX);
-
-	rng_fill(&r, out, n);
-	return n;
-}
-
-static uint32_t key_of(const char *kind, uint32_t n, char key[16])
-{
-	return (uint32_t)snprintf(key, 16, "%s%03u", kind, n);
-}
-
-static void write_batch(struct talos_engine *e, uint32_t i)
-{
-	struct talos_batch *b = talos_batch_new(e);
-	uint8_t value[VALUE_BYTES_MAX];
-	uint32_t n = value_of(i, value);
-	le32 count = le32_from(i);
-	struct talos_pos end;
-	char hot[16], cold[16];
-
-	talos_batch_put(b, "count", 5, &count, sizeof(count));
-	talos_batch_put(b, hot, key_of("hot", i % HOT, hot), value, n);
-	if (i <= COLD)
-		talos_batch_put(b, cold, key_of("cold", i, cold), value, n);
-	assert_int_equal(talos_engine_write(e, b, &end), 0);
-	assert_int_equal(talos_engine_sync(e, end), 0);
-	talos_batch_free(b);
-}
-
-static void check_value(struct talos_engine *e, const char *kind, uint32_t which, uint32_t i)
-{
-	uint8_t expected[VALUE_BYTES_MAX], got[VALUE_BYTES_MAX];
-	uint32_t n = 0;
-	char key[16];
-	int err = talos_engine_get(e, key, key_of(kind, which, key), got, sizeof(got), &n);
-
-	if (!i) {
-		assert_int_equal(err, TALOS_ERR_NOT_FOUND);
-		return;
-	}
-	assert_int_equal(err, 0);
-	assert_int_equal(n, value_of(i, expected));
-	assert_memory_equal(got, expected, n);
-}
-
-/* That after some batch; returns which. */
-static uint32_t check_state(struct talos_engine *e)
-{
-	uint32_t count = 0, n;
-	le32 stored;
-	int err = talos_engine_get(e, "count", 5, &stored, sizeof(stored), &n);
-
-	if (!err)
-		count = le32_get(stored);
-	else
-		assert_int_equal(err, TALOS_ERR_NOT_FOUND);
-	for (uint32_t k = 0; k < HOT; k++) {
-		uint32_t last = count - (count + HOT - k) % HOT;
-
-		check_value(e, "hot", k, last > count ? 0 : last);
-	}
-	for (uint32_t k = 1; k <= COLD; k++)
-		check_value(e, "cold", k, k <= count ? k : 0);
-	return count;
 }
 
 /* --- the run ------------------------------------------------------------------------------- */
@@ -142,7 +64,7 @@ static void run(struct sim_store *leader, struct sim_store *follower, struct rng
 	for (uint32_t i = BATCHES / 10; i <= BATCHES; i++) {
 		struct talos_log_state s;
 
-		write_batch(leader->e, i);
+		numbered_batch_write(leader->e, i);
 		if (rng_below(rng, 3))
 			assert_true(talos_engine_step(leader->e) >= 0);
 		if (!rng_below(rng, 3))
@@ -167,23 +89,24 @@ static void recover(struct sim_disk *cut, struct sim_store *leader, enum talos_b
 	assert_int_equal(sim_store_open(&s, &o), 0);
 	talos_engine_stats(s.e, &stats);
 	assert_true(stats.log_end >= durable);
-	count = check_state(s.e);
+	count = numbered_batch_check(s.e);
 	if (feed_all(leader->e, s.e)) {
-		assert_true(check_state(s.e) >= count);
+		assert_true(numbered_batch_check(s.e) >= count);
 		if (mode == TALOS_BACKUP_FRESH)
-			assert_int_equal(check_state(s.e), BATCHES);
+			assert_int_equal(numbered_batch_check(s.e), BATCHES);
 	}
 	if (mode == TALOS_BACKUP_BUILD_INDEX) {
 		assert_int_equal(talos_engine_lead(s.e, 2), TALOS_ERR_UNSUPPORTED);
 		assert_int_equal(talos_engine_flush(s.e), 0);
 		assert_int_equal(talos_engine_compact(s.e), 0);
-	} else if (!talos_apply_missing(s.e, NULL, 0)) {
+	} else {
 		assert_int_equal(talos_engine_lead(s.e, 2), 0);
 	}
-	count = check_state(s.e);
+	count = numbered_batch_check(s.e);
 	sim_store_close(&s);
 	assert_int_equal(sim_store_open(&s, &o), 0);
-	assert_true(check_state(s.e) >= count); /* a lean one begins with all that it has */
+	assert_true(numbered_batch_check(s.e) >=
+		    count); /* a lean one begins with all that it has */
 	sim_store_close(&s);
 }
 
@@ -214,7 +137,7 @@ static void cut_everywhere(enum talos_backup_mode mode)
 	assert_int_equal(sim_store_format(&leader, &lo), 0);
 	sim_store_lead(&leader, &leader_options);
 	for (uint32_t i = 1; i < BATCHES / 10; i++)
-		write_batch(leader.e, i);
+		numbered_batch_write(leader.e, i);
 	sim_store_init(&follower, 2 * SLOTS * SEGMENT);
 	assert_int_equal(sim_store_format(&follower, &fo), 0);
 	assert_int_equal(sim_store_open(&follower, &o), 0);

@@ -144,6 +144,19 @@ bool feed_log(struct talos_engine *from, struct talos_engine *to)
 	return false;
 }
 
+bool feed_unapplied(struct talos_engine *from, struct talos_engine *to)
+{
+	struct talos_log_state f, t;
+
+	talos_engine_log_state(from, &f);
+	do {
+		if (bring_log(from, to))
+			return false;
+		talos_engine_log_state(to, &t);
+	} while (t.end.v < f.end.v);
+	return true;
+}
+
 bool feed_all(struct talos_engine *from, struct talos_engine *to)
 {
 	struct talos_log_state f, t;

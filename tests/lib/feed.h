@@ -18,6 +18,8 @@ void feed_missing(struct talos_engine *from, struct talos_engine *to);
  * it any more, there is no room for it, or nothing is left to bring.
  */
 bool feed_log(struct talos_engine *from, struct talos_engine *to);
+/* All log that is left, received, but not applied. Its buffers must have room for it: else false. */
+bool feed_unapplied(struct talos_engine *from, struct talos_engine *to);
 /* Log and segments, until it has applied all. False: as feed_log(). */
 bool feed_all(struct talos_engine *from, struct talos_engine *to);
 

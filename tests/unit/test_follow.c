@@ -96,6 +96,50 @@ static void a_backup_without_its_segments_needs_no_more_memory_for_ever(void **s
 	sim_store_free(&leader);
 }
 
+/* All index segments that there are, before the log that names them. */
+static void ship_all(struct talos_engine *from, struct talos_engine *to)
+{
+	static uint8_t bytes[SEGMENT];
+	struct talos_seed s;
+	uint64_t sum;
+	uint32_t n;
+
+	assert_int_equal(talos_engine_seed_pin(from, &s), 0);
+	assert_true(s.index_count > 0);
+	for (uint32_t i = 0; i < s.index_count; i++) {
+		assert_int_equal(talos_engine_index_read(from, s.index_ids[i], bytes, &n, &sum), 0);
+		assert_int_equal(talos_apply_index_segment(to, s.index_ids[i], bytes, n, sum), 0);
+	}
+	talos_engine_seed_unpin(from, &s);
+}
+
+/* Index segments of edits that it has received, but was not told to apply, are there after a restart. */
+static void segments_that_received_log_names_are_kept(void **state)
+{
+	struct sim_store leader, follower;
+	struct talos_log_state l;
+	uint32_t n = 0;
+
+	(void)state;
+	make_pair(&leader, &follower);
+	assert_true(feed_all(leader.e, follower.e));
+	while (n < 400)
+		put(leader.e, n++);
+	sim_store_settle(&leader);
+	ship_all(leader.e, follower.e);
+	assert_true(feed_unapplied(leader.e, follower.e));
+	sim_store_close(&follower);
+	assert_int_equal(sim_store_open(&follower, &options), 0);
+	talos_engine_log_state(follower.e, &l);
+	assert_true(l.applied.v < l.end.v);
+	assert_int_equal(talos_apply_committed(follower.e, l.end), 0);
+	assert_int_equal(talos_apply_missing(follower.e, NULL, 0), 0);
+	for (uint32_t i = 0; i < n; i++)
+		assert_true(has(follower.e, i));
+	sim_store_free(&follower);
+	sim_store_free(&leader);
+}
+
 /*
  * A leader with many segments of log that nobody else has is made a backup of the one that went on without
  * them: they are cut off, in the middle of a segment that is not in memory any more.
@@ -149,6 +193,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_backup_without_its_segments_needs_no_more_memory_for_ever),
+		cmocka_unit_test(segments_that_received_log_names_are_kept),
 		cmocka_unit_test(a_tail_of_many_segments_is_cut_off),
 	};
 

@@ -128,7 +128,8 @@ int talos_engine_close(struct talos_engine *e);
 /*
  * Become the writer, in @epoch (>= the stored one; TALOS_ERR_STALE_EPOCH
  * otherwise). Stores the epoch and role PRIMARY first, then applies every
- * record received so far, then appends an epoch record. For a mount of a
+ * record received so far, then appends an epoch record. Index segments that the
+ * log names, and this node lacks, are made anew. For a mount of a
  * primary pass the stored epoch; for promotion a higher one, after all remote
  * writers were cut off (G6). TALOS_ERR_INVALID: leads already, or above TALOS_EPOCH_MAX;
  * _UNSUPPORTED: it builds its own index.

@@ -44,8 +44,8 @@ int talos_apply_received(struct talos_engine *e, struct talos_pos upto);
 int talos_apply_committed(struct talos_engine *e, struct talos_pos committed);
 
 /*
- * A lean backup: from now on show all that is applied, by indexing the log since
- * the last flush (@on); or be lean again. Others do so always: no-op.
+ * From now on show all that is applied, if need be by indexing the log since the last
+ * flush (@on); or go on as the backup's mode has it.
  */
 int talos_apply_set_indexing(struct talos_engine *e, bool on);
 
