@@ -7,6 +7,7 @@
 #include "talos/log.h"
 
 #define BOUNCE_BYTES (64u << 10)
+#define SMALL_SYNC_BYTES (16u << 10)
 
 uint64_t vlog_normalize(const struct vlog *v, uint64_t pos)
 {
@@ -380,9 +381,27 @@ static bool commit_reached(const struct vlog *v, uint64_t pos, bool flush)
 	return (flush ? v->durable : v->written) >= pos;
 }
 
-/* Requests that bring [from, to) to the device; their buffers stay still until then. */
-static int stage_log(struct vlog *v, uint64_t from, uint64_t to, struct talos_io_req *reqs,
-		     unsigned *count)
+/*
+ * How much is written at the end of the log, where @bytes of it are. Small syncs write zeros ahead: those that
+ * follow go to blocks that the file system has by then, so that their flush need not commit its journal.
+ */
+static uint32_t end_bytes(struct vlog *v, uint64_t pos, uint32_t bytes, bool small_sync)
+{
+	uint64_t rest = segment_end(v, segment_of(v, pos)) - pos;
+
+	if (!small_sync || pos + bytes <= v->ahead)
+		return bytes;
+	bytes = (uint32_t)talos_min(rest, (uint64_t)BOUNCE_BYTES);
+	v->ahead = pos + bytes;
+	return bytes;
+}
+
+/*
+ * Requests that bring [from, to) to the device; their buffers stay still until then.
+ * @small_sync: a flush follows, which somebody waits for.
+ */
+static int stage_log(struct vlog *v, uint64_t from, uint64_t to, bool small_sync,
+		     struct talos_io_req *reqs, unsigned *count)
 {
 	for (uint64_t n = segment_of(v, from); n * v->c.segment_bytes < to; n++) {
 		struct vlog_buffer *b = buffer_of(v, n);
@@ -406,6 +425,7 @@ static int stage_log(struct vlog *v, uint64_t from, uint64_t to, struct talos_io
 		if (last > whole) {
 			uint32_t bytes = (uint32_t)talos_round_up(last - whole, TALOS_BLOCK_BYTES);
 
+			bytes = end_bytes(v, base + whole, bytes, small_sync);
 			memcpy(v->bounce, b->bytes + whole, last - whole);
 			memset(v->bounce + (last - whole), 0, bytes - (last - whole));
 			reqs[(*count)++] = (struct talos_io_req){
@@ -416,7 +436,7 @@ static int stage_log(struct vlog *v, uint64_t from, uint64_t to, struct talos_io
 	return TALOS_OK;
 }
 
-static int write_requests(struct vlog *v, uint64_t from, uint64_t to)
+static int write_requests(struct vlog *v, uint64_t from, uint64_t to, bool flush)
 {
 	struct slot_stage table = { 0 };
 	auto_free struct talos_io_req *reqs = NULL;
@@ -432,7 +452,7 @@ static int write_requests(struct vlog *v, uint64_t from, uint64_t to)
 		slot_stage_free(&table);
 		return TALOS_ERR_NO_MEMORY;
 	}
-	err = stage_log(v, from, to, reqs, &count);
+	err = stage_log(v, from, to, flush && to - from <= SMALL_SYNC_BYTES, reqs, &count);
 	if (table.count)
 		memcpy(reqs + count, table.reqs, table.count * sizeof(*reqs));
 	count += table.count;
@@ -456,7 +476,7 @@ static int write_out(struct vlog *v, bool flush)
 	from = v->written;
 	to = v->end;
 	talos_mutex_unlock(&v->tail_lock);
-	err = write_requests(v, from, to);
+	err = write_requests(v, from, to, flush);
 	if (!err && flush) {
 		err = talos_io_flush(v->c.io);
 		v->flushes++;

@@ -86,6 +86,7 @@ struct vlog {
 	struct talos_cond commit_done;
 	bool committing;	/* guarded by commit_lock */
 	uint8_t *bounce;	/* what goes out as a copy; the committer's */
+	uint64_t ahead;		/* the device has blocks of the log up to here; the committer's */
 	_Atomic uint64_t flushes;
 };
 

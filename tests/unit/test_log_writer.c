@@ -7,6 +7,8 @@
 #include <cmocka.h>
 #include <time.h>
 
+#include "sim_store.h"
+#include "talos/io_cause.h"
 #include "temp_store.h"
 
 static bool all_durable(struct temp_store *s)
@@ -57,10 +59,61 @@ static void each_record_reaches_the_device_by_itself(void **state)
 	temp_store_remove(&s);
 }
 
+#define SMALL_SYNCS 60u
+
+/* What a sync of a hundred bytes writes to the log, in bytes. */
+static uint64_t sync_small(struct sim_store *s, unsigned i)
+{
+	struct talos_batch *b = talos_batch_new(s->e);
+	struct talos_engine_stats before, after;
+	struct talos_pos end;
+	uint8_t value[100] = { (uint8_t)i };
+
+	talos_engine_stats(s->e, &before);
+	talos_batch_put(b, &i, sizeof(i), value, sizeof(value));
+	assert_int_equal(talos_engine_write(s->e, b, &end), 0);
+	assert_int_equal(talos_engine_sync(s->e, end), 0);
+	talos_batch_free(b);
+	talos_engine_stats(s->e, &after);
+	return after.written[TALOS_IO_LOG].bytes - before.written[TALOS_IO_LOG].bytes;
+}
+
+/* Small syncs write ahead, now and then, and else only their own block. */
+static void small_syncs_find_blocks_that_are_there(void **state)
+{
+	struct talos_engine_options o = { .tail_buffers = 4 };
+	struct talos_format_options f = { .segment_bytes = 1 << 20 };
+	struct sim_store s;
+	unsigned ahead = 0;
+
+	(void)state;
+	sim_store_init(&s, 64 << 20);
+	assert_int_equal(sim_store_format(&s, &f), 0);
+	sim_store_lead(&s, &o);
+	for (unsigned i = 0; i < SMALL_SYNCS; i++) {
+		uint64_t bytes = sync_small(&s, i);
+
+		assert_true(bytes <= 8192 || bytes >= 32768);
+		ahead += bytes >= 32768;
+	}
+	assert_in_range(ahead, 1, 2);
+	sim_store_close(&s);
+	assert_int_equal(sim_store_open(&s, &o), 0); /* zeros end a log */
+	for (unsigned i = 0; i < SMALL_SYNCS; i++) {
+		uint8_t got[100];
+		uint32_t n;
+
+		assert_int_equal(talos_engine_get(s.e, &i, sizeof(i), got, sizeof(got), &n), 0);
+		assert_int_equal(got[0], i);
+	}
+	sim_store_free(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_record_reaches_the_device_by_itself),
+		cmocka_unit_test(small_syncs_find_blocks_that_are_there),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
