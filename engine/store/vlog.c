@@ -7,7 +7,7 @@
 #include "talos/log.h"
 
 #define BOUNCE_BYTES (64u << 10)
-#define SMALL_SYNC_BYTES (16u << 10)
+#define SMALL_SYNC_BYTES (32u << 10)
 
 uint64_t vlog_normalize(const struct vlog *v, uint64_t pos)
 {
