@@ -50,6 +50,17 @@ const char *bench_mode_name(enum bench_mode m)
 	return names[m];
 }
 
+const char *bench_place_name(enum bench_place p)
+{
+	static const char *const names[BENCH_PLACES] = {
+		[BENCH_FREE] = "free",
+		[BENCH_APART] = "apart",
+		[BENCH_TOGETHER] = "together",
+	};
+
+	return names[p];
+}
+
 /* --- figures ---------------------------------------------------------------------------- */
 
 static void add(struct figures *sum, const struct figures *f)
@@ -133,10 +144,10 @@ static void print_object(const struct run *r, const struct workload *w,
 		       a->primary.received_bytes;
 
 	printf("{\"mode\": \"%s\", \"backups\": %u, \"workload\": \"%s\", \"mix\": \"%s\", "
-	       "\"growth_factor\": %u, \"level\": \"engine\", \"pinned\": %s, ",
+	       "\"growth_factor\": %u, \"level\": \"engine\", \"processors\": \"%s\", ",
 	       bench_mode_name(c->mode), c->backups,
 	       w->name == 'L' ? "load" : (const char[]){ w->name, 0 }, c->s.mix->name, c->growth,
-	       c->pin ? "true" : "false");
+	       bench_place_name(c->place));
 	printf("\"ops_per_s\": %.1f, \"system_ops_per_s\": %.1f, \"primary_cpu_us_per_op\": %.3f, "
 	       "\"backup_cpu_us_per_op\": %.3f, ",
 	       p->ops_per_s, per(ops, system_s),

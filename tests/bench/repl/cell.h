@@ -15,12 +15,21 @@
 enum bench_mode { BENCH_NONE, BENCH_LEAN, BENCH_FRESH, BENCH_BUILD_INDEX, BENCH_MODES };
 const char *bench_mode_name(enum bench_mode m);
 
+/* Of two processors. */
+enum bench_place {
+	BENCH_FREE,
+	BENCH_APART,	/* the primary has the first one, backups the second */
+	BENCH_TOGETHER, /* all have the first one */
+	BENCH_PLACES
+};
+const char *bench_place_name(enum bench_place p);
+
 struct cell {
 	enum bench_mode mode;
 	unsigned backups; /* 0 where the mode is BENCH_NONE */
 	enum talos_transport transport;
 	bool tls;
-	bool pin; /* primary on the first processor, backups on the second */
+	enum bench_place place;
 	uint32_t growth, segment_bytes;
 	uint64_t l0_bytes, cache_bytes, device_bytes;
 	unsigned sync_every; /* puts of a client; 0: never */

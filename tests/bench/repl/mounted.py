@@ -116,7 +116,7 @@ def workload(client, primary, backups, mode, mix):
     user = after.primary["engine"]["user_bytes"] - before.primary["engine"]["user_bytes"]
     slots = after.primary["space"]
     o.update(
-        level="mount", pinned=False, mode=mode, backups=len(backups), growth_factor=8,
+        level="mount", processors="free", mode=mode, backups=len(backups), growth_factor=8,
         system_ops_per_s=round(o["ops"] / seconds, 1),
         primary_cpu_us_per_op=round((after.primary_cpu - before.primary_cpu) * 1e6 / o["ops"], 2),
         backup_cpu_us_per_op=round((after.backup_cpu - before.backup_cpu) * 1e6 / o["ops"] / n, 2),

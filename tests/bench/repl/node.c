@@ -29,12 +29,12 @@ static void pin(const struct cell *c, unsigned idx)
 {
 	cpu_set_t set;
 
-	if (!c->pin)
+	if (c->place == BENCH_FREE)
 		return;
 	CPU_ZERO(&set);
-	CPU_SET(idx ? 1 : 0, &set);
+	CPU_SET(c->place == BENCH_APART && idx ? 1 : 0, &set);
 	if (sched_setaffinity(0, sizeof(set), &set))
-		bench_check("pin", TALOS_ERR_SYSTEM);
+		bench_check("processors", TALOS_ERR_SYSTEM);
 }
 
 /* --- figures -------------------------------------------------------------------------- */

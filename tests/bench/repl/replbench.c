@@ -29,7 +29,8 @@ static const char help[] =
 	"  --l0=SIZE          memtable (default 2M)   --segment=SIZE  (default 512K)\n"
 	"  --cache=SIZE       of blocks, of each node (default 64M)   --store=SIZE  (default 32G)\n"
 	"  --sync-every=N     puts of a client; 0 (default): never\n"
-	"  --pin              primary on one processor, backups on another\n"
+	"  --processors=WHERE free: wherever (default); apart: the primary has one, backups\n"
+	"                     another; together: all have the same\n"
 	"  --transport=T      tcp (default), rdma   --tls   with a secret\n"
 	"  --rewrite          after the load: what the paper's rewriting of pointers would take\n"
 	"  --files            on files of DIR, a mounted folder: of clients only, without nodes;\n"
@@ -60,6 +61,16 @@ static bool choose_mode(struct cell *c)
 	return false;
 }
 
+static bool choose_place(struct cell *c)
+{
+	for (enum bench_place p = 0; p < BENCH_PLACES; p++)
+		if (!strcmp(optarg, bench_place_name(p))) {
+			c->place = p;
+			return true;
+		}
+	return false;
+}
+
 static bool choose_transport(struct cell *c)
 {
 	c->transport = !strcmp(optarg, "rdma") ? TALOS_TRANSPORT_RDMA : TALOS_TRANSPORT_TCP;
@@ -83,7 +94,7 @@ static const struct option options[] = {
 	{ "cache", required_argument, NULL, 'c' },
 	{ "store", required_argument, NULL, 'd' },
 	{ "sync-every", required_argument, NULL, 'y' },
-	{ "pin", no_argument, NULL, 'p' },
+	{ "processors", required_argument, NULL, 'p' },
 	{ "transport", required_argument, NULL, 'T' },
 	{ "tls", no_argument, NULL, 'z' },
 	{ "rewrite", no_argument, NULL, 'r' },
@@ -164,8 +175,7 @@ static bool take_option(int o, struct cell *c)
 		c->s.mix = mix_find(optarg);
 		return c->s.mix != NULL;
 	case 'p':
-		c->pin = true;
-		return true;
+		return choose_place(c);
 	case 'z':
 		c->tls = true;
 		return true;

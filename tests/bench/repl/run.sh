@@ -23,7 +23,7 @@ if [ -n "${QUICK:-}" ]; then
 fi
 mixes=${MIXES:-s m l sd md ld} growths=${GROWTHS:-8 4 12 16} backups=${BACKUPS:-1 2}
 modes=${MODES:-none lean fresh build-index}
-seconds=${SECONDS_EACH:-5} scale=${SCALE:-100} rounds=${ROUNDS:-1} parts=${PARTS:-engine pinned rewrite mount}
+seconds=${SECONDS_EACH:-5} scale=${SCALE:-100} rounds=${ROUNDS:-1} parts=${PARTS:-engine apart together rewrite mount}
 common=(--settle="${SETTLE:-30}" --seconds="$seconds" ${quick[@]+"${quick[@]}"})
 [ "${TRANSPORT:-tcp}" = tcp ] || common+=("--transport=$TRANSPORT")
 
@@ -59,7 +59,8 @@ for ((round = 0; round < rounds; round++)); do
 		done
 	done
 	for mix in $mixes; do
-		! part pinned || modes="none lean" backups=1 each_mode "$mix" 8 --workloads=L --pin
+		! part apart || modes="none lean" backups=1 each_mode "$mix" 8 --workloads=L --processors=apart
+		! part together || modes="lean fresh build-index" backups=1 each_mode "$mix" 8 --workloads=LA --processors=together
 	done
 done
 for mix in $mixes; do
