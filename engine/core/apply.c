@@ -446,57 +446,101 @@ int apply_record(struct talos_engine *e, const struct record *r, uint64_t end)
 	return TALOS_ERR_CORRUPT;
 }
 
+void log_window_free(struct log_window *w)
+{
+	talos_free(w->bytes);
+}
+
+/* Not in memory: only after recovery. The rest of the segment comes along. */
+static int read_window(struct talos_engine *e, uint64_t pos, uint64_t end, struct log_window *w)
+{
+	uint64_t segment_end = (pos / e->segment_bytes + 1) * e->segment_bytes;
+
+	if (!w->bytes)
+		w->bytes = talos_malloc(e->segment_bytes);
+	if (!w->bytes)
+		return TALOS_ERR_NO_MEMORY;
+	w->at = w->bytes;
+	w->to = talos_min(end, segment_end);
+	return vlog_read(e->vlog, TALOS_IO_LOG, pos, w->bytes, (uint32_t)(w->to - pos));
+}
+
+static int move_window(struct talos_engine *e, uint64_t pos, uint64_t end, struct log_window *w)
+{
+	int err = TALOS_OK;
+
+	if (pos >= w->from && pos < w->to)
+		return TALOS_OK;
+	if (!vlog_in_memory(e->vlog, pos, &w->at, &w->to))
+		err = read_window(e, pos, end, w);
+	w->from = pos;
+	if (err)
+		w->to = w->from;
+	return err;
+}
+
 int apply_fetch(struct talos_engine *e, uint64_t pos, uint64_t end, struct log_window *w,
 		struct record *r)
 {
-	uint64_t segment_end = (pos / e->segment_bytes + 1) * e->segment_bytes;
-	int err = vlog_record_in_memory(e->vlog, pos, r);
+	int err = move_window(e, pos, end, w);
 
-	if (err != TALOS_ERR_NOT_FOUND)
+	if (err)
 		return err;
-	/* Only after recovery: the rest of the segment comes along. */
-	if (pos < w->from || pos >= w->to) {
-		if (!w->bytes)
-			w->bytes = talos_malloc(e->segment_bytes);
-		if (!w->bytes)
-			return TALOS_ERR_NO_MEMORY;
-		w->from = pos;
-		w->to = talos_min(end, segment_end);
-		err = vlog_read(e->vlog, TALOS_IO_LOG, pos, w->bytes, (uint32_t)(w->to - pos));
-		if (err) {
-			w->to = w->from;
-			return err;
-		}
-	}
-	err = record_parse(w->bytes + (pos - w->from), w->to - pos, pos, e->volume_seed, r);
+	err = record_parse(w->at + (pos - w->from), w->to - pos, pos, e->volume_seed, r);
 	return err == TALOS_ERR_NOT_FOUND ? TALOS_ERR_CORRUPT : err;
 }
 
+/* The log before @pos is applied; @last is its last record. */
+static void note_applied(struct talos_engine *e, uint64_t pos, const struct record *last)
+{
+	e->applied_wall_ns = record_wall_ns(last, talos_wall_ns(e->clock));
+	vlog_set_applied(e->vlog, pos);
+}
+
+/* The record at @pos, before @upto, if all of it is: else *out_end is 0. */
+static int fetch_whole(struct talos_engine *e, uint64_t pos, uint64_t upto, uint64_t log_end,
+		       struct log_window *w, struct record *r, uint64_t *out_end)
+{
+	int err = apply_fetch(e, pos, log_end, w, r);
+
+	*out_end = err ? 0 : vlog_normalize(e->vlog, pos + r->total_bytes);
+	if (*out_end > upto)
+		*out_end = 0;
+	return err;
+}
+
+/*
+ * Batches, which is nearly all that there is, are noted by many at a time; but before any other
+ * record, which may look at what is applied.
+ */
 static int apply_window(struct talos_engine *e, uint64_t upto, struct log_window *w)
 {
+	struct record r, last = { 0 };
 	struct vlog_state s;
+	uint64_t end, noted;
+	int err = TALOS_OK;
 
 	vlog_state(e->vlog, &s);
 	upto = talos_min(upto, s.end);
+	noted = s.applied;
 	while (s.applied < upto && !own_index_must_wait(e)) {
-		struct record r;
-		uint64_t end;
-		int err = apply_fetch(e, s.applied, s.end, w, &r);
-
-		if (err)
-			return err;
-		end = vlog_normalize(e->vlog, s.applied + r.total_bytes);
-		if (end > upto)
-			break; /* half of a record is nothing */
+		err = fetch_whole(e, s.applied, upto, s.end, w, &r, &end);
+		if (!end)
+			break;
+		if (r.type != TALOS_RECORD_BATCH && noted != s.applied) {
+			note_applied(e, s.applied, &last);
+			noted = s.applied;
+		}
 		err = apply_record(e, &r, end);
 		if (err)
-			return err;
+			break;
 		e->applied_chain = record_next_chain(e->applied_chain, &r);
-		e->applied_wall_ns = record_wall_ns(&r, talos_wall_ns(e->clock));
 		s.applied = end;
-		vlog_set_applied(e->vlog, end);
+		last = r;
 	}
-	return TALOS_OK;
+	if (noted != s.applied)
+		note_applied(e, s.applied, &last);
+	return err;
 }
 
 int apply_log_upto(struct talos_engine *e, uint64_t upto)
@@ -506,6 +550,6 @@ int apply_log_upto(struct talos_engine *e, uint64_t upto)
 
 	talos_mutex_assert_held(&e->apply_lock);
 	err = apply_window(e, upto, &w);
-	talos_free(w.bytes);
+	log_window_free(&w);
 	return err;
 }

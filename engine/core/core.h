@@ -384,15 +384,14 @@ int apply_pending(struct talos_engine *e);
 int apply_pending_sum(struct talos_engine *e, const struct manifest *base,
 		      struct manifest_edit *out, uint64_t *out_end);
 void apply_pending_free(struct talos_engine *e);
-/* A stretch of log that was read from the device; zero at first, bytes freed by whoever has it. */
+/* A stretch of log, to read record by record; zero at first, freed by log_window_free(). */
 struct log_window {
-	uint8_t *bytes;
+	const uint8_t *at; /* of `from` */
 	uint64_t from, to;
+	uint8_t *bytes; /* what was read from the device; or NULL */
 };
-/*
- * The record at @pos, before @end: from a tail buffer, or else from the device
- * by way of @w, which it points into.
- */
+void log_window_free(struct log_window *w);
+/* The record at @pos, before @end, in a tail buffer, or read from the device. @w is moved there. */
 int apply_fetch(struct talos_engine *e, uint64_t pos, uint64_t end, struct log_window *w,
 		struct record *r);
 /* Apply the log from the applied position to @upto, from memory or the device. apply_lock held. */

@@ -163,7 +163,7 @@ static int fill(struct talos_engine *e, uint64_t pos, uint64_t upto, struct fill
 	}
 	if (!err)
 		memtable_settle(f->all[f->count - 1]->memtable);
-	talos_free(w.bytes);
+	log_window_free(&w);
 	return err;
 }
 

@@ -345,20 +345,19 @@ void vlog_set_applied(struct vlog *v, uint64_t pos)
 	talos_mutex_unlock(&v->tail_lock);
 }
 
-int vlog_record_in_memory(struct vlog *v, uint64_t pos, struct record *out)
+bool vlog_in_memory(struct vlog *v, uint64_t pos, const uint8_t **out_bytes, uint64_t *out_to)
 {
 	struct vlog_buffer *b = buffer_of(v, segment_of(v, pos));
-	uint32_t offset = offset_in_segment(v, pos);
-	int err = TALOS_ERR_NOT_FOUND;
-	uint64_t limit = 0;
+	bool is;
 
 	talos_mutex_lock(&v->tail_lock);
-	if (pos < v->end && b->segment == segment_of(v, pos))
-		limit = talos_min(v->end, segment_end(v, b->segment)) - pos;
+	is = pos < v->end && b->segment == segment_of(v, pos);
+	if (is)
+		*out_to = talos_min(v->end, segment_end(v, b->segment));
 	talos_mutex_unlock(&v->tail_lock);
-	if (limit)
-		err = record_parse(b->bytes + offset, limit, pos, v->c.volume_seed, out);
-	return err;
+	if (is)
+		*out_bytes = b->bytes + offset_in_segment(v, pos);
+	return is;
 }
 
 /* --- writing out ------------------------------------------------------------------------ */

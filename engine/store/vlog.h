@@ -176,10 +176,10 @@ int vlog_truncate(struct vlog *v, uint64_t pos, uint64_t chain, uint64_t epoch);
 void vlog_set_applied(struct vlog *v, uint64_t pos);
 
 /*
- * Parse the record at @pos, which must be in a buffer and before end.
- * *out points into the buffer and is good while applied <= pos.
+ * A backup's log from @pos on, as far as memory has its segment: at *out_bytes, up to *out_to. It stays
+ * for as long as the applied position is in that segment, or nothing is offered.
  */
-int vlog_record_in_memory(struct vlog *v, uint64_t pos, struct record *out);
+bool vlog_in_memory(struct vlog *v, uint64_t pos, const uint8_t **out_bytes, uint64_t *out_to);
 
 /* --- writing out ------------------------------------------------------------------ */
 

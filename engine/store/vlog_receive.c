@@ -60,30 +60,54 @@ static int check_received(struct vlog *v, uint64_t pos, uint64_t upto, uint64_t 
 	return offset == 0 ? check_segment_record(v, r, chain) : TALOS_OK;
 }
 
-/* Take in the record at s->end, of which no byte at or behind @upto counts. */
-static int receive_one(struct vlog *v, struct vlog_state *s, uint64_t upto)
+/* The record at s->end, of which no byte at or behind @upto counts, is checked, and has a place. */
+static int check_next(struct vlog *v, const struct vlog_state *s, uint64_t upto, struct record *r)
 {
-	struct record r;
 	uint64_t place;
-	int err = v->failed;
-
 	/* No lock: only this thread moves the end, and bytes before upto are still. */
-	if (!err)
-		err = check_received(v, s->end, upto, s->chain, s->epoch, &r);
-	if (!err && r.type == TALOS_RECORD_SEGMENT)
+	int err = check_received(v, s->end, upto, s->chain, s->epoch, r);
+
+	if (!err && r->type == TALOS_RECORD_SEGMENT)
 		err = slot_alloc(v->c.slots, TALOS_SLOT_LOG, segment_of(v, s->end),
 				 v->c.receive_keep_free, &place);
-	if (err)
-		return err;
-	s->end = vlog_normalize(v, s->end + r.total_bytes);
-	s->chain = record_next_chain(s->chain, &r);
-	s->epoch = r.epoch;
+	return err;
+}
+
+static void take_in(struct vlog *v, const struct vlog_state *s, const struct record *records,
+		    uint32_t count)
+{
 	talos_mutex_lock(&v->tail_lock);
-	vlog_advance_locked(v, &r);
+	for (uint32_t i = 0; i < count; i++)
+		vlog_advance_locked(v, &records[i]);
 	v->chain = s->chain;
 	v->epoch = s->epoch;
 	talos_mutex_unlock(&v->tail_lock);
-	return TALOS_OK;
+}
+
+/* Small records cost more in locks than in anything else: some at a time. */
+#define RECEIVE_RECORDS 32u
+
+/* Take in what comes next at s->end. */
+static int receive_some(struct vlog *v, struct vlog_state *s, uint64_t upto)
+{
+	struct record records[RECEIVE_RECORDS];
+	uint32_t count = 0;
+	int err = v->failed;
+
+	while (!err && count < RECEIVE_RECORDS && s->end < upto) {
+		struct record *r = &records[count];
+
+		err = check_next(v, s, upto, r);
+		if (err)
+			break;
+		s->end = vlog_normalize(v, s->end + r->total_bytes);
+		s->chain = record_next_chain(s->chain, r);
+		s->epoch = r->epoch;
+		count++;
+	}
+	if (count)
+		take_in(v, s, records, count);
+	return err;
 }
 
 int vlog_receive(struct vlog *v, uint64_t upto)
@@ -93,18 +117,14 @@ int vlog_receive(struct vlog *v, uint64_t upto)
 
 	vlog_state(v, &s);
 	while (!err && s.end < upto)
-		err = receive_one(v, &s, upto);
+		err = receive_some(v, &s, upto);
 	return err;
 }
 
 int vlog_receive_rest(struct vlog *v)
 {
-	struct vlog_state s;
-	int err = TALOS_OK;
+	int err = vlog_receive(v, UINT64_MAX);
 
-	vlog_state(v, &s);
-	while (!err)
-		err = receive_one(v, &s, UINT64_MAX);
 	/* Where nothing checks any more, nothing more has come. */
 	return err == TALOS_ERR_CORRUPT || err == TALOS_ERR_INVALID ? TALOS_OK : err;
 }
