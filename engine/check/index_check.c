@@ -63,11 +63,26 @@ static int by_place(const void *a, const void *b)
 	return x->place < y->place ? -1 : x->place > y->place;
 }
 
+/* What they replaced is still there, and the log has the rest: see core/undo.c. */
+static void tell_pending(struct talos_check *c)
+{
+	bool leads = c->sb.state == TALOS_REPLICA_PRIMARY;
+
+	found(c,
+	      (struct talos_finding){ .kind = TALOS_FOUND_MISSING,
+				      .severity = leads ? TALOS_REPAIRABLE : TALOS_NOTE,
+				      NOWHERE },
+	      leads ? "index segments that the log names are missing; mounting it makes them anew"
+		    : "index segments that the log names have not come so far");
+}
+
 int index_check_plan(struct talos_check *c)
 {
 	const struct manifest *m = c->e->view->manifest;
 	uint32_t total = 0;
 
+	if (c->e->pending)
+		tell_pending(c);
 	for (uint32_t i = 0; i < m->run_count; i++)
 		total += m->runs[i].count;
 	c->index = talos_calloc(total + 1, sizeof(*c->index));
