@@ -275,6 +275,16 @@ static int fill_segment(struct talos_engine *e, struct build_job *j)
 	return INPUT_USED_UP;
 }
 
+/* Fill one, and write it out: as fill_segment(). */
+static int make_segment(struct talos_engine *e, struct build_job *j)
+{
+	int filled = fill_segment(e, j), err = talos_min(filled, TALOS_OK);
+
+	if (!err && j->id && !index_builder_is_empty(j->builder))
+		err = emit_segment(e, j);
+	return err ? err : filled;
+}
+
 /* --- the switch -------------------------------------------------------------------------------- */
 
 static int wait_shipped(struct talos_engine *e, const struct build_job *j)
@@ -506,11 +516,8 @@ static int job_step(struct talos_engine *e, struct build_job **slot)
 	int filled, err;
 
 	j->step_began_ns = talos_now_ns(e->clock);
-	filled = fill_segment(e, j);
+	filled = make_segment(e, j);
 	err = talos_min(filled, TALOS_OK);
-
-	if (!err && j->id && !index_builder_is_empty(j->builder))
-		err = emit_segment(e, j);
 	if (!err && filled == PART_ENDS)
 		err = commit_part(e, j);
 	if (!err && filled == INPUT_USED_UP)
@@ -534,10 +541,8 @@ static int fill_run(struct talos_engine *e, struct build_job *j)
 	int filled = SEGMENT_FULL, err = run_iter_seek(j->it, (const uint8_t *)"", 0, false);
 
 	while (!err && filled != INPUT_USED_UP) {
-		filled = fill_segment(e, j);
+		filled = make_segment(e, j);
 		err = talos_min(filled, TALOS_OK);
-		if (!err && j->id && !index_builder_is_empty(j->builder))
-			err = emit_segment(e, j);
 	}
 	return err;
 }

@@ -406,7 +406,7 @@ int build_compact_step(struct talos_engine *e);
 int build_merge_step(struct talos_engine *e);
 /*
  * All that @it gives (closed here; NULL: no memory) into new segments, which are added to @edit: for
- * @run of @level. What they count comes to @live. They are not shipped by a hook that is not there.
+ * @run of @level. What they count comes to @live. Nobody waits until they are shipped: backups ask for what they lack.
  */
 int build_run(struct talos_engine *e, uint32_t level, uint32_t run, struct run_iter *it,
 	      struct manifest_edit *edit, struct account *live);
