@@ -9,27 +9,14 @@
  * One rwlock: a batch of puts holds it for writing, each lookup or copy for
  * reading. Both only touch memory.
  */
-#include "memtable.h"
+#include "memtable_private.h"
 
 #include <assert.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "talos/alloc.h"
-#include "talos/lock.h"
 
-#define HEIGHT_MAX 12u
 #define CHUNK_BYTES (256u << 10)
-
-struct node {
-	uint64_t prefix; /* first 8 key bytes, big-endian: most comparisons end here */
-	uint16_t key_bytes;
-	uint16_t value_bytes; /* of ENTRY_VALUE */
-	uint16_t body_room;   /* bytes set aside behind the key */
-	uint8_t height;
-	uint8_t kind;
-	struct node *next[]; /* [height]; then the key, then the body */
-};
 
 /* The body of a span; of a large value all before skip; of a hole the length; of a value its bytes. */
 struct body {
@@ -56,21 +43,6 @@ struct gathered {
 };
 
 #define GATHERED_MAX 65536u
-
-struct memtable {
-	struct talos_rwlock lock; /* TALOS_LOCK_MEMTABLE; guards the list */
-	struct node *head;
-	uint32_t height;
-	uint64_t random;
-	bool frozen;	      /* const once true */
-	struct chunk *chunks; /* the writer's */
-	_Atomic uint64_t bytes;
-	_Atomic uint32_t count;
-	/* The writer's: */
-	struct gathered *gathered; /* [GATHERED_MAX]; NULL: none so far */
-	uint32_t gathered_count;
-	uint32_t common_bytes; /* that all keys in there begin with */
-};
 
 /* --- memory -------------------------------------------------------------------------------- */
 
@@ -177,11 +149,6 @@ static uint64_t key_prefix(const uint8_t *key, uint32_t bytes)
 	return be64_get(b);
 }
 
-static inline uint8_t *node_key(const struct node *n)
-{
-	return (uint8_t *)&n->next[n->height];
-}
-
 static inline uint8_t *node_body(const struct node *n)
 {
 	return node_key(n) + n->key_bytes;
@@ -235,8 +202,7 @@ static void set_body(struct node *n, const struct entry *e)
 		memcpy(p, &b, body_bytes(e));
 }
 
-/* Key and value stay where they are. */
-static void get_entry(const struct node *n, struct entry *out)
+void memtable_entry(const struct node *n, struct entry *out)
 {
 	struct body b = { 0 };
 
@@ -256,12 +222,8 @@ static void get_entry(const struct node *n, struct entry *out)
 	out->length = b.length;
 }
 
-/*
- * The first node with key >= @key. @before (may be NULL) gets, per height, the
- * last node before it.
- */
-static struct node *find(struct memtable *m, const uint8_t *key, uint32_t bytes,
-			 struct node **before)
+struct node *memtable_find(struct memtable *m, const uint8_t *key, uint32_t bytes,
+			   struct node **before)
 {
 	uint64_t prefix = key_prefix(key, bytes);
 	struct node *at = m->head, *stop = NULL;
@@ -372,7 +334,7 @@ static bool get_span_of(const struct node *n, const struct entry *e, struct entr
 {
 	if (n->kind != ENTRY_SPAN && n->kind != ENTRY_HOLE)
 		return false;
-	get_entry(n, out);
+	memtable_entry(n, out);
 	return entry_same_object(out, e);
 }
 
@@ -393,7 +355,7 @@ static void insert_again(struct memtable *m, const struct entry *e)
 {
 	struct node *before[HEIGHT_MAX];
 
-	find(m, e->key, e->key_bytes, before);
+	memtable_find(m, e->key, e->key_bytes, before);
 	insert(m, e, before);
 }
 
@@ -429,10 +391,10 @@ static void put_span(struct memtable *m, const struct entry *e)
 {
 	struct node *before[HEIGHT_MAX];
 
-	find(m, e->key, e->key_bytes, before);
+	memtable_find(m, e->key, e->key_bytes, before);
 	clear_covered(m, e, before);
 	/* The remainder that went in lies behind us, but may have raised the list. */
-	find(m, e->key, e->key_bytes, before);
+	memtable_find(m, e->key, e->key_bytes, before);
 	insert(m, e, before);
 }
 
@@ -444,7 +406,7 @@ void memtable_put(struct memtable *m, const struct entry *e)
 		put_span(m, e);
 		return;
 	}
-	n = find(m, e->key, e->key_bytes, before);
+	n = memtable_find(m, e->key, e->key_bytes, before);
 	if (n && key_compare(node_key(n), n->key_bytes, e->key, e->key_bytes) == 0)
 		replace(m, n, e, before);
 	else
@@ -496,7 +458,7 @@ static int compare_gathered(const void *pa, const void *pb)
 }
 
 /*
- * As find(), for a key that is not lower than the one that @before was found for. Where a level
+ * As memtable_find(), for a key that is not lower than the one that @before was found for. Where a level
  * led no further, what the one below it led to then is still before the key; where it did, that
  * lies behind it.
  */
@@ -574,9 +536,9 @@ int memtable_get(struct memtable *m, const uint8_t *key, uint32_t key_bytes, str
 	struct node *n;
 
 	talos_rwlock_read(&m->lock);
-	n = find(m, key, key_bytes, NULL);
+	n = memtable_find(m, key, key_bytes, NULL);
 	if (n && key_compare(node_key(n), n->key_bytes, key, key_bytes) == 0) {
-		get_entry(n, out);
+		memtable_entry(n, out);
 		out->key = key;
 		if (out->kind == ENTRY_VALUE && out->value_bytes) {
 			memcpy(value_buf, out->value, out->value_bytes);
@@ -588,11 +550,10 @@ int memtable_get(struct memtable *m, const uint8_t *key, uint32_t key_bytes, str
 	return err;
 }
 
-/* Where a seek begins: the first node >= key, or the span before that covers it. */
-static struct node *seek_node(struct memtable *m, const uint8_t *key, uint32_t key_bytes, bool span)
+struct node *memtable_seek(struct memtable *m, const uint8_t *key, uint32_t key_bytes, bool span)
 {
 	struct node *before[HEIGHT_MAX] = { 0 };
-	struct node *n = find(m, key, key_bytes, before);
+	struct node *n = memtable_find(m, key, key_bytes, before);
 	struct node *p = before[0];
 	struct entry at = { .key = key, .key_bytes = key_bytes }, covering;
 
@@ -614,191 +575,8 @@ bool memtable_overlaps(struct memtable *m, const uint8_t *key, uint32_t key_byte
 	memcpy(from, key, key_bytes);
 	be64_put(from + key_bytes, offset);
 	talos_rwlock_read(&m->lock);
-	n = seek_node(m, from, at.key_bytes, true);
+	n = memtable_seek(m, from, at.key_bytes, true);
 	overlaps = n && get_span_of(n, &at, &first) && entry_offset(&first) < end;
 	talos_rwlock_unlock(&m->lock);
 	return overlaps;
-}
-
-/* --- iterating over a frozen memtable ------------------------------------------------------------------- */
-
-struct frozen_iter {
-	struct run_iter it;
-	struct memtable *m;
-	struct node *at;
-};
-
-static void stand(struct frozen_iter *f, struct node *n)
-{
-	f->at = n;
-	f->it.valid = n != NULL;
-	if (n)
-		get_entry(n, &f->it.current);
-}
-
-static int frozen_seek(struct run_iter *it, const uint8_t *key, uint32_t key_bytes, bool span)
-{
-	struct frozen_iter *f = (struct frozen_iter *)it;
-
-	stand(f, seek_node(f->m, key, key_bytes, span));
-	return TALOS_OK;
-}
-
-static int frozen_next(struct run_iter *it)
-{
-	struct frozen_iter *f = (struct frozen_iter *)it;
-
-	assert(it->valid);
-	stand(f, f->at->next[0]);
-	return TALOS_OK;
-}
-
-static int frozen_seek_before(struct run_iter *it, const uint8_t *key, uint32_t key_bytes)
-{
-	struct frozen_iter *f = (struct frozen_iter *)it;
-	struct node *before[HEIGHT_MAX] = { 0 };
-
-	find(f->m, key, key_bytes, before);
-	stand(f, before[0] == f->m->head ? NULL : before[0]);
-	return TALOS_OK;
-}
-
-static void iter_free(struct run_iter *it)
-{
-	talos_free(it);
-}
-
-static const struct run_iter_ops frozen_ops = {
-	.seek = frozen_seek,
-	.next = frozen_next,
-	.seek_before = frozen_seek_before,
-	.close = iter_free,
-};
-
-struct run_iter *memtable_iter(struct memtable *m)
-{
-	struct frozen_iter *f = talos_calloc(1, sizeof(*f));
-
-	assert(m->frozen);
-	if (!f)
-		return NULL;
-	f->it.ops = &frozen_ops;
-	f->m = m;
-	return &f->it;
-}
-
-/* --- copies ------------------------------------------------------------------------------------------------ */
-
-struct copy_iter {
-	struct run_iter it;
-	uint32_t count, at;
-	struct entry *entries; /* behind this struct, then keys and values */
-};
-
-static void copy_stand(struct copy_iter *c, uint32_t idx)
-{
-	c->at = idx;
-	c->it.valid = idx < c->count;
-	if (c->it.valid)
-		c->it.current = c->entries[idx];
-}
-
-static int copy_seek(struct run_iter *it, const uint8_t *key, uint32_t key_bytes, bool span)
-{
-	struct copy_iter *c = (struct copy_iter *)it;
-	struct entry at = { .key = key, .key_bytes = key_bytes };
-	uint32_t low = 0, high = c->count;
-
-	while (low < high) {
-		uint32_t mid = low + (high - low) / 2;
-		const struct entry *e = &c->entries[mid];
-
-		if (key_compare(e->key, e->key_bytes, key, key_bytes) < 0)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	if (span && low && key_bytes >= 9) {
-		const struct entry *p = &c->entries[low - 1];
-
-		if (entry_is_span(p) && entry_same_object(p, &at) &&
-		    entry_end(p) > be64_get(key + key_bytes - 8) &&
-		    (low == c->count ||
-		     key_compare(c->entries[low].key, c->entries[low].key_bytes, key, key_bytes)))
-			low--;
-	}
-	copy_stand(c, low);
-	return TALOS_OK;
-}
-
-static int copy_next(struct run_iter *it)
-{
-	struct copy_iter *c = (struct copy_iter *)it;
-
-	assert(it->valid);
-	copy_stand(c, c->at + 1);
-	return TALOS_OK;
-}
-
-static const struct run_iter_ops copy_ops = {
-	.seek = copy_seek,
-	.next = copy_next,
-	.close = iter_free,
-};
-
-static bool before_limit(const struct node *n, const uint8_t *limit, uint32_t limit_bytes)
-{
-	return !limit || key_compare(node_key(n), n->key_bytes, limit, limit_bytes) < 0;
-}
-
-/* Copy @count entries from @n on into one allocation. */
-static struct copy_iter *copy_nodes(struct node *n, uint32_t count, uint64_t payload_bytes)
-{
-	struct copy_iter *c =
-		talos_malloc(sizeof(*c) + count * sizeof(struct entry) + payload_bytes);
-	uint8_t *p;
-
-	if (!c)
-		return NULL;
-	*c = (struct copy_iter){ .it = { .ops = &copy_ops }, .count = count };
-	c->entries = (struct entry *)(c + 1);
-	p = (uint8_t *)(c->entries + count);
-	for (uint32_t i = 0; i < count; i++, n = n->next[0]) {
-		struct entry *e = &c->entries[i];
-
-		get_entry(n, e);
-		memcpy(p, e->key, e->key_bytes);
-		e->key = p;
-		p += e->key_bytes;
-		if (e->kind == ENTRY_VALUE && e->value_bytes) {
-			memcpy(p, e->value, e->value_bytes);
-			e->value = p;
-			p += e->value_bytes;
-		}
-	}
-	return c;
-}
-
-int memtable_copy(struct memtable *m, const uint8_t *from, uint32_t from_bytes, bool span,
-		  const uint8_t *limit, uint32_t limit_bytes, uint32_t entries_max,
-		  struct run_iter **out_iter, bool *out_complete)
-{
-	struct node *first, *n;
-	struct copy_iter *c;
-	uint64_t payload = 0;
-	uint32_t count = 0;
-
-	talos_rwlock_read(&m->lock);
-	first = seek_node(m, from, from_bytes, span);
-	for (n = first; n && count < entries_max && before_limit(n, limit, limit_bytes);
-	     n = n->next[0], count++)
-		payload += n->key_bytes + n->value_bytes;
-	c = copy_nodes(first, count, payload);
-	if (c)
-		*out_complete = !n || !before_limit(n, limit, limit_bytes);
-	talos_rwlock_unlock(&m->lock);
-	if (!c)
-		return TALOS_ERR_NO_MEMORY;
-	*out_iter = &c->it;
-	return TALOS_OK;
 }
