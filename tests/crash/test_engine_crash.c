@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "crash_points.h"
+#include "numbered_batch.h"
 #include "rng.h"
 #include "sim_store.h"
 
@@ -209,14 +210,8 @@ static void check_objects(struct talos_engine *e, const struct model *m)
 static uint32_t check_prefix(struct talos_engine *e, uint64_t seed, uint32_t acked)
 {
 	static struct model m;
-	uint32_t n, count = 0;
-	le32 stored;
-	int err = talos_engine_get(e, "count", 5, &stored, sizeof(stored), &n);
+	uint32_t count = numbered_batch_count(e);
 
-	if (!err)
-		count = le32_get(stored);
-	else
-		assert_int_equal(err, TALOS_ERR_NOT_FOUND);
 	assert_true(count >= acked);
 	memset(&m, 0, sizeof(m));
 	for (uint32_t i = 1; i <= count; i++)

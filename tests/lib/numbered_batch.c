@@ -61,16 +61,22 @@ static void check_value(struct talos_engine *e, const char *kind, uint32_t which
 	assert_memory_equal(got, expected, n);
 }
 
-uint32_t numbered_batch_check(struct talos_engine *e)
+uint32_t numbered_batch_count(struct talos_engine *e)
 {
-	uint32_t count = 0, n;
+	uint32_t n;
 	le32 stored;
 	int err = talos_engine_get(e, "count", 5, &stored, sizeof(stored), &n);
 
 	if (!err)
-		count = le32_get(stored);
-	else
-		assert_int_equal(err, TALOS_ERR_NOT_FOUND);
+		return le32_get(stored);
+	assert_int_equal(err, TALOS_ERR_NOT_FOUND);
+	return 0;
+}
+
+uint32_t numbered_batch_check(struct talos_engine *e)
+{
+	uint32_t count = numbered_batch_count(e);
+
 	for (uint32_t k = 0; k < HOT; k++) {
 		uint32_t last = count - (count + HOT - k) % HOT;
 

@@ -12,6 +12,8 @@
 
 /* Batch @i, the one after i - 1; synced. */
 void numbered_batch_write(struct talos_engine *e, uint32_t i);
+/* What is under "count"; 0: nothing. */
+uint32_t numbered_batch_count(struct talos_engine *e);
 /* The state must be that after some batch; returns which. */
 uint32_t numbered_batch_check(struct talos_engine *e);
 
